@@ -1,0 +1,1 @@
+//! Pangu chunkserver: wire definitions, domain types and client.

@@ -1,0 +1,1 @@
+//! Pangu chunkserver: the replication protocol, without IO.

@@ -1,0 +1,1 @@
+//! Pangu chunkserver: the chunk engine of one disk.

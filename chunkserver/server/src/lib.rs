@@ -1,0 +1,1 @@
+//! Pangu chunkserver: the process, replication and heartbeats.

@@ -1,0 +1,1 @@
+//! Generates frame and gRPC services from one .proto, without protoc.

@@ -1,0 +1,1 @@
+//! RocksDB behind the key-value trait; the only crate that links RocksDB.

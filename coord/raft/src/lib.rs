@@ -1,0 +1,1 @@
+//! The raft kit: a replicated state machine on openraft and RocksDB.

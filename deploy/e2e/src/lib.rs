@@ -1,0 +1,1 @@
+//! End-to-end tests on real mounts and real processes.

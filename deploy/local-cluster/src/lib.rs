@@ -1,0 +1,1 @@
+//! Starts, kills and inspects clusters of real processes on one machine.

@@ -1,0 +1,1 @@
+//! Pangu programs: pangu-fuse and pangu.

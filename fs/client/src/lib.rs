@@ -1,0 +1,1 @@
+//! Pangu client: a file system without a kernel.

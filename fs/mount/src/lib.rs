@@ -1,0 +1,1 @@
+//! Pangu mount: FUSE transports under the client's operations.

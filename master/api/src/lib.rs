@@ -1,0 +1,1 @@
+//! Pangu master: wire definitions, domain types and client.

@@ -1,0 +1,1 @@
+//! Pangu master: the namespace as pure functions over a key-value store.

@@ -1,0 +1,1 @@
+//! Pangu master: the replicated process.

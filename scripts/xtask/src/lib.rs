@@ -1,0 +1,1 @@
+//! Repository checks that are logic rather than shell.
