@@ -48,39 +48,148 @@ pub struct SetAttr {
 /// One request of the kernel. Modes of `Create`, `Mkdir` and `Mknod` have the umask taken off already.
 #[derive(Clone, Debug)]
 pub enum Op<'a> {
-    Lookup { parent: InodeId, name: &'a [u8] },
-    Forget { ino: InodeId, lookups: u64 },
-    GetAttr { ino: InodeId, handle: Option<HandleId> },
-    SetAttr { ino: InodeId, changes: SetAttr },
-    ReadLink { ino: InodeId },
-    Mknod { parent: InodeId, name: &'a [u8], mode: u32, rdev: u32 },
-    Mkdir { parent: InodeId, name: &'a [u8], mode: u32 },
-    Symlink { parent: InodeId, name: &'a [u8], target: &'a [u8] },
-    Unlink { parent: InodeId, name: &'a [u8] },
-    Rmdir { parent: InodeId, name: &'a [u8] },
-    Rename { parent: InodeId, name: &'a [u8], new_parent: InodeId, new_name: &'a [u8], flags: u32 },
-    Link { ino: InodeId, new_parent: InodeId, new_name: &'a [u8] },
-    Create { parent: InodeId, name: &'a [u8], mode: u32, flags: i32 },
-    Open { ino: InodeId, flags: i32 },
-    Read { ino: InodeId, handle: HandleId, offset_bytes: u64, len_bytes: u32 },
+    Lookup {
+        parent: InodeId,
+        name: &'a [u8],
+    },
+    Forget {
+        ino: InodeId,
+        lookups: u64,
+    },
+    GetAttr {
+        ino: InodeId,
+        handle: Option<HandleId>,
+    },
+    SetAttr {
+        ino: InodeId,
+        changes: SetAttr,
+    },
+    ReadLink {
+        ino: InodeId,
+    },
+    Mknod {
+        parent: InodeId,
+        name: &'a [u8],
+        mode: u32,
+        rdev: u32,
+    },
+    Mkdir {
+        parent: InodeId,
+        name: &'a [u8],
+        mode: u32,
+    },
+    Symlink {
+        parent: InodeId,
+        name: &'a [u8],
+        target: &'a [u8],
+    },
+    Unlink {
+        parent: InodeId,
+        name: &'a [u8],
+    },
+    Rmdir {
+        parent: InodeId,
+        name: &'a [u8],
+    },
+    Rename {
+        parent: InodeId,
+        name: &'a [u8],
+        new_parent: InodeId,
+        new_name: &'a [u8],
+        flags: u32,
+    },
+    Link {
+        ino: InodeId,
+        new_parent: InodeId,
+        new_name: &'a [u8],
+    },
+    Create {
+        parent: InodeId,
+        name: &'a [u8],
+        mode: u32,
+        flags: i32,
+    },
+    Open {
+        ino: InodeId,
+        flags: i32,
+    },
+    Read {
+        ino: InodeId,
+        handle: HandleId,
+        offset_bytes: u64,
+        len_bytes: u32,
+    },
     /// The data is borrowed from the transport's buffer; whoever keeps it copies it.
-    Write { ino: InodeId, handle: HandleId, offset_bytes: u64, data: &'a [u8], kill_privileges: bool },
-    Flush { ino: InodeId, handle: HandleId },
-    Release { ino: InodeId, handle: HandleId },
-    Fsync { ino: InodeId, handle: HandleId, data_only: bool },
-    OpenDir { ino: InodeId },
+    Write {
+        ino: InodeId,
+        handle: HandleId,
+        offset_bytes: u64,
+        data: &'a [u8],
+        kill_privileges: bool,
+    },
+    Flush {
+        ino: InodeId,
+        handle: HandleId,
+    },
+    Release {
+        ino: InodeId,
+        handle: HandleId,
+    },
+    Fsync {
+        ino: InodeId,
+        handle: HandleId,
+        data_only: bool,
+    },
+    OpenDir {
+        ino: InodeId,
+    },
     /// `attributes`: the kernel takes them along (READDIRPLUS).
-    ReadDir { ino: InodeId, handle: HandleId, offset: u64, limit: u32, attributes: bool },
-    ReleaseDir { ino: InodeId, handle: HandleId },
-    FsyncDir { ino: InodeId },
+    ReadDir {
+        ino: InodeId,
+        handle: HandleId,
+        offset: u64,
+        limit: u32,
+        attributes: bool,
+    },
+    ReleaseDir {
+        ino: InodeId,
+        handle: HandleId,
+    },
+    FsyncDir {
+        ino: InodeId,
+    },
     StatFs,
-    SetXattr { ino: InodeId, name: &'a [u8], value: &'a [u8], flags: i32 },
-    GetXattr { ino: InodeId, name: &'a [u8] },
-    ListXattr { ino: InodeId },
-    RemoveXattr { ino: InodeId, name: &'a [u8] },
-    Fallocate { ino: InodeId, handle: HandleId, offset_bytes: u64, len_bytes: u64, mode: i32 },
+    SetXattr {
+        ino: InodeId,
+        name: &'a [u8],
+        value: &'a [u8],
+        flags: i32,
+    },
+    GetXattr {
+        ino: InodeId,
+        name: &'a [u8],
+    },
+    ListXattr {
+        ino: InodeId,
+    },
+    RemoveXattr {
+        ino: InodeId,
+        name: &'a [u8],
+    },
+    Fallocate {
+        ino: InodeId,
+        handle: HandleId,
+        offset_bytes: u64,
+        len_bytes: u64,
+        mode: i32,
+    },
     /// SEEK_DATA or SEEK_HOLE.
-    Seek { ino: InodeId, handle: HandleId, offset_bytes: u64, whence: i32 },
+    Seek {
+        ino: InodeId,
+        handle: HandleId,
+        offset_bytes: u64,
+        whence: i32,
+    },
 }
 
 /// An inode's attributes as `stat(2)` shows them.
@@ -144,14 +253,24 @@ pub enum OpReply {
     /// Done, and nothing to say.
     Ok,
     Entry(Entry),
-    Attr { attr: FileAttr, ttl: Duration },
+    Attr {
+        attr: FileAttr,
+        ttl: Duration,
+    },
     /// A link's target, or an extended attribute's value.
     Bytes(Bytes),
     /// File data, in order; the sum is what was read.
     Data(Vec<Bytes>),
     Written(u32),
-    Opened { handle: HandleId, mode: OpenMode },
-    Created { entry: Entry, handle: HandleId, mode: OpenMode },
+    Opened {
+        handle: HandleId,
+        mode: OpenMode,
+    },
+    Created {
+        entry: Entry,
+        handle: HandleId,
+        mode: OpenMode,
+    },
     Entries(Arc<[DirEntry]>),
     StatFs(StatFs),
     Names(Vec<Bytes>),
