@@ -1,1 +1,0 @@
-//! Repository checks that are logic rather than shell.
