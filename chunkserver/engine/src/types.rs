@@ -1,0 +1,241 @@
+//! What goes into the engine and comes out of it. Nothing here does IO.
+//!
+//! All offsets and lengths are bytes within one chunk; "block" always means [`BLOCK_SIZE`](coord_types::BLOCK_SIZE).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coord_types::{ChunkKey, SessionId, Stamp, Version};
+
+use crate::buffer::BufferPool;
+
+/// One ordered write.
+#[derive(Clone, Debug)]
+pub struct WriteOp {
+    pub key: ChunkKey,
+    /// The chunk's version before this write ([`Version::NONE`] for a chunk nobody wrote). Writes already accepted
+    /// but not yet durable count: the next one may be handed in before they are done.
+    pub expect: Version,
+    pub version: Version,
+    pub offset_bytes: u32,
+    /// At least one byte. Not copied if it begins on a block of the chunk, is whole blocks long and lies at a
+    /// 4 KiB-aligned address, as a [`PoolBuf`](crate::PoolBuf) does.
+    pub data: Bytes,
+    /// crc32c of each piece `data` is cut into at the chunk's block boundaries.
+    pub block_crcs: Vec<u32>,
+    pub stamp: Option<Stamp>,
+    pub chunk_size_bytes: u32,
+}
+
+/// One ordered punch: the range reads as zeros afterwards, whole blocks of it are freed.
+#[derive(Clone, Debug)]
+pub struct PunchOp {
+    pub key: ChunkKey,
+    pub expect: Version,
+    pub version: Version,
+    pub offset_bytes: u32,
+    pub len_bytes: u32,
+    pub stamp: Option<Stamp>,
+    pub chunk_size_bytes: u32,
+}
+
+/// What a write changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// How much more (or less) space the chunk takes now.
+    pub allocated_delta_bytes: i64,
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadOut {
+    /// [`Version::NONE`] if there is no such chunk.
+    pub version: Version,
+    /// Chunk offset of `data`'s first byte: the request's offset rounded down to a block.
+    pub payload_offset_bytes: u32,
+    /// Whole blocks that cover the range, verified; empty if `hole`.
+    pub data: Bytes,
+    /// crc32c of each block of `data`, as the writer gave it.
+    pub block_crcs: Vec<u32>,
+    /// Nothing of the range was ever written (or all of it was punched): zeros, and no data.
+    pub hole: bool,
+}
+
+/// Which writes of a session a chunk has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterWindow {
+    pub session: SessionId,
+    /// The highest sequence number seen.
+    pub newest: u64,
+    /// Bit `i` stands for sequence number `newest - i`.
+    pub seen: u64,
+}
+
+impl WriterWindow {
+    /// Sequence numbers a window tells apart.
+    pub const LEN: u64 = 64;
+    /// Sessions a chunk remembers: one writer is the rule, a few may overlap; the one silent longest is forgotten.
+    pub const PER_CHUNK: usize = 4;
+
+    /// Whether `seq` was seen. What is older than the window counts as seen: a client has at most
+    /// [`Stamp::WINDOW`] writes to a chunk in flight, so it can only be a late duplicate.
+    #[must_use]
+    pub const fn has_seen(&self, seq: u64) -> bool {
+        if seq > self.newest {
+            return false;
+        }
+        let age = self.newest - seq;
+        age >= Self::LEN || (self.seen >> age) & 1 == 1
+    }
+
+    const fn note(&mut self, seq: u64) {
+        if seq > self.newest {
+            let step = seq - self.newest;
+            self.seen = if step >= Self::LEN { 0 } else { self.seen << step };
+            self.seen |= 1;
+            self.newest = seq;
+        } else if self.newest - seq < Self::LEN {
+            self.seen |= 1 << (self.newest - seq);
+        }
+    }
+}
+
+/// Notes `stamp` in `windows`, most recent session first, at most [`WriterWindow::PER_CHUNK`].
+pub(crate) fn note_stamp(windows: &mut Vec<WriterWindow>, stamp: Stamp) {
+    let mut window = match windows.iter().position(|window| window.session == stamp.session) {
+        Some(at) => windows.remove(at),
+        None => WriterWindow { session: stamp.session, newest: stamp.seq, seen: 0 },
+    };
+    window.note(stamp.seq);
+    windows.insert(0, window);
+    windows.truncate(WriterWindow::PER_CHUNK);
+}
+
+/// What the engine knows of a chunk without its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkMeta {
+    pub version: Version,
+    /// Most recent writer first.
+    pub windows: Vec<WriterWindow>,
+    pub allocated_bytes: u64,
+    pub chunk_size_bytes: u32,
+}
+
+/// A whole chunk, to be put in place of whatever is there.
+#[derive(Clone, Debug)]
+pub struct ChunkContents {
+    pub version: Version,
+    pub windows: Vec<WriterWindow>,
+    pub chunk_size_bytes: u32,
+    /// Ascending, not overlapping; what they leave out is a hole.
+    pub pieces: Vec<Piece>,
+}
+
+/// A piece of a chunk: begins on a block, is whole blocks long.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub offset_bytes: u32,
+    pub data: Bytes,
+    /// crc32c of each block.
+    pub block_crcs: Vec<u32>,
+}
+
+/// Space on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of data the disk may hold, the reserve included. Lower than what it was formatted for while the file
+    /// system below has no room for more segments.
+    pub capacity_bytes: u64,
+    /// Held by chunks, or by writes in flight.
+    pub used_bytes: u64,
+    /// Kept back from ordinary writes, so that punches and overwrites go on when the disk is full.
+    pub reserve_bytes: u64,
+}
+
+impl Usage {
+    /// What ordinary writes may still take.
+    #[must_use]
+    pub const fn available_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes).saturating_sub(self.reserve_bytes)
+    }
+}
+
+/// How to lay out a new disk.
+#[derive(Clone, Debug)]
+pub struct FormatOptions {
+    /// Bytes of data to hold; rounded down to whole blocks. At least [`FormatOptions::CAPACITY_MIN_BYTES`].
+    pub capacity_bytes: u64,
+    pub uuid: [u8; 16],
+    /// Size of a segment file; `None`: 256 MiB, or more if that would make over 512 of them.
+    pub segment_bytes: Option<u64>,
+    /// Size of the journal; `None`: 64 MiB, or an eighth of the capacity if that is less (at least 1 MiB).
+    pub journal_bytes: Option<u64>,
+}
+
+impl FormatOptions {
+    pub const CAPACITY_MIN_BYTES: u64 = 1 << 20;
+
+    /// The default layout with a fresh random uuid.
+    #[must_use]
+    pub fn new(capacity_bytes: u64) -> Self {
+        Self { capacity_bytes, uuid: rand::random(), segment_bytes: None, journal_bytes: None }
+    }
+}
+
+/// How to reach the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoKind {
+    /// io_uring; if the kernel refuses it, plain system calls on the runtime's blocking threads, with a warning.
+    #[default]
+    Auto,
+    Uring,
+    Sync,
+}
+
+/// How to run an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where read data and unaligned writes live. Share one between the engines and the RPC server of a process.
+    pub pool: Arc<BufferPool>,
+    /// Bound on cached extent pages and chunk records, in bytes. Default 32 MiB.
+    pub cache_bytes: usize,
+    /// RocksDB's block cache, in bytes. Default 32 MiB.
+    pub kv_cache_bytes: usize,
+    pub io: IoKind,
+}
+
+impl EngineConfig {
+    #[must_use]
+    pub fn new(pool: Arc<BufferPool>) -> Self {
+        Self { pool, cache_bytes: 32 << 20, kv_cache_bytes: 32 << 20, io: IoKind::Auto }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_tells_its_last_64_apart_and_takes_older_ones_for_seen() {
+        let mut windows = Vec::new();
+        let stamp = |seq| Stamp { session: SessionId(1), seq };
+        note_stamp(&mut windows, stamp(100));
+        note_stamp(&mut windows, stamp(103));
+        note_stamp(&mut windows, stamp(101));
+        let window = windows[0];
+        let seen: Vec<_> = (95..106).filter(|seq| window.has_seen(*seq)).collect();
+        assert_eq!(seen, [100, 101, 103]);
+        assert!(window.has_seen(103 - 64) && !window.has_seen(103 - 63));
+        note_stamp(&mut windows, stamp(1000));
+        assert_eq!(windows[0].seen, 1);
+    }
+
+    #[test]
+    fn the_session_silent_longest_is_forgotten() {
+        let mut windows = Vec::new();
+        for session in [1, 2, 3, 1, 4, 5] {
+            note_stamp(&mut windows, Stamp { session: SessionId(session), seq: 1 });
+        }
+        assert_eq!(windows.iter().map(|w| w.session.0).collect::<Vec<_>>(), [5, 4, 1, 3]);
+    }
+}
