@@ -1,1 +1,40 @@
-//! Kuafu: RPC frames over TCP and Unix sockets, and gRPC from the same definition.
+//! Kuafu: RPC over TCP and Unix sockets. One `.proto` defines a service for two transports: **frames** (this crate's
+//! own, for the hot paths: `docs/wire.md`) and **gRPC** (tonic, for control and administration: [`grpc`]).
+//!
+//! Reading order: [`frame`] (bytes <-> header), [`conn`] (the protocol as a state machine without IO), then the
+//! shells around it: [`client`], [`server`], `transport`. What a service's code sees: [`message`], [`method`],
+//! [`status`], [`service`], [`payload`]; generated code is written by `kuafu-build` and calls [`codegen`].
+
+pub mod address;
+pub mod auth;
+pub mod client;
+pub mod codegen;
+pub mod grpc;
+pub mod message;
+pub mod method;
+pub mod payload;
+pub mod server;
+pub mod service;
+pub mod status;
+
+pub use address::{Address, AddressError};
+pub use auth::{AllowAll, Authorizer, PeerInfo, PeerTransport};
+/// Payloads and `bytes` fields.
+pub use bytes::Bytes;
+pub use client::{Client, ClientConfig};
+pub use message::{CallOptions, PayloadCheck, RawRequest, RawResponse, Request, Response};
+pub use method::Method;
+pub use payload::{HeapAllocator, PayloadAllocator, PayloadBuf, PayloadBuffer};
+pub use server::{BindError, Bound, Server, ServerBuilder, ServerConfig};
+pub use service::{HandlerFuture, Service};
+pub use status::{Code, Status};
+/// Stops a server: cancelled once, by whoever started it.
+pub use tokio_util::sync::CancellationToken;
+
+/// Includes what `kuafu-build` generated for a package: `pub mod proto { kuafu::include_proto!("feitian.x.v1"); }`.
+#[macro_export]
+macro_rules! include_proto {
+    ($package:tt) => {
+        include!(concat!(env!("OUT_DIR"), concat!("/", $package, ".rs")));
+    };
+}
