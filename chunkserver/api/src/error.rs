@@ -1,0 +1,109 @@
+//! How a call to a chunkserver fails, and what the caller does then. One place maps Kuafu's codes to it.
+
+use std::time::Duration;
+
+use coord_types::Epoch;
+use kuafu::{Code, Status};
+
+use crate::convert::{Invalid, parse_stale_detail};
+
+/// Why a chunkserver did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// The sender's table is older (or newer) than the member's: fetch the table, then ask again.
+    #[error("the chunkserver is at epoch {epoch}, the request is not")]
+    Stale { epoch: Epoch },
+    /// The member is not this group's primary: fetch the table, then ask the primary.
+    #[error("this chunkserver is not the group's primary")]
+    NotPrimary,
+    /// The member holds a newer write that is not known to be on all members yet: ask the primary.
+    #[error("the chunk has a write that is not committed; the primary knows")]
+    NotCommitted,
+    /// A disk of the group is full.
+    #[error("no space: {message}")]
+    NoSpace { message: String },
+    /// The member's copy is damaged: ask another one.
+    #[error("damaged data: {message}")]
+    Damaged { message: String },
+    /// The server is away, starting, or waits for another member.
+    #[error("unavailable: {message}")]
+    Unavailable { message: String },
+    /// The server has too much to do: wait at least this long.
+    #[error("busy, try again after {retry_after:?}")]
+    Busy { retry_after: Duration },
+    /// Not done within the call's time. A write may or may not have happened: retry with the same stamp.
+    #[error("no answer in time")]
+    Deadline,
+    #[error("refused: {message}")]
+    Refused { code: Code, message: String },
+    #[error("the chunkserver's answer is not valid: {0}")]
+    Answer(#[from] Invalid),
+}
+
+/// Waits at least this long after `BUSY` if the server does not say.
+const BUSY_DELAY_DEFAULT: Duration = Duration::from_millis(20);
+
+impl ChunkError {
+    /// Whether the same request can succeed later or at another member. A write is retried with its stamp.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Stale { .. }
+            | Self::NotPrimary
+            | Self::NotCommitted
+            | Self::Unavailable { .. }
+            | Self::Busy { .. }
+            | Self::Deadline => true,
+            // Another member may have it whole, but not for a write.
+            Self::Damaged { .. } => false,
+            Self::NoSpace { .. } | Self::Refused { .. } | Self::Answer(_) => false,
+        }
+    }
+
+    /// Whether a *read* should be tried at another member.
+    #[must_use]
+    pub const fn try_other_member(&self) -> bool {
+        match self {
+            Self::Stale { .. }
+            | Self::NotPrimary
+            | Self::NotCommitted
+            | Self::Unavailable { .. }
+            | Self::Busy { .. }
+            | Self::Deadline
+            | Self::Damaged { .. }
+            | Self::Answer(_) => true,
+            Self::NoSpace { .. } | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Whether the caller's table of groups may be out of date.
+    #[must_use]
+    pub const fn refresh_table(&self) -> bool {
+        matches!(self, Self::Stale { .. } | Self::NotPrimary | Self::Unavailable { .. })
+    }
+}
+
+impl From<Status> for ChunkError {
+    fn from(status: Status) -> Self {
+        match status.code {
+            Code::Stale => {
+                Self::Stale { epoch: parse_stale_detail(&status.detail).map_or(Epoch(0), |(epoch, _)| epoch) }
+            }
+            Code::NotLeader => Self::NotPrimary,
+            Code::NotCommitted => Self::NotCommitted,
+            Code::Full => Self::NoSpace { message: status.message },
+            Code::DataLoss => Self::Damaged { message: status.message },
+            Code::Unavailable => Self::Unavailable { message: status.message },
+            Code::Busy => Self::Busy { retry_after: status.retry_after.unwrap_or(BUSY_DELAY_DEFAULT) },
+            Code::DeadlineExceeded => Self::Deadline,
+            // `Ok` does not come as an error; the rest is a mistake of one of the two programs.
+            code @ (Code::Ok
+            | Code::Cancelled
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::Unimplemented
+            | Code::Internal) => Self::Refused { code, message: status.message },
+        }
+    }
+}
