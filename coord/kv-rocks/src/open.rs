@@ -8,9 +8,23 @@ use rocksdb::{
     LogLevel, Options, SliceTransform,
 };
 
+/// Which log makes the store's writes durable. RocksDB refuses to go around a log that it recycles, so a store is
+/// opened for one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogUse {
+    /// The store's own, which is recycled: made for [`Durability::Synced`](coord_kv::Durability::Synced).
+    /// [`Durability::Unlogged`](coord_kv::Durability::Unlogged) writes go through it too.
+    Own,
+    /// A log elsewhere (the Raft log): made for [`Durability::Unlogged`](coord_kv::Durability::Unlogged). All
+    /// families are flushed together (atomic flush).
+    Elsewhere,
+}
+
 /// How a store uses memory, files and its log.
 #[derive(Clone, Debug)]
 pub struct RocksOptions {
+    /// Default [`LogUse::Own`].
+    pub log: LogUse,
     /// Block cache of all families together, indexes and filters included. Default 64 MiB, minimum 1 MiB.
     pub cache_bytes: usize,
     /// Memory for writes that are not in table files yet, all families together. Default 64 MiB, minimum 1 MiB.
@@ -28,6 +42,7 @@ pub struct RocksOptions {
 impl Default for RocksOptions {
     fn default() -> Self {
         Self {
+            log: LogUse::Own,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             wal_max_bytes: 64 << 20,
@@ -97,13 +112,15 @@ pub(crate) fn store_options(options: &RocksOptions) -> Options {
     let mut out = Options::default();
     out.create_if_missing(true);
     out.create_missing_column_families(true);
-    out.set_atomic_flush(true);
+    match options.log {
+        LogUse::Own => out.set_recycle_log_file_num(options.wal_recycled_files),
+        LogUse::Elsewhere => out.set_atomic_flush(true),
+    }
     out.set_db_write_buffer_size(options.write_buffer_bytes.max(1 << 20));
     out.set_max_total_wal_size(options.wal_max_bytes);
     // Recycling is allowed with point-in-time recovery only (the default, set so that nobody changes it unaware):
     // replay stops at the first record that is not of this log, which is what a recycled file's tail looks like.
     out.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    out.set_recycle_log_file_num(options.wal_recycled_files);
     out.set_max_open_files(options.open_files_max);
     out.set_max_background_jobs(options.background_jobs);
     out.set_bytes_per_sync(1 << 20);

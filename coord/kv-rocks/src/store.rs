@@ -10,7 +10,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BoundColumnFamily, Cache, DBPinnableSlice, DBWithThreadMode, FlushOptions, MultiThreaded};
 use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
 
-use crate::open::{OpenError, RocksOptions, descriptors, store_options};
+use crate::open::{LogUse, OpenError, RocksOptions, descriptors, store_options};
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -20,6 +20,7 @@ pub struct RocksKv {
     path: PathBuf,
     families: Vec<FamilySpec>,
     cache: Cache,
+    log: LogUse,
     /// Something was written around the log since the last flush. A write through the log must then not overtake
     /// it, see [`Kv::write`] below.
     unlogged: AtomicBool,
@@ -62,6 +63,7 @@ impl RocksKv {
             path: path.to_path_buf(),
             families: families.to_vec(),
             cache,
+            log: options.log,
             unlogged: AtomicBool::new(false),
         })
     }
@@ -222,6 +224,7 @@ impl Kv for RocksKv {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
         let mut options = WriteOptions::default();
         match durability {
+            Durability::Unlogged if self.log == LogUse::Own => {}
             Durability::Unlogged => {
                 self.unlogged.store(true, Ordering::SeqCst);
                 options.disable_wal(true);

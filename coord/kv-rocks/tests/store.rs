@@ -1,7 +1,7 @@
 //! The store keeps what `Kv` promises, on a real RocksDB.
 
 use coord_kv::{Batch, Durability, Family, FamilySpec, Kv, Range, Read};
-use coord_kv_rocks::{OpenError, RocksKv, RocksOptions};
+use coord_kv_rocks::{LogUse, OpenError, RocksKv, RocksOptions};
 
 const FAMILIES: &[FamilySpec] = &[
     FamilySpec { name: "a", bloom: true, prefix_len_bytes: Some(2) },
@@ -11,7 +11,8 @@ const A: Family = Family(0);
 const B: Family = Family(1);
 
 fn open(dir: &std::path::Path) -> RocksKv {
-    RocksKv::open(dir, FAMILIES, &RocksOptions::default()).unwrap()
+    let options = RocksOptions { log: LogUse::Elsewhere, ..RocksOptions::default() };
+    RocksKv::open(dir, FAMILIES, &options).unwrap()
 }
 
 fn put(family: Family, key: &[u8], value: &[u8]) -> Batch {
@@ -121,6 +122,7 @@ fn a_checkpoint_holds_unlogged_writes_and_not_what_came_later() {
     let copy = dir.path().join("copy");
     kv.checkpoint(&copy).unwrap();
     kv.write(put(A, b"2", b"v"), Durability::Unlogged).unwrap();
+    assert!(keys(&kv, A, &Range::prefix(b"")).len() == 2);
     assert_eq!(keys(&open(&copy), A, &Range::prefix(b"")), [b"1"]);
     assert!(kv.checkpoint(&copy).is_err(), "an existing directory is not overwritten");
 }
@@ -144,4 +146,17 @@ fn the_log_is_recycled() {
     }
     let written_logs = 64 / 4;
     assert!(seen.len() < written_logs, "{} log files were made for about {written_logs} logs", seen.len());
+}
+
+#[test]
+fn a_synced_write_through_the_own_log_survives_a_crash_with_all_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = RocksKv::open(dir.path(), FAMILIES, &RocksOptions::default()).unwrap();
+    kv.write(put(A, b"1", b"v"), Durability::Unlogged).unwrap();
+    kv.write(put(B, b"2", b"v"), Durability::Logged).unwrap();
+    kv.write(put(B, b"3", b"v"), Durability::Synced).unwrap();
+    let crashed = crashed_copy(dir.path());
+    let after = RocksKv::open(crashed.path(), FAMILIES, &RocksOptions::default()).unwrap();
+    assert_eq!(keys(&after, A, &Range::prefix(b"")), [b"1"]);
+    assert_eq!(keys(&after, B, &Range::prefix(b"")), [b"2", b"3"]);
 }
