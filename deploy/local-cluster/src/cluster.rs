@@ -1,0 +1,531 @@
+//! A cluster: masters, chunkservers in racks of their own, mounts; starting, hurting, and ending it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::error::Error;
+use crate::logs::{self, Offence};
+use crate::mount::{self, is_mounted, sweep_stale, unmount};
+use crate::ports::free_port;
+use crate::process::Program;
+use crate::wait::{Deadline, wait_until};
+
+/// A server must take connections this long after its start: recovery of a store included, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+/// A fresh cluster must have served a first durable write this long after the mount: an election, registration and
+/// the first groups included.
+const FIRST_WRITE: Duration = Duration::from_secs(90);
+/// A polite end must be over by then.
+const STOP: Duration = Duration::from_secs(20);
+
+/// A member of a cluster, numbered from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// `pangu-master`
+    Master(u32),
+    /// `pangu-chunkserver`
+    Chunkserver(u32),
+    /// `pangu-fuse`
+    Client(u32),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master(n) => write!(f, "master{n}"),
+            Self::Chunkserver(n) => write!(f, "chunkserver{n}"),
+            Self::Client(n) => write!(f, "client{n}"),
+        }
+    }
+}
+
+/// What a cluster is made of; [`Cluster::start`] takes the defaults.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Masters, in one Raft group.
+    pub masters: u32,
+    /// Chunkservers, each in a rack of its own.
+    pub chunkservers: u32,
+    /// Copies of each chunk.
+    pub replicas: u32,
+    /// Copies that must be durable before a write is answered.
+    pub min_replicas: u32,
+    /// What each chunkserver may use, as its `--capacity` wants it.
+    pub capacity: String,
+    /// The folder for everything; none: a temporary one, removed at the end.
+    pub folder: Option<PathBuf>,
+    /// Further arguments of `pangu-fuse`.
+    pub client_arguments: Vec<OsString>,
+}
+
+impl Options {
+    /// As many replicas as chunkservers, at most three, of which all but one must be there.
+    #[must_use]
+    pub fn new(masters: u32, chunkservers: u32) -> Self {
+        let replicas = chunkservers.clamp(1, 3);
+        Self {
+            masters,
+            chunkservers,
+            replicas,
+            min_replicas: replicas.saturating_sub(1).max(1),
+            capacity: "12G".to_owned(),
+            folder: None,
+            client_arguments: Vec::new(),
+        }
+    }
+
+    /// Starts every server and returns when all of them take connections.
+    pub fn start(self) -> Result<Cluster, Error> {
+        Cluster::build(self)
+    }
+}
+
+/// Running processes. Dropping it ends them all, unmounts, and fails the test on log lines nobody announced.
+#[derive(Debug)]
+pub struct Cluster {
+    options: Options,
+    folder: PathBuf,
+    binaries: PathBuf,
+    programs: BTreeMap<Role, Program>,
+    ports: BTreeMap<Role, u16>,
+    announced: Vec<String>,
+    finished: bool,
+    // Last, so that it goes after everything that lives in it.
+    temporary: Option<TempDir>,
+}
+
+impl Cluster {
+    /// `masters` masters and `chunkservers` chunkservers with the defaults of [`Options::new`].
+    pub fn start(masters: u32, chunkservers: u32) -> Result<Self, Error> {
+        Options::new(masters, chunkservers).start()
+    }
+
+    fn build(options: Options) -> Result<Self, Error> {
+        sweep_stale();
+        let binaries = binaries()?;
+        let temporary = match &options.folder {
+            Some(_) => None,
+            None => Some(temporary_folder()?),
+        };
+        let folder = match (&options.folder, &temporary) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(temporary)) => temporary.path().to_owned(),
+            (None, None) => unreachable!("one of the two was just made"),
+        };
+        make_folder(&folder.join("log"))?;
+        let mut cluster = Self {
+            folder,
+            binaries,
+            programs: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            announced: Vec::new(),
+            finished: false,
+            temporary,
+            options,
+        };
+        cluster.describe()?;
+        for n in 1..=cluster.options.masters {
+            cluster.add_master(n)?;
+        }
+        for n in 1..=cluster.options.chunkservers {
+            cluster.add_chunkserver(n)?;
+        }
+        let roles: Vec<Role> = cluster.programs.keys().copied().collect();
+        for role in &roles {
+            cluster.program(*role)?.start()?;
+        }
+        for role in &roles {
+            cluster.wait_ready(*role)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Writes the cluster description and gives every master its port.
+    fn describe(&mut self) -> Result<(), Error> {
+        let mut addresses = Vec::new();
+        for n in 1..=self.options.masters {
+            let port = free_port()?;
+            self.ports.insert(Role::Master(n), port);
+            addresses.push(format!("\"tcp://127.0.0.1:{port}\""));
+        }
+        let text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
+        let path = self.description();
+        fs::write(&path, text).map_err(|source| Error::File { action: "write", path, source })
+    }
+
+    /// The cluster description, for `--cluster`.
+    #[must_use]
+    pub fn description(&self) -> PathBuf {
+        self.folder.join("cluster.toml")
+    }
+
+    /// The folder with everything of this cluster.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the programs of the platform are.
+    #[must_use]
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
+    fn add_master(&mut self, n: u32) -> Result<(), Error> {
+        let role = Role::Master(n);
+        let data = self.data(role)?;
+        let arguments = vec![
+            "--id".into(),
+            n.to_string().into(),
+            "--listen".into(),
+            format!("tcp://127.0.0.1:{}", self.port(role)?).into(),
+            "--data".into(),
+            data.into(),
+            "--cluster".into(),
+            self.description().into(),
+            "--replicas".into(),
+            self.options.replicas.to_string().into(),
+            "--min-replicas".into(),
+            self.options.min_replicas.to_string().into(),
+        ];
+        self.add(role, "pangu-master", arguments)
+    }
+
+    fn add_chunkserver(&mut self, n: u32) -> Result<(), Error> {
+        let role = Role::Chunkserver(n);
+        let port = free_port()?;
+        self.ports.insert(role, port);
+        let data = self.data(role)?;
+        let arguments = vec![
+            "--listen".into(),
+            format!("tcp://127.0.0.1:{port}").into(),
+            "--data".into(),
+            data.into(),
+            "--location".into(),
+            format!("/local/rack{n}/host{n}").into(),
+            "--cluster".into(),
+            self.description().into(),
+            "--capacity".into(),
+            self.options.capacity.clone().into(),
+        ];
+        self.add(role, "pangu-chunkserver", arguments)
+    }
+
+    fn add(&mut self, role: Role, binary: &'static str, arguments: Vec<OsString>) -> Result<(), Error> {
+        let path = self.binaries.join(binary);
+        if !path.is_file() {
+            return Err(Error::NoProgram { program: binary, folder: self.binaries.clone() });
+        }
+        let log = self.folder.join("log").join(role.to_string());
+        self.programs.insert(role, Program::new(role.to_string(), path, arguments, log));
+        Ok(())
+    }
+
+    /// A data directory of its own for a member.
+    fn data(&self, role: Role) -> Result<PathBuf, Error> {
+        let path = self.folder.join(role.to_string());
+        make_folder(&path)?;
+        Ok(path)
+    }
+
+    fn port(&self, role: Role) -> Result<u16, Error> {
+        self.ports.get(&role).copied().ok_or_else(|| Error::NoMember(role.to_string()))
+    }
+
+    fn program(&mut self, role: Role) -> Result<&mut Program, Error> {
+        self.programs.get_mut(&role).ok_or_else(|| Error::NoMember(role.to_string()))
+    }
+
+    /// Every server, masters first.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Role> {
+        self.programs.keys().copied().filter(|role| !matches!(role, Role::Client(_))).collect()
+    }
+
+    /// The process id of a member that runs.
+    #[must_use]
+    pub fn pid(&self, role: Role) -> Option<u32> {
+        self.programs.get(&role)?.pid()
+    }
+
+    /// A new mount, on a directory below the cluster's folder. Returns when a first write with fsync is through.
+    pub fn mount(&mut self) -> Result<PathBuf, Error> {
+        let n = u32::try_from(self.mounts().len()).expect("few mounts") + 1;
+        let point = self.folder.join(format!("mnt{n}"));
+        self.mount_at(&point)?;
+        Ok(point)
+    }
+
+    /// As [`Self::mount`], on a directory of the caller's choice.
+    pub fn mount_at(&mut self, point: &Path) -> Result<(), Error> {
+        let n = u32::try_from(self.mounts().len()).expect("few mounts") + 1;
+        make_folder(point)?;
+        let mut arguments: Vec<OsString> = vec![point.into(), "--cluster".into(), self.description().into()];
+        arguments.extend(self.options.client_arguments.iter().cloned());
+        let role = Role::Client(n);
+        self.add(role, "pangu-fuse", arguments)?;
+        fs::write(self.folder.join(format!("{role}.mount")), point.as_os_str().as_encoded_bytes())
+            .map_err(|source| Error::File { action: "write", path: self.folder.clone(), source })?;
+        self.program(role)?.start()?;
+        self.wait_ready(role)?;
+        self.wait_first_write(point)
+    }
+
+    /// The mount points, by client.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<(Role, PathBuf)> {
+        let clients = self.programs.keys().copied().filter(|role| matches!(role, Role::Client(_)));
+        clients.filter_map(|role| Some((role, self.mount_point(role)?))).collect()
+    }
+
+    fn mount_point(&self, role: Role) -> Option<PathBuf> {
+        let text = fs::read(self.folder.join(format!("{role}.mount"))).ok()?;
+        Some(PathBuf::from(<OsString as std::os::unix::ffi::OsStringExt>::from_vec(text)))
+    }
+
+    /// Ends a member as a crash would (SIGKILL).
+    pub fn kill(&mut self, role: Role) -> Result<(), Error> {
+        self.program(role)?.kill()
+    }
+
+    /// Ends every process of the cluster, mounts included, as a loss of power of the whole site would.
+    pub fn kill_all(&mut self) -> Result<(), Error> {
+        for program in self.programs.values_mut() {
+            program.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Ends a member in good order: a client by unmounting, a server by SIGTERM.
+    pub fn stop(&mut self, role: Role) -> Result<(), Error> {
+        if let Some(point) = self.mount_point(role) {
+            unmount(&point, Deadline::within(STOP))?;
+            return self.program(role)?.wait_end(STOP);
+        }
+        self.program(role)?.stop(STOP)
+    }
+
+    /// Starts a member again that was killed or stopped, and waits until it answers. A client's dead mount is cleared.
+    pub fn restart(&mut self, role: Role) -> Result<(), Error> {
+        self.start_again(role)?;
+        self.wait_ready(role)
+    }
+
+    /// Starts all that do not run, servers first, and waits until they answer.
+    pub fn restart_all(&mut self) -> Result<(), Error> {
+        let down: Vec<Role> = self
+            .programs
+            .iter()
+            .filter(|(_, program)| program.pid().is_none())
+            .map(|(role, _)| *role)
+            .collect();
+        for role in &down {
+            self.start_again(*role)?;
+        }
+        for role in &down {
+            self.wait_ready(*role)?;
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self, role: Role) -> Result<(), Error> {
+        if let Some(point) = self.mount_point(role)
+            && is_mounted(&point)
+        {
+            unmount(&point, Deadline::within(Duration::ZERO))?;
+        }
+        self.program(role)?.start()
+    }
+
+    /// Stops a member without ending it (SIGSTOP), or lets it go on.
+    pub fn pause(&mut self, role: Role, paused: bool) -> Result<(), Error> {
+        self.program(role)?.pause(paused);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, role: Role) -> Result<(), Error> {
+        let point = self.mount_point(role);
+        let port = self.ports.get(&role).copied();
+        let program = self.program(role)?;
+        let ready = wait_until(&format!("{role} is ready"), Deadline::within(START), || {
+            program.check_alive()?;
+            Ok(match (&point, port) {
+                (Some(point), _) => is_mounted(point),
+                (None, Some(port)) => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+                (None, None) => true,
+            })
+        });
+        self.with_tails(ready)
+    }
+
+    /// A small file is written with fsync and removed. In a thread of its own: a mount whose servers do not answer
+    /// holds its caller until they do.
+    fn wait_first_write(&mut self, point: &Path) -> Result<(), Error> {
+        let (done, first) = sync_channel(1);
+        let path = point.join(".first-write");
+        thread::spawn(move || {
+            let written = fs::File::create(&path)
+                .and_then(|mut file| {
+                    std::io::Write::write_all(&mut file, b"first")?;
+                    file.sync_all()
+                })
+                .and_then(|()| fs::remove_file(&path));
+            // Nobody may listen any more: then the wait was over already.
+            drop(done.send(written));
+        });
+        match first.recv_timeout(FIRST_WRITE) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => {
+                eprintln!("{}", self.tails(30));
+                Err(Error::File { action: "write the first file below", path: point.to_owned(), source })
+            }
+            Err(_) => Err(Error::Late {
+                what: "the first write with fsync is through".to_owned(),
+                within: FIRST_WRITE,
+                tails: self.tails(20),
+            }),
+        }
+    }
+
+    /// Runs `pangu` on this cluster.
+    pub fn pangu(&self, arguments: &[&str]) -> Result<Output, Error> {
+        Command::new(self.binaries.join("pangu"))
+            .arg("--cluster")
+            .arg(self.description())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| Error::Process { action: "run", name: "pangu".to_owned(), source })
+    }
+
+    /// Lines of WARN or ERROR with this text in them are expected from here on.
+    pub fn announce(&mut self, text: impl Into<String>) {
+        self.announced.push(text.into());
+    }
+
+    /// The lines of WARN or above that were not announced.
+    #[must_use]
+    pub fn offences(&self) -> Vec<Offence> {
+        self.programs
+            .values()
+            .flat_map(|program| logs::offences(program.name(), &logs::read(program.log()), &self.announced))
+            .collect()
+    }
+
+    /// The ends of all logs.
+    #[must_use]
+    pub fn tails(&self, lines: usize) -> String {
+        self.programs
+            .values()
+            .map(|program| format!("--- {}\n{}\n", program.name(), logs::tail(program.log(), lines)))
+            .collect()
+    }
+
+    fn with_tails(&self, result: Result<(), Error>) -> Result<(), Error> {
+        result.map_err(|error| match error {
+            Error::Late { what, within, tails } if tails.is_empty() => {
+                Error::Late { what, within, tails: self.tails(20) }
+            }
+            other => other,
+        })
+    }
+
+    /// Unmounts and stops everything in good order, then fails on unannounced lines in the logs.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.finished = true;
+        // Clients first: they may have something to hand over; then the servers, all at the same time.
+        let (clients, servers): (Vec<Role>, Vec<Role>) =
+            self.programs.keys().copied().partition(|role| matches!(role, Role::Client(_)));
+        for role in clients {
+            self.stop(role)?;
+        }
+        for role in servers.into_iter().rev() {
+            self.stop(role)?;
+        }
+        let offences = self.offences();
+        if offences.is_empty() { Ok(()) } else { Err(Error::Logged(offences)) }
+    }
+
+    /// Leaves the processes running and forgets them; answers who they are.
+    #[must_use]
+    pub fn detach(mut self) -> Vec<(Role, u32)> {
+        self.finished = true;
+        if let Some(temporary) = self.temporary.take() {
+            let _ = temporary.keep();
+        }
+        self.programs.iter_mut().filter_map(|(role, program)| Some((*role, program.forget()?))).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let panicking = thread::panicking();
+        if panicking {
+            eprintln!("{}", self.tails(40));
+        }
+        for (_, point) in self.mounts() {
+            if is_mounted(&point) && self.programs.values().any(|program| program.pid().is_some()) {
+                drop(mount::unmount(&point, Deadline::within(Duration::from_secs(2))));
+            }
+        }
+        let offences = if self.finished || panicking { Vec::new() } else { self.offences() };
+        for program in self.programs.values_mut() {
+            drop(program.kill());
+        }
+        for (_, point) in self.mounts() {
+            drop(mount::unmount(&point, Deadline::within(Duration::ZERO)));
+        }
+        if panicking
+            && std::env::var_os("FEITIAN_KEEP").is_some()
+            && let Some(temporary) = self.temporary.take()
+        {
+            eprintln!("kept: {}", temporary.keep().display());
+        }
+        assert!(offences.is_empty(), "{}", Error::Logged(offences));
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|source| Error::File { action: "make", path: path.to_owned(), source })
+}
+
+fn temporary_folder() -> Result<TempDir, Error> {
+    // Short: Unix sockets below it have about a hundred characters.
+    let prefix = format!("{}{}-", mount::PREFIX, std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().map_err(|source| Error::File {
+        action: "make a temporary folder in",
+        path: std::env::temp_dir(),
+        source,
+    })
+}
+
+/// `$FEITIAN_BIN_DIR`, else beside this program, else `release` of the target directory this program was built in.
+fn binaries() -> Result<PathBuf, Error> {
+    const SOME: &str = "pangu-master";
+    if let Some(folder) = std::env::var_os("FEITIAN_BIN_DIR").filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
+    let mut candidates = Vec::new();
+    if let Ok(own) = std::env::current_exe() {
+        candidates.extend(own.parent().map(Path::to_owned));
+        candidates.extend(own.ancestors().map(|folder| folder.join("release")));
+    }
+    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
+        candidates.push(PathBuf::from(target).join("release"));
+    }
+    let found = candidates.iter().find(|folder| folder.join(SOME).is_file()).cloned();
+    found.ok_or_else(|| Error::NoProgram {
+        program: SOME,
+        folder: candidates.pop().unwrap_or_else(|| PathBuf::from("target/release")),
+    })
+}

@@ -1,0 +1,264 @@
+//! One process of a cluster: how it is started (again), its log, and how it is ended.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::Error;
+use crate::logs;
+use crate::wait::{Deadline, wait_until};
+
+/// A program with its arguments, its log, and the process that runs it now, if one does.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    binary: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// Not started yet. The log is appended to over all starts.
+    #[must_use]
+    pub fn new(name: impl Into<String>, binary: PathBuf, arguments: Vec<OsString>, log: PathBuf) -> Self {
+        Self { name: name.into(), binary, arguments, environment: Vec::new(), log, child: None }
+    }
+
+    /// Adds a variable to the process's environment.
+    pub fn env(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
+        self.environment.push((key.into(), value.into()));
+    }
+
+    /// What it is called in messages and logs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its log file.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The running process's id.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Adds arguments for the next start.
+    pub fn add_arguments(&mut self, arguments: impl IntoIterator<Item = OsString>) {
+        self.arguments.extend(arguments);
+    }
+
+    /// Starts it. It must not run already.
+    pub fn start(&mut self) -> Result<(), Error> {
+        assert!(self.child.is_none(), "{} is started twice", self.name);
+        let file = |source| Error::File { action: "open the log", path: self.log.clone(), source };
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).map_err(file)?;
+        let also = log.try_clone().map_err(file)?;
+        let child = Command::new(&self.binary)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "1")
+            .env_remove("FEITIAN_CLUSTER")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(also)
+            // In the runner's own process group: whoever kills a test that hangs kills its servers with it.
+            .spawn()
+            .map_err(|source| Error::Process { action: "start", name: self.name.clone(), source })?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Fails if it ended without being asked to.
+    pub fn check_alive(&mut self) -> Result<(), Error> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let status = child.try_wait().map_err(|source| Error::Process {
+            action: "look after",
+            name: self.name.clone(),
+            source,
+        })?;
+        match status {
+            None => Ok(()),
+            Some(status) => {
+                self.child = None;
+                let status = match status.signal() {
+                    Some(signal) => format!("signal {signal}"),
+                    None => format!("exit code {}", status.code().unwrap_or(-1)),
+                };
+                Err(Error::Ended { name: self.name.clone(), status, tail: logs::tail(&self.log, 30) })
+            }
+        }
+    }
+
+    /// Ends it at once, as a crash would: no handler of its own runs.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let error = |source| Error::Process { action: "kill", name: self.name.clone(), source };
+        child.kill().map_err(error)?;
+        child.wait().map_err(error)?;
+        Ok(())
+    }
+
+    /// Asks it to end (SIGTERM) and waits for that; kills it when the time is over, which is an error.
+    pub fn stop(&mut self, within: Duration) -> Result<(), Error> {
+        if let Some(pid) = self.pid() {
+            signal(pid, Signal::SIGTERM);
+        }
+        self.wait_end(within)
+    }
+
+    /// Waits for its end, whoever causes it; kills it when the time is over, which is an error.
+    pub fn wait_end(&mut self, within: Duration) -> Result<(), Error> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let name = self.name.clone();
+        let ended = wait_until(&format!("{name} ended"), Deadline::within(within), || {
+            let status = child.try_wait();
+            status.map(|status| status.is_some()).map_err(|source| Error::Process {
+                action: "look after",
+                name: name.clone(),
+                source,
+            })
+        });
+        if let Err(late) = ended {
+            self.kill()?;
+            return Err(match late {
+                Error::Late { what, within, .. } => {
+                    Error::Late { what, within, tails: logs::tail(&self.log, 20) }
+                }
+                other => other,
+            });
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// Stops or continues it without its doing (SIGSTOP, SIGCONT).
+    pub fn pause(&self, paused: bool) {
+        if let Some(pid) = self.pid() {
+            signal(pid, if paused { Signal::SIGSTOP } else { Signal::SIGCONT });
+        }
+    }
+
+    /// Lets it live on after this process.
+    pub(crate) fn forget(&mut self) -> Option<u32> {
+        self.child.take().map(|child| child.id())
+    }
+}
+
+/// Sends a signal; a process that is gone already is what the sender wanted to achieve or will notice elsewhere.
+fn signal(pid: u32, which: Signal) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let sent = kill(Pid::from_raw(pid), which);
+        debug_assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH)), "{which} to {pid}: {sent:?}");
+    }
+}
+
+/// When a process was started, in ticks since boot; none if it is gone or a zombie. With the id it names a process for
+/// good: ids are used again.
+#[must_use]
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything, brackets and blanks too.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    if *fields.first()? == "Z" {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// Ends a process that an earlier run of a program started: SIGTERM, then SIGKILL when the time is over. Does nothing
+/// if the process with that id is not the one that started at `started`.
+pub fn end_process(pid: u32, started: u64, within: Duration) {
+    let alive = || start_time(pid) == Some(started);
+    for which in [Signal::SIGTERM, Signal::SIGKILL] {
+        if !alive() {
+            return;
+        }
+        signal(pid, which);
+        if wait_until("end", Deadline::within(within), || Ok(!alive())).is_ok() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(folder: &Path, script: &str) -> Program {
+        let arguments = ["-c", script].map(OsString::from).to_vec();
+        Program::new("sh", PathBuf::from("/bin/sh"), arguments, folder.join("log"))
+    }
+
+    #[test]
+    fn a_process_that_ends_by_itself_is_noticed_with_the_end_of_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sh = program(folder.path(), "echo last words; exit 3");
+        sh.start().unwrap();
+        let mut seen = None;
+        wait_until("its end", Deadline::within(Duration::from_secs(10)), || {
+            seen = sh.check_alive().err();
+            Ok(seen.is_some())
+        })
+        .unwrap();
+        let text = seen.unwrap().to_string();
+        assert!(text.contains("exit code 3") && text.contains("last words"), "{text}");
+    }
+
+    #[test]
+    fn kill_and_start_again_append_to_one_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sh = program(folder.path(), "echo up; exec sleep 100");
+        for times in 1..=2 {
+            sh.start().unwrap();
+            wait_until("it says so", Deadline::within(Duration::from_secs(10)), || {
+                Ok(logs::read(sh.log()).lines().count() == times)
+            })
+            .unwrap();
+            sh.kill().unwrap();
+            assert_eq!(sh.pid(), None);
+        }
+    }
+
+    #[test]
+    fn what_ignores_a_request_to_end_is_killed_and_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sh = program(folder.path(), "trap '' TERM; echo up; while :; do sleep 0.05; done");
+        sh.start().unwrap();
+        wait_until("it says so", Deadline::within(Duration::from_secs(10)), || {
+            Ok(logs::read(sh.log()).contains("up"))
+        })
+        .unwrap();
+        assert!(matches!(sh.stop(Duration::from_millis(200)), Err(Error::Late { .. })));
+        assert_eq!(sh.pid(), None);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sh = program(folder.path(), "exec sleep 100");
+        sh.start().unwrap();
+        let pid = sh.pid().unwrap();
+        let started = start_time(pid).unwrap();
+        // Another start time: another process, which is left alone.
+        end_process(pid, started + 1, Duration::from_secs(5));
+        sh.check_alive().unwrap();
+        end_process(pid, started, Duration::from_secs(5));
+        assert!(sh.check_alive().is_err());
+    }
+}
