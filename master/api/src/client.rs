@@ -1,0 +1,538 @@
+//! The master's client: finds the leader, keeps a session, and asks until there is an answer.
+//!
+//! Called by `fs/client`, the command line and tests. What it keeps:
+//! - a mutation is applied exactly once while its session lives, over any number of retries and failovers;
+//! - a call ends with the master's answer, with a refusal that trying again cannot change, or at the caller's deadline,
+//!   never because a master is away;
+//! - calls run on the caller's task: nothing is handed to another one on the way to the socket.
+//!
+//! A session dies only if its client was silent towards a living leader for a whole lease (a stopped process, a cut
+//! network). A mutation under way at that moment is asked again under the next session; it may then meet its own
+//! first effect (EEXIST after a create that did happen). `master/docs/consistency.md` says so to users.
+
+mod background;
+mod endpoints;
+mod retry;
+mod session;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coord_types::{InodeId, SessionId};
+use kuafu::{Address, CallOptions, Status};
+use parking_lot::Mutex;
+use rand::Rng as _;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use self::endpoints::{Endpoint, Endpoints};
+use self::retry::{Attempts, Step, Target};
+use self::session::Sessions;
+use crate::convert::{self, Invalid};
+use crate::errno::Errno;
+use crate::model::{Answer, Attr, Mutated, Mutation, Name, Query, ReadDir, StatFs, Table};
+use crate::proto;
+
+/// How a client is set up.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// At least one; more are learned from the masters' hints.
+    pub masters: Vec<Address>,
+    /// For people: host, process, mount point.
+    pub description: String,
+    /// How long one master may take over one attempt before the next is asked. Default 4 s: longer than an election.
+    pub attempt_timeout: Duration,
+    /// The connections.
+    pub transport: kuafu::ClientConfig,
+}
+
+impl ClientConfig {
+    #[must_use]
+    pub fn new(masters: Vec<Address>, description: impl Into<String>) -> Self {
+        Self {
+            masters,
+            description: description.into(),
+            attempt_timeout: Duration::from_secs(4),
+            transport: kuafu::ClientConfig::default(),
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file system's own answer.
+    #[error(transparent)]
+    Errno(#[from] Errno),
+    #[error("no master answered in time; the last one said: {last}")]
+    Deadline { last: String },
+    #[error("the master at {address} refused: {status}")]
+    Refused { address: String, status: Status },
+    #[error("a master's reply means nothing")]
+    Reply(#[from] Invalid),
+    #[error("no master is configured")]
+    NoMasters,
+    #[error("the masters belong to cluster {found}, this client to {expected}")]
+    OtherCluster { expected: String, found: String },
+    #[error("the client was closed")]
+    Closed,
+}
+
+impl ClientError {
+    /// What the caller of a system call gets.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Errno(errno) => *errno,
+            Self::Deadline { .. } => Errno::ETIMEDOUT,
+            Self::Refused { .. }
+            | Self::Reply(_)
+            | Self::NoMasters
+            | Self::OtherCluster { .. }
+            | Self::Closed => Errno::EIO,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Deadline { .. } => true,
+            Self::Errno(_)
+            | Self::Refused { .. }
+            | Self::Reply(_)
+            | Self::NoMasters
+            | Self::OtherCluster { .. }
+            | Self::Closed => false,
+        }
+    }
+}
+
+/// Called with the session before and the new one.
+type Reopened = Box<dyn Fn(Option<SessionId>, SessionId) + Send + Sync>;
+
+struct Shared {
+    config: ClientConfig,
+    /// The runtime that keeps time, for callers outside of it.
+    runtime: Handle,
+    endpoints: Endpoints,
+    sessions: Arc<Sessions>,
+    /// Wakes the background task: the session is lost, or the table is wanted.
+    wanted: Notify,
+    session_seen: watch::Sender<Option<SessionId>>,
+    table: watch::Sender<Arc<Table>>,
+    cluster_id: Mutex<Option<String>>,
+    reopened: Mutex<Vec<Reopened>>,
+    closed: watch::Sender<bool>,
+}
+
+/// A session with the masters. Cheap to clone; the session ends when [`close`](Self::close) is called, or with its
+/// lease after the last clone is dropped.
+#[derive(Clone)]
+pub struct MasterClient {
+    shared: Arc<Shared>,
+    _stop: Arc<StopOnDrop>,
+}
+
+struct StopOnDrop(watch::Sender<bool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl std::fmt::Debug for MasterClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MasterClient")
+            .field("masters", &self.shared.config.masters)
+            .field("session", &self.session())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Between two tries of a mutation that has to wait for the first group of disks.
+const GROUPS_WAIT: Duration = Duration::from_millis(100);
+
+impl MasterClient {
+    /// Starts to find the masters and to open a session; calls wait for both. Must be called inside a tokio runtime,
+    /// which then keeps the session; the calls themselves may be polled anywhere.
+    ///
+    /// # Errors
+    /// [`ClientError::NoMasters`].
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        if config.masters.is_empty() {
+            return Err(ClientError::NoMasters);
+        }
+        let closed = watch::Sender::new(false);
+        let shared = Arc::new(Shared {
+            endpoints: Endpoints::new(&config.masters, config.transport.clone()),
+            config,
+            runtime: Handle::current(),
+            sessions: Arc::default(),
+            wanted: Notify::new(),
+            session_seen: watch::Sender::new(None),
+            table: watch::Sender::new(Arc::default()),
+            cluster_id: Mutex::new(None),
+            reopened: Mutex::default(),
+            closed: closed.clone(),
+        });
+        shared.runtime.spawn(background::run(Arc::clone(&shared)));
+        Ok(Self { shared, _stop: Arc::new(StopOnDrop(closed)) })
+    }
+
+    /// The session, once there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.shared.sessions.current()
+    }
+
+    /// The cluster's identity, once a master told it.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.shared.cluster_id.lock().clone()
+    }
+
+    /// Waits until a session is open.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`], [`ClientError::OtherCluster`].
+    pub async fn ready(&self) -> Result<SessionId, ClientError> {
+        self.shared.session(None).await
+    }
+
+    /// `callback` runs whenever a session was opened, the first time with `None` before it. After a change of
+    /// session all that was held by the old one (orphans) is gone. It must not block.
+    pub fn on_session(&self, callback: impl Fn(Option<SessionId>, SessionId) + Send + Sync + 'static) {
+        self.shared.reopened.lock().push(Box::new(callback));
+    }
+
+    /// Changes the namespace; waits as long as it takes.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the file system's own answers are [`ClientError::Errno`].
+    pub async fn mutate(&self, mutation: Mutation) -> Result<Mutated, ClientError> {
+        self.mutate_by(mutation, None).await
+    }
+
+    /// Changes the namespace; gives up at `deadline`, not knowing then whether it happened.
+    ///
+    /// # Errors
+    /// As [`mutate`](Self::mutate).
+    pub async fn mutate_by(
+        &self,
+        mutation: Mutation,
+        deadline: Option<Instant>,
+    ) -> Result<Mutated, ClientError> {
+        let mut request =
+            proto::MutateRequest { op: Some(mutation.into()), ..proto::MutateRequest::default() };
+        loop {
+            let Some(ticket) = self.shared.sessions.ticket() else {
+                self.shared.session(deadline).await?;
+                continue;
+            };
+            request.session = ticket.session.0;
+            request.sequence = ticket.sequence;
+            request.acknowledged_below = ticket.acknowledged_below;
+            let message = &request;
+            let reply = self
+                .shared
+                .call(deadline, |endpoint, options| async move {
+                    endpoint.namespace.mutate(message, &options).await
+                })
+                .await?;
+            let Some(reply) = reply else {
+                self.shared.session_lost(ticket.session);
+                continue;
+            };
+            match convert::mutated(reply)? {
+                // No group of disks exists yet. The answer is remembered under this number, so ask with the next.
+                Err(Errno::EAGAIN) => {
+                    drop(ticket);
+                    self.shared.sleep(GROUPS_WAIT, deadline, "no chunkservers have joined yet").await?;
+                }
+                Err(errno) => return Err(errno.into()),
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
+    /// Reads the namespace, linearizably; waits as long as it takes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn query(&self, query: Query) -> Result<Answer, ClientError> {
+        self.query_by(query, None).await
+    }
+
+    /// Reads the namespace, linearizably; gives up at `deadline`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn query_by(&self, query: Query, deadline: Option<Instant>) -> Result<Answer, ClientError> {
+        let session = self.session().map_or(0, |session| session.0);
+        let request = proto::QueryRequest { session, op: Some(query.into()) };
+        let message = &request;
+        let reply = self
+            .shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.namespace.query(message, &options).await
+            })
+            .await?;
+        Ok(convert::answer(reply)??)
+    }
+
+    /// The name's inode, and its parent's attributes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lookup(&self, parent: InodeId, name: Name) -> Result<(Attr, Option<Attr>), ClientError> {
+        let answer = self.query(Query::Lookup { parent, name }).await?;
+        Ok((attr_of(answer.attr, "lookup")?, answer.parent))
+    }
+
+    /// An inode's attributes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_attr(&self, ino: InodeId) -> Result<Attr, ClientError> {
+        attr_of(self.query(Query::GetAttr(ino)).await?.attr, "get-attr")
+    }
+
+    /// One page of a directory.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn read_dir(&self, page: ReadDir) -> Result<Answer, ClientError> {
+        self.query(Query::ReadDir(page)).await
+    }
+
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn stat_fs(&self, deadline: Option<Instant>) -> Result<StatFs, ClientError> {
+        let answer = self.query_by(Query::StatFs, deadline).await?;
+        answer.stat_fs.ok_or_else(|| Invalid::Missing { message: "stat-fs answer", field: "value" }.into())
+    }
+
+    /// The newest table this client has; version 0 before the first came.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.shared.table.borrow())
+    }
+
+    /// Shows every new table.
+    #[must_use]
+    pub fn table_watch(&self) -> watch::Receiver<Arc<Table>> {
+        self.shared.table.subscribe()
+    }
+
+    /// Asks the master for a table newer than `known_version`; gives what there is then, which may be the known one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn refresh_table(
+        &self,
+        known_version: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Table>, ClientError> {
+        let table = self.table();
+        if table.version > known_version { Ok(table) } else { self.shared.fetch_table(deadline).await }
+    }
+
+    /// The administration calls of whichever master is the leader.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self, deadline: Option<Instant>) -> Result<proto::StatusReply, ClientError> {
+        let request = proto::StatusRequest {};
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.status(message, &options).await
+            })
+            .await
+    }
+
+    /// Where a file's replicas are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn where_is(
+        &self,
+        file: proto::where_request::File,
+        deadline: Option<Instant>,
+    ) -> Result<proto::WhereReply, ClientError> {
+        let request = proto::WhereRequest { file: Some(file) };
+        let message = &request;
+        let reply = self
+            .shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.r#where(message, &options).await
+            })
+            .await?;
+        match Errno::from_number(reply.errno) {
+            Some(errno) => Err(errno.into()),
+            None => Ok(reply),
+        }
+    }
+
+    /// Ends the session: what it holds is freed now, not with its lease.
+    pub async fn close(&self, deadline: Instant) {
+        if let Some(session) = self.session() {
+            self.shared.sessions.lost(session);
+            let request = proto::CloseSessionRequest { session: session.0 };
+            let message = &request;
+            let closing = self.shared.call(Some(deadline), |endpoint, options| async move {
+                endpoint.namespace.close_session(message, &options).await
+            });
+            if let Err(error) = closing.await {
+                tracing::warn!(%session, %error, "close the session; it ends with its lease");
+            }
+        }
+        self.shared.closed.send_replace(true);
+    }
+}
+
+fn attr_of(attr: Option<Attr>, message: &'static str) -> Result<Attr, ClientError> {
+    attr.ok_or_else(|| Invalid::Missing { message, field: "attributes" }.into())
+}
+
+impl Shared {
+    /// Asks masters until one answers. `None`: it does not know the session.
+    async fn call<T, F, A>(&self, deadline: Option<Instant>, attempt: F) -> Result<Option<T>, ClientError>
+    where
+        F: Fn(Arc<Endpoint>, CallOptions) -> A,
+        A: Future<Output = Result<kuafu::Response<T>, Status>>,
+    {
+        let mut attempts = Attempts::new(self.endpoints.len());
+        loop {
+            let endpoint = self.endpoints.current().ok_or(ClientError::NoMasters)?;
+            let timeout = match deadline {
+                Some(deadline) => {
+                    self.config.attempt_timeout.min(deadline.saturating_duration_since(Instant::now()))
+                }
+                None => self.config.attempt_timeout,
+            };
+            let status = match attempt(Arc::clone(&endpoint), CallOptions::within(timeout)).await {
+                Ok(response) => return Ok(Some(response.message)),
+                Err(status) => status,
+            };
+            let jitter = rand::rng().random::<f64>();
+            match attempts.failed(&status, jitter) {
+                Step::SessionLost => return Ok(None),
+                Step::GiveUp => {
+                    return Err(ClientError::Refused { address: endpoint.address.to_string(), status });
+                }
+                Step::Retry { target, wait } => {
+                    match target {
+                        Target::Same => {}
+                        Target::Next => self.endpoints.rotate_from(&endpoint),
+                        Target::Leader(leader) => {
+                            if !self.endpoints.switch_to(&leader) {
+                                self.endpoints.rotate_from(&endpoint);
+                            }
+                        }
+                    }
+                    tracing::debug!(master = %endpoint.address, %status, ?wait, "ask again");
+                    self.sleep(wait, deadline, &status).await?;
+                }
+            }
+        }
+    }
+
+    /// As [`call`](Self::call), for what needs no session.
+    async fn call_sessionless<T, F, A>(&self, deadline: Option<Instant>, attempt: F) -> Result<T, ClientError>
+    where
+        F: Fn(Arc<Endpoint>, CallOptions) -> A,
+        A: Future<Output = Result<kuafu::Response<T>, Status>>,
+    {
+        self.call(deadline, attempt).await?.ok_or_else(|| ClientError::Refused {
+            address: self
+                .endpoints
+                .current()
+                .map_or_else(String::new, |endpoint| endpoint.address.to_string()),
+            status: Status::new(kuafu::Code::NotFound, "not found"),
+        })
+    }
+
+    /// Waits `wait`, or says that the deadline lies before its end.
+    async fn sleep(
+        &self,
+        wait: Duration,
+        deadline: Option<Instant>,
+        why: &(impl ToString + ?Sized),
+    ) -> Result<(), ClientError> {
+        if *self.closed.borrow() {
+            return Err(ClientError::Closed);
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now + wait >= deadline) {
+            return Err(ClientError::Deadline { last: why.to_string() });
+        }
+        if !wait.is_zero() {
+            let sleep = {
+                let _runtime = self.runtime.enter();
+                tokio::time::sleep(wait)
+            };
+            sleep.await;
+        }
+        Ok(())
+    }
+
+    /// The current session; waits for one.
+    async fn session(&self, deadline: Option<Instant>) -> Result<SessionId, ClientError> {
+        let mut seen = self.session_seen.subscribe();
+        let mut closed = self.closed.subscribe();
+        loop {
+            if let Some(session) = self.sessions.current() {
+                return Ok(session);
+            }
+            if *closed.borrow_and_update() {
+                return Err(ClientError::Closed);
+            }
+            let timeout = deadline.map_or(Duration::from_secs(3600), |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if timeout.is_zero() {
+                return Err(ClientError::Deadline { last: "no session could be opened".to_owned() });
+            }
+            let sleep = {
+                let _runtime = self.runtime.enter();
+                tokio::time::sleep(timeout)
+            };
+            tokio::select! {
+                _ = seen.changed() => {}
+                _ = closed.changed() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    fn session_lost(&self, session: SessionId) {
+        if self.sessions.lost(session) {
+            tracing::warn!(%session, "the masters no longer know the session; opening another");
+            self.wanted.notify_one();
+        }
+    }
+
+    async fn fetch_table(&self, deadline: Option<Instant>) -> Result<Arc<Table>, ClientError> {
+        let request = proto::GetTableRequest { known_version: self.table.borrow().version };
+        let message = &request;
+        let reply = self
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.cluster.get_table(message, &options).await
+            })
+            .await?;
+        if let Some(table) = reply.table {
+            let table = Arc::new(Table::try_from(table)?);
+            self.table.send_if_modified(|known| {
+                let newer = table.version > known.version;
+                if newer {
+                    *known = Arc::clone(&table);
+                }
+                newer
+            });
+        }
+        Ok(Arc::clone(&self.table.borrow()))
+    }
+}

@@ -1,0 +1,110 @@
+//! Keeps the session alive and the table fresh, on a task of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coord_types::SessionId;
+
+use super::{ClientError, Shared};
+use crate::proto;
+
+/// Renewals per lease: two may get lost.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// The lease until a master told it.
+const LEASE_GUESS: Duration = Duration::from_secs(30);
+
+/// Runs until the client is closed or its last clone is dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut closed = shared.closed.subscribe();
+    tokio::select! {
+        _ = closed.wait_for(|closed| *closed) => {}
+        () = keep(&shared) => {}
+    }
+}
+
+async fn keep(shared: &Shared) {
+    let mut lease = LEASE_GUESS;
+    let mut previous = None;
+    loop {
+        let session = match shared.sessions.current() {
+            Some(session) => session,
+            None => match open(shared).await {
+                Ok((session, granted)) => {
+                    lease = granted;
+                    shared.sessions.opened(session);
+                    announce(shared, previous.replace(session), session);
+                    session
+                }
+                Err(error) => {
+                    tracing::error!(%error, "open a session; giving up");
+                    shared.closed.send_replace(true);
+                    return;
+                }
+            },
+        };
+        if shared.table.borrow().version == 0 {
+            refresh(shared, lease).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(lease / RENEWALS_PER_LEASE) => {}
+            () = shared.wanted.notified() => {}
+        }
+        if shared.sessions.current() == Some(session) {
+            renew(shared, session, &mut lease).await;
+        }
+    }
+}
+
+fn announce(shared: &Shared, previous: Option<SessionId>, session: SessionId) {
+    shared.session_seen.send_replace(Some(session));
+    tracing::info!(%session, ?previous, "session open");
+    for callback in shared.reopened.lock().iter() {
+        callback(previous, session);
+    }
+}
+
+async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
+    let request = proto::OpenSessionRequest { description: shared.config.description.clone() };
+    let message = &request;
+    let reply = shared
+        .call_sessionless(None, |endpoint, options| async move {
+            endpoint.namespace.open_session(message, &options).await
+        })
+        .await?;
+    let mut known = shared.cluster_id.lock();
+    match known.as_ref() {
+        Some(expected) if *expected != reply.cluster_id => {
+            return Err(ClientError::OtherCluster { expected: expected.clone(), found: reply.cluster_id });
+        }
+        Some(_) => {}
+        None => *known = Some(reply.cluster_id),
+    }
+    Ok((SessionId(reply.session), Duration::from_millis(reply.lease_ms.max(1))))
+}
+
+async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
+    let request = proto::RenewSessionRequest { session: session.0 };
+    let message = &request;
+    let deadline = Instant::now() + *lease / RENEWALS_PER_LEASE;
+    let renewed = shared
+        .call(Some(deadline), |endpoint, options| async move {
+            endpoint.namespace.renew_session(message, &options).await
+        })
+        .await;
+    match renewed {
+        Ok(Some(reply)) => {
+            *lease = Duration::from_millis(reply.lease_ms.max(1));
+            if reply.table_version > shared.table.borrow().version {
+                refresh(shared, *lease).await;
+            }
+        }
+        Ok(None) => shared.session_lost(session),
+        Err(error) => tracing::warn!(%session, %error, "renew the session; trying again"),
+    }
+}
+
+async fn refresh(shared: &Shared, lease: Duration) {
+    if let Err(error) = shared.fetch_table(Some(Instant::now() + lease / RENEWALS_PER_LEASE)).await {
+        tracing::warn!(%error, "fetch the table of groups; trying again");
+    }
+}

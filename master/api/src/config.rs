@@ -1,0 +1,168 @@
+//! `cluster.toml`: the description of a cluster that every process and client reads.
+//!
+//! Found by the flag, `$FEITIAN_CLUSTER`, `~/.config/feitian/cluster.toml`, `/etc/feitian/cluster.toml`, in that order.
+//!
+//! ```toml
+//! name = "dev"
+//! masters = ["tcp://127.0.0.1:7101", "tcp://127.0.0.1:7102", "tcp://127.0.0.1:7103"]
+//! ```
+//!
+//! The masters' ids are their places in the list, counted from 1.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kuafu::Address;
+use serde::Deserialize;
+
+/// A cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    pub name: String,
+    /// At least one, all different.
+    pub masters: Vec<Address>,
+}
+
+/// What is wrong with a description.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read the cluster description {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path}:{line}: {reason}\n  {line} | {text}")]
+    Line { path: PathBuf, line: usize, text: String, reason: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: toml::Spanned<String>,
+    masters: toml::Spanned<Vec<toml::Spanned<String>>>,
+}
+
+/// Names the description for processes that are not told by a flag.
+pub const ENVIRONMENT: &str = "FEITIAN_CLUSTER";
+
+impl ClusterConfig {
+    /// The description to use; `None` if there is none anywhere.
+    ///
+    /// # Errors
+    /// A description that was named but cannot be read, or one that is wrong.
+    pub fn find(flag: Option<&Path>) -> Result<Option<(PathBuf, Self)>, ConfigError> {
+        let named = flag
+            .map(Path::to_path_buf)
+            .or_else(|| std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty()).map(PathBuf::from));
+        if let Some(path) = named {
+            return Self::load(&path).map(|config| Some((path, config)));
+        }
+        for path in Self::default_paths() {
+            match Self::load(&path) {
+                Ok(config) => return Ok(Some((path, config))),
+                Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where descriptions are looked for that nobody named.
+    #[must_use]
+    pub fn default_paths() -> Vec<PathBuf> {
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/feitian/cluster.toml"));
+        home.into_iter().chain([PathBuf::from("/etc/feitian/cluster.toml")]).collect()
+    }
+
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`ConfigError::Line`], quoting the line.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let wrong = |at: usize, reason: String| {
+            let at = at.min(text.len());
+            let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            ConfigError::Line {
+                path: path.to_path_buf(),
+                line: line + 1,
+                text: text.lines().nth(line).unwrap_or_default().trim_end().to_owned(),
+                reason,
+            }
+        };
+        let file: File = toml::from_str(text)
+            .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
+        if file.name.get_ref().is_empty() {
+            return Err(wrong(file.name.span().start, "the cluster's name is empty".to_owned()));
+        }
+        if file.masters.get_ref().is_empty() {
+            return Err(wrong(file.masters.span().start, "no masters are listed".to_owned()));
+        }
+        let mut masters: Vec<Address> = Vec::new();
+        for master in file.masters.get_ref() {
+            let address: Address = master.get_ref().parse().map_err(|error| {
+                wrong(
+                    master.span().start,
+                    format!("{:?} is no address of a master: {error}", master.get_ref()),
+                )
+            })?;
+            if masters.contains(&address) {
+                return Err(wrong(master.span().start, format!("the master {address} is listed twice")));
+            }
+            masters.push(address);
+        }
+        Ok(Self { name: file.name.into_inner(), masters })
+    }
+
+    /// The masters by id.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<u64, Address> {
+        (1..).zip(self.masters.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ClusterConfig, String> {
+        ClusterConfig::parse(Path::new("c.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn numbers_masters_by_their_place() {
+        let config = parse("name = \"x\"\nmasters = [\"unix:///a\", \"tcp://127.0.0.1:7\"]\n").unwrap();
+        let members: Vec<_> =
+            config.members().into_iter().map(|(id, address)| (id, address.to_string())).collect();
+        assert_eq!(members, [(1, "unix:///a".to_owned()), (2, "tcp://127.0.0.1:7".to_owned())]);
+    }
+
+    #[test]
+    fn quotes_the_line_that_is_wrong() {
+        let error = parse("name = \"x\"\nmasters = [\n  \"unix:///a\",\n  \"http://b\",\n]\n").unwrap_err();
+        assert!(error.starts_with("c.toml:4: \"http://b\" is no address"), "{error}");
+        assert!(error.ends_with("4 |   \"http://b\","), "{error}");
+        let error = parse("name = \"x\"\nmaster = [\"unix:///a\"]\n").unwrap_err();
+        assert!(error.starts_with("c.toml:2:") && error.contains("unknown field"), "{error}");
+        let error = parse("name = \"x\"\nmasters = []\n").unwrap_err();
+        assert!(error.contains("no masters are listed") && error.ends_with("2 | masters = []"), "{error}");
+        let error = parse("name = \"x\"\nmasters = [\"unix:///a\", \"unix:///a\"]").unwrap_err();
+        assert!(error.contains("listed twice"), "{error}");
+        assert!(parse("name = oops\nmasters = []").unwrap_err().starts_with("c.toml:1:"));
+        assert!(parse("").unwrap_err().contains("missing field"));
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = ClusterConfig::find(Some(Path::new("/nonexistent/cluster.toml"))).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/cluster.toml"));
+    }
+}

@@ -1,0 +1,86 @@
+//! Between the wire's messages and the domain types.
+//!
+//! Messages from the network become domain types only through `TryFrom`, which checks all that can be checked without
+//! looking at the file system; each refusal has an errno, because the other end is a system call. The other
+//! direction cannot fail. `attr` and `table` are the parts both directions share.
+
+mod attr;
+mod mutation;
+mod query;
+mod table;
+
+pub use mutation::mutated;
+pub use query::answer;
+
+use coord_types::InodeId;
+
+use crate::model::NameError;
+use crate::{Errno, LayoutError};
+
+/// Why a message means nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("{message} has no {field}")]
+    Missing { message: &'static str, field: &'static str },
+    #[error("{field}: {source}")]
+    Name {
+        field: &'static str,
+        #[source]
+        source: NameError,
+    },
+    #[error("a time has {0} nanoseconds, not below 10^9")]
+    Nanos(u32),
+    #[error("flags {flags:#x} of {message} are not known")]
+    Flags { message: &'static str, flags: u32 },
+    #[error("mode {0:#o} is not a type that can be made with mknod")]
+    Mode(u32),
+    #[error("held-back attributes hold a size")]
+    HeldSize,
+    #[error("layout: {0}")]
+    Layout(#[from] LayoutError),
+    #[error("a {what} has {len} bytes, not 16")]
+    Uuid { what: &'static str, len: usize },
+    #[error("errno {0} is none of Linux")]
+    Errno(u32),
+    #[error("member state {0} is not known")]
+    MemberState(i32),
+}
+
+impl Invalid {
+    /// What the caller of a system call gets.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Name { source, .. } => source.errno(),
+            Self::Missing { .. }
+            | Self::Nanos(_)
+            | Self::Flags { .. }
+            | Self::Mode(_)
+            | Self::HeldSize
+            | Self::Layout(_)
+            | Self::Uuid { .. }
+            | Self::Errno(_)
+            | Self::MemberState(_) => Errno::EINVAL,
+        }
+    }
+}
+
+const fn inode(number: u64) -> InodeId {
+    InodeId(number)
+}
+
+const fn optional_inode(number: u64) -> Option<InodeId> {
+    if number == 0 { None } else { Some(InodeId(number)) }
+}
+
+fn number(ino: Option<InodeId>) -> u64 {
+    ino.map_or(0, |ino| ino.0)
+}
+
+/// 16 bytes, as a uuid has.
+///
+/// # Errors
+/// If there are more or fewer.
+pub fn uuid(what: &'static str, bytes: &[u8]) -> Result<[u8; 16], Invalid> {
+    bytes.try_into().map_err(|_| Invalid::Uuid { what, len: bytes.len() })
+}

@@ -1,0 +1,131 @@
+//! Where data lives: servers, their disks, and the groups of disks that hold the same chunks.
+
+use std::collections::BTreeMap;
+
+use coord_types::{DiskId, Epoch, GroupId, ServerId};
+
+/// What a member of a group does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// Takes part in every write, may be read.
+    Serving,
+    /// Receives writes, is being filled, is not read.
+    Syncing,
+    /// Known to hold older data; takes part in nothing.
+    Offline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub disk: DiskId,
+    pub state: MemberState,
+}
+
+/// A replica group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub id: GroupId,
+    pub epoch: Epoch,
+    pub members: Vec<Member>,
+}
+
+impl Group {
+    /// The first serving member.
+    #[must_use]
+    pub fn primary(&self) -> Option<DiskId> {
+        self.serving().next()
+    }
+
+    /// All serving members, the primary first.
+    pub fn serving(&self) -> impl Iterator<Item = DiskId> + '_ {
+        self.members.iter().filter(|member| member.state == MemberState::Serving).map(|member| member.disk)
+    }
+}
+
+/// A disk as its server last described it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskState {
+    pub uuid: [u8; 16],
+    pub capacity_bytes: u64,
+    pub used_bytes: u64,
+    pub failed: bool,
+}
+
+/// A chunkserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub id: ServerId,
+    /// A Kuafu address.
+    pub address: String,
+    /// "/region/rack/host"
+    pub location: String,
+    pub disks: Vec<(DiskId, DiskState)>,
+    /// Drawn at each start of the process.
+    pub incarnation: u64,
+    /// Since the master last heard of it; not part of the versioned table.
+    pub silent_ms: u64,
+}
+
+/// The versioned table of servers and groups that clients and chunkservers cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub version: u64,
+    pub replicas: u32,
+    pub min_replicas: u32,
+    servers: BTreeMap<ServerId, Server>,
+    groups: BTreeMap<GroupId, Group>,
+    owners: BTreeMap<DiskId, ServerId>,
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(version: u64, servers: Vec<Server>, groups: Vec<Group>) -> Self {
+        let owners = servers
+            .iter()
+            .flat_map(|server| server.disks.iter().map(|(disk, _)| (*disk, server.id)))
+            .collect();
+        Self {
+            version,
+            replicas: 0,
+            min_replicas: 0,
+            servers: servers.into_iter().map(|server| (server.id, server)).collect(),
+            groups: groups.into_iter().map(|group| (group.id, group)).collect(),
+            owners,
+        }
+    }
+
+    #[must_use]
+    pub fn with_replicas(mut self, replicas: u32, min_replicas: u32) -> Self {
+        self.replicas = replicas;
+        self.min_replicas = min_replicas;
+        self
+    }
+
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id)
+    }
+
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(&id)
+    }
+
+    /// The server a disk is in.
+    #[must_use]
+    pub fn server_of(&self, disk: DiskId) -> Option<&Server> {
+        self.owners.get(&disk).and_then(|server| self.servers.get(server))
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values()
+    }
+
+    pub fn servers_mut(&mut self) -> impl Iterator<Item = &mut Server> {
+        self.servers.values_mut()
+    }
+}
