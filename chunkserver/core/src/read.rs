@@ -1,0 +1,53 @@
+//! What may be shown to a reader (I4): the server reads the disk first, then asks here about the version it got.
+
+use coord_types::{ChunkKey, Epoch, Version};
+
+use crate::event::{Refusal, Token};
+use crate::replica::{Replica, Role};
+
+/// What to do with data that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadVerdict {
+    /// Show it.
+    Show,
+    /// An [`Effect::Answer`](crate::Effect::Answer) for the token will come: show it then.
+    Wait,
+}
+
+impl<C: Clone> Replica<C> {
+    /// Whether to read at all.
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`] if the reader is at another epoch, [`Refusal::NotServing`] before the first activation.
+    pub fn may_read(&self, epoch: Epoch) -> Result<(), Refusal> {
+        if epoch != self.promised.0 {
+            return Err(self.stale());
+        }
+        if self.serving { Ok(()) } else { Err(Refusal::NotServing) }
+    }
+
+    /// Whether data of this version, read after the request came, may be shown.
+    ///
+    /// # Errors
+    /// As [`may_read`](Self::may_read), and [`Refusal::NotCommitted`] at a secondary that does not know.
+    pub fn read(
+        &mut self,
+        token: Token,
+        epoch: Epoch,
+        at: (ChunkKey, Version),
+    ) -> Result<ReadVerdict, Refusal> {
+        self.may_read(epoch)?;
+        let (key, version) = at;
+        let Some(chunk) = self.chunks.get_mut(&key) else { return Ok(ReadVerdict::Show) };
+        if version <= chunk.committed {
+            return Ok(ReadVerdict::Show);
+        }
+        match self.role {
+            Role::Primary(_) => {
+                chunk.readers.push((token, version));
+                Ok(ReadVerdict::Wait)
+            }
+            Role::Secondary(_) | Role::Out => Err(Refusal::NotCommitted),
+        }
+    }
+}
