@@ -14,7 +14,7 @@ pub use query::answer;
 
 use coord_types::InodeId;
 
-use crate::model::NameError;
+use crate::model::{FlagsError, NameError};
 use crate::{Errno, LayoutError};
 
 /// Why a message means nothing.
@@ -30,8 +30,8 @@ pub enum Invalid {
     },
     #[error("a time has {0} nanoseconds, not below 10^9")]
     Nanos(u32),
-    #[error("flags {flags:#x} of {message} are not known")]
-    Flags { message: &'static str, flags: u32 },
+    #[error(transparent)]
+    Flags(#[from] FlagsError),
     #[error("mode {0:#o} is not a type that can be made with mknod")]
     Mode(u32),
     #[error("held-back attributes hold a size")]
@@ -54,7 +54,7 @@ impl Invalid {
             Self::Name { source, .. } => source.errno(),
             Self::Missing { .. }
             | Self::Nanos(_)
-            | Self::Flags { .. }
+            | Self::Flags(_)
             | Self::Mode(_)
             | Self::HeldSize
             | Self::Layout(_)

@@ -1,13 +1,11 @@
 //! Pangu master: wire definitions, domain types and client.
 //!
-//! Read in this order: [`model`] (what a file is, what can be asked), [`errno`], [`proto`] (the wire), [`convert`] (between the two),
+//! Read in this order: [`model`] (what a file is, what can be asked), [`proto`] (the wire), [`convert`] (between the two),
 //! [`config`] (which cluster), [`client`] (finding the leader, asking exactly once).
 
 pub mod client;
 pub mod config;
 pub mod convert;
-pub mod errno;
-pub mod model;
 
 /// The messages and services of `proto/master/v1/master.proto`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
@@ -18,4 +16,4 @@ pub mod proto {
 pub use client::{ClientConfig, ClientError, MasterClient};
 pub use config::{ClusterConfig, ConfigError};
 pub use coord_types::LayoutError;
-pub use errno::Errno;
+pub use master_model::{self as model, Errno, errno};

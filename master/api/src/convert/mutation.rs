@@ -11,63 +11,12 @@ use crate::model::{
 use crate::proto;
 use crate::proto::mutate_request::Op;
 
-const RENAME_NOREPLACE: u32 = 1;
-const RENAME_EXCHANGE: u32 = 2;
-const XATTR_CREATE: u32 = 1;
-const XATTR_REPLACE: u32 = 2;
-
 fn name(field: &'static str, bytes: bytes::Bytes) -> Result<Name, Invalid> {
     Name::new(bytes).map_err(|source| Invalid::Name { field, source })
 }
 
 pub(super) fn xattr_name(bytes: bytes::Bytes) -> Result<XattrName, Invalid> {
     XattrName::new(bytes).map_err(|source| Invalid::Name { field: "attribute name", source })
-}
-
-impl RenameFlags {
-    /// From what renameat2(2) takes.
-    ///
-    /// # Errors
-    /// Unknown or contradictory flags.
-    pub const fn from_bits(flags: u32) -> Result<Self, Invalid> {
-        match flags {
-            0 => Ok(Self::Replace),
-            RENAME_NOREPLACE => Ok(Self::NoReplace),
-            RENAME_EXCHANGE => Ok(Self::Exchange),
-            _ => Err(Invalid::Flags { message: "rename", flags }),
-        }
-    }
-
-    const fn bits(self) -> u32 {
-        match self {
-            Self::Replace => 0,
-            Self::NoReplace => RENAME_NOREPLACE,
-            Self::Exchange => RENAME_EXCHANGE,
-        }
-    }
-}
-
-impl XattrFlags {
-    /// From what setxattr(2) takes.
-    ///
-    /// # Errors
-    /// Unknown or contradictory flags.
-    pub const fn from_bits(flags: u32) -> Result<Self, Invalid> {
-        match flags {
-            0 => Ok(Self::Any),
-            XATTR_CREATE => Ok(Self::Create),
-            XATTR_REPLACE => Ok(Self::Replace),
-            _ => Err(Invalid::Flags { message: "setxattr", flags }),
-        }
-    }
-
-    const fn bits(self) -> u32 {
-        match self {
-            Self::Any => 0,
-            Self::Create => XATTR_CREATE,
-            Self::Replace => XATTR_REPLACE,
-        }
-    }
 }
 
 impl TryFrom<Op> for Mutation {

@@ -16,16 +16,12 @@ impl From<MemberState> for proto::MemberState {
     }
 }
 
-impl TryFrom<i32> for MemberState {
-    type Error = Invalid;
-
-    fn try_from(state: i32) -> Result<Self, Invalid> {
-        match proto::MemberState::try_from(state) {
-            Ok(proto::MemberState::Serving) => Ok(Self::Serving),
-            Ok(proto::MemberState::Syncing) => Ok(Self::Syncing),
-            Ok(proto::MemberState::Offline) => Ok(Self::Offline),
-            Ok(proto::MemberState::Unspecified) | Err(_) => Err(Invalid::MemberState(state)),
-        }
+fn member_state(state: i32) -> Result<MemberState, Invalid> {
+    match proto::MemberState::try_from(state) {
+        Ok(proto::MemberState::Serving) => Ok(MemberState::Serving),
+        Ok(proto::MemberState::Syncing) => Ok(MemberState::Syncing),
+        Ok(proto::MemberState::Offline) => Ok(MemberState::Offline),
+        Ok(proto::MemberState::Unspecified) | Err(_) => Err(Invalid::MemberState(state)),
     }
 }
 
@@ -44,7 +40,7 @@ impl TryFrom<proto::Group> for Group {
 
     fn try_from(group: proto::Group) -> Result<Self, Invalid> {
         let member = |member: proto::Member| -> Result<Member, Invalid> {
-            Ok(Member { disk: DiskId(member.disk), state: member.state.try_into()? })
+            Ok(Member { disk: DiskId(member.disk), state: member_state(member.state)? })
         };
         Ok(Self {
             id: GroupId(group.id),

@@ -164,3 +164,66 @@ pub struct Mutated {
     pub parent: Option<Attr>,
     pub new_parent: Option<Attr>,
 }
+
+const RENAME_NOREPLACE: u32 = 1;
+const RENAME_EXCHANGE: u32 = 2;
+const XATTR_CREATE: u32 = 1;
+const XATTR_REPLACE: u32 = 2;
+
+/// Flags of a system call that mean nothing, or contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("flags {flags:#x} of {call} are not known")]
+pub struct FlagsError {
+    pub call: &'static str,
+    pub flags: u32,
+}
+
+impl RenameFlags {
+    /// From what renameat2(2) takes.
+    ///
+    /// # Errors
+    /// Unknown or contradictory flags.
+    pub const fn from_bits(flags: u32) -> Result<Self, FlagsError> {
+        match flags {
+            0 => Ok(Self::Replace),
+            RENAME_NOREPLACE => Ok(Self::NoReplace),
+            RENAME_EXCHANGE => Ok(Self::Exchange),
+            _ => Err(FlagsError { call: "rename", flags }),
+        }
+    }
+
+    /// What renameat2(2) takes.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Replace => 0,
+            Self::NoReplace => RENAME_NOREPLACE,
+            Self::Exchange => RENAME_EXCHANGE,
+        }
+    }
+}
+
+impl XattrFlags {
+    /// From what setxattr(2) takes.
+    ///
+    /// # Errors
+    /// Unknown or contradictory flags.
+    pub const fn from_bits(flags: u32) -> Result<Self, FlagsError> {
+        match flags {
+            0 => Ok(Self::Any),
+            XATTR_CREATE => Ok(Self::Create),
+            XATTR_REPLACE => Ok(Self::Replace),
+            _ => Err(FlagsError { call: "setxattr", flags }),
+        }
+    }
+
+    /// What setxattr(2) takes.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Any => 0,
+            Self::Create => XATTR_CREATE,
+            Self::Replace => XATTR_REPLACE,
+        }
+    }
+}
