@@ -11,9 +11,6 @@ use crate::message::{PayloadCheck, RawRequest, RawResponse, Request, Response};
 use crate::service::HandlerFuture;
 use crate::status::{Code, Status};
 
-/// Room left before an encoded message for the frame's header.
-pub(crate) const HEADROOM: usize = 48;
-
 /// A gRPC call without `grpc-timeout` gets this long.
 const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -38,10 +35,8 @@ where
 }
 
 fn encode<Rep: Message>(response: Response<Rep>) -> RawResponse {
-    let mut head = Vec::with_capacity(HEADROOM + response.message.encoded_len());
-    head.resize(HEADROOM, 0);
-    response.message.encode_raw(&mut head);
-    RawResponse { head, payload: response.payload, payload_check: response.payload_check }
+    let Response { message, payload, payload_check } = response;
+    RawResponse { message: message.encode_to_vec().into(), payload, payload_check }
 }
 
 /// The method table and the dispatch of generated code disagree.

@@ -9,13 +9,17 @@ pub mod address;
 pub mod auth;
 pub mod client;
 pub mod codegen;
+pub mod conn;
+pub mod frame;
 pub mod grpc;
 pub mod message;
 pub mod method;
+pub mod metrics;
 pub mod payload;
 pub mod server;
 pub mod service;
 pub mod status;
+mod transport;
 
 pub use address::{Address, AddressError};
 pub use auth::{AllowAll, Authorizer, PeerInfo, PeerTransport};

@@ -99,8 +99,7 @@ pub struct RawRequest {
 /// A response whose message is encoded already.
 #[derive(Debug)]
 pub struct RawResponse {
-    /// Room for the frame's header, then the message: one buffer, one write.
-    pub(crate) head: Vec<u8>,
-    pub(crate) payload: Bytes,
-    pub(crate) payload_check: PayloadCheck,
+    pub message: Bytes,
+    pub payload: Bytes,
+    pub payload_check: PayloadCheck,
 }

@@ -1,14 +1,32 @@
 //! The server: listens, reads frames, runs handlers, answers.
 
+mod connection;
+mod handlers;
+
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::connection::Connection;
+use self::handlers::Handlers;
 use crate::address::Address;
 use crate::auth::{AllowAll, Authorizer};
+use crate::frame::{Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX};
+use crate::message::RawResponse;
+use crate::method::Method;
+use crate::metrics::{MethodMetrics, Snapshot};
 use crate::payload::{HeapAllocator, PayloadAllocator};
 use crate::service::Service;
+use crate::status::Status;
+use crate::transport::{Listener, Socket, tcp, unix};
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds of a server.
 #[derive(Clone, Debug)]
@@ -122,14 +140,98 @@ impl ServerBuilder {
     /// If two methods have the same id: a service was added twice, or a name must change.
     #[must_use]
     pub fn build(self) -> Server {
-        Server { config: self.config }
+        let Self { services, config, allocator, authorizer } = self;
+        let mut methods = Vec::new();
+        let mut by_id = HashMap::new();
+        for service in services {
+            for (index, method) in service.methods().iter().enumerate() {
+                let first: Option<usize> = by_id.insert(method.id, methods.len());
+                assert!(first.is_none(), "{}/{}: served twice under one id", method.service, method.name);
+                let service = Arc::clone(&service);
+                methods.push(Served { service, index, method: *method, metrics: MethodMetrics::new() });
+            }
+        }
+        Server {
+            shared: Arc::new(Shared {
+                methods,
+                by_id,
+                config,
+                allocator,
+                authorizer,
+                in_flight: AtomicUsize::new(0),
+                connections: AtomicUsize::new(0),
+                connections_made: AtomicU64::new(0),
+            }),
+        }
     }
 }
 
-/// Services and how they are served. May be bound to several addresses. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Server {
+/// A method as the server finds it.
+struct Served {
+    service: Arc<dyn Service>,
+    /// Among its service's methods.
+    index: usize,
+    method: Method,
+    metrics: MethodMetrics,
+}
+
+/// What all connections share.
+struct Shared {
+    methods: Vec<Served>,
+    /// Method id to index in `methods`.
+    by_id: HashMap<u32, usize>,
     config: ServerConfig,
+    allocator: Arc<dyn PayloadAllocator>,
+    authorizer: Arc<dyn Authorizer>,
+    in_flight: AtomicUsize,
+    connections: AtomicUsize,
+    connections_made: AtomicU64,
+}
+
+impl Shared {
+    /// Whether one more call of this size may be handled. Whoever keeps to the credit it was granted is only ever refused
+    /// for the sake of other connections.
+    fn room(&self, handlers: &Handlers, header: &Header) -> Result<(), Status> {
+        let received = handlers.received_bytes() as u64;
+        let more = u64::from(header.message_len) + u64::from(header.payload_len);
+        if handlers.len() >= self.config.in_flight_max as usize {
+            return Err(self.busy("calls in flight on this connection"));
+        }
+        // A single call of any size is always taken.
+        if received > 0 && received + more > self.config.in_flight_bytes_max {
+            return Err(self.busy("payload bytes on this connection"));
+        }
+        if self.in_flight.load(Ordering::Relaxed) > self.config.total_in_flight_max {
+            return Err(self.busy("calls in flight on this server"));
+        }
+        Ok(())
+    }
+
+    fn busy(&self, what: &str) -> Status {
+        Status::busy(format!("too many {what}"), self.config.busy_delay)
+    }
+}
+
+/// A handler's answer must fit into a frame.
+fn check_response(response: RawResponse) -> Result<RawResponse, Status> {
+    let (message, payload) = (response.message.len(), response.payload.len());
+    if message > MESSAGE_LEN_MAX || payload > PAYLOAD_LEN_MAX {
+        let text = format!("an answer of {message} + {payload} bytes is longer than a frame may be");
+        return Err(Status::internal(text));
+    }
+    Ok(response)
+}
+
+/// Services and how they are served. May be bound to several addresses. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.shared.config).finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -143,18 +245,62 @@ impl Server {
         }
     }
 
+    /// Counters and latencies of all methods.
+    #[must_use]
+    pub fn metrics(&self) -> Snapshot {
+        let methods = self.shared.methods.iter().map(|served| (served.method, &served.metrics));
+        Snapshot::new(methods, self.shared.connections.load(Ordering::Relaxed) as u64)
+    }
+
     /// Listens. A Unix socket file left by a dead process is replaced.
     ///
     /// # Errors
     /// See [`BindError`].
     pub async fn bind(&self, address: &Address) -> Result<Bound, BindError> {
-        Ok(Bound { address: address.clone(), server: self.clone() })
+        let (listener, local) = match address {
+            Address::Tcp(host_port) => bind_tcp(address, host_port).await?,
+            Address::Unix(path) => {
+                let listener = unix::Listener::bind(path).await.map_err(|failure| match failure {
+                    unix::BindFailure::InUse => BindError::InUse { address: address.clone() },
+                    unix::BindFailure::NotASocket => BindError::NotASocket { address: address.clone() },
+                    unix::BindFailure::Io(source) => bind_error(address, source),
+                })?;
+                (Listener::Unix(listener), address.clone())
+            }
+        };
+        Ok(Bound { listener, address: local, server: self.clone() })
+    }
+}
+
+async fn bind_tcp(address: &Address, host_port: &str) -> Result<(Listener, Address), BindError> {
+    let resolved = tokio::net::lookup_host(host_port)
+        .await
+        .map_err(|source| BindError::Resolve { address: address.clone(), source })?
+        .next()
+        .ok_or_else(|| BindError::Resolve {
+            address: address.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+    let listener = tcp::bind(resolved).await.map_err(|source| bind_error(address, source))?;
+    let local = listener.local_addr().map_err(|source| bind_error(address, source))?;
+    // The host as it was given, so that an advertised name stays one; the port as it became.
+    let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
+    Ok((Listener::Tcp(listener), Address::Tcp(format!("{host}:{}", local.port()))))
+}
+
+fn bind_error(address: &Address, source: io::Error) -> BindError {
+    let address = address.clone();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        io::ErrorKind::PermissionDenied => BindError::Permission { address, source },
+        _ => BindError::Listen { address, source },
     }
 }
 
 /// A server that listens; connections wait until it serves.
 #[derive(Debug)]
 pub struct Bound {
+    listener: Listener,
     address: Address,
     server: Server,
 }
@@ -167,9 +313,51 @@ impl Bound {
     }
 
     /// Serves until `shutdown` is cancelled; then tells clients to go, lets calls in flight finish for
-    /// [`ServerConfig::drain`], and closes.
+    /// [`ServerConfig::drain`], and closes. Dropping the future closes at once.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let _ = &self.server.config;
-        shutdown.cancelled().await;
+        let Self { listener, server, .. } = self;
+        let mut connections = JoinSet::new();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    Ok(socket) => server.connect(socket, &shutdown, &mut connections),
+                    Err(error) => {
+                        // Mostly out of descriptors: those waiting stay in the kernel's queue meanwhile.
+                        tracing::warn!(%error, "cannot accept connections; trying again");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = accepting => {}
+        }
+        // No new ones: the address is free from here on.
+        drop(listener);
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(server.shared.config.drain, all_ended).await.is_err() {
+            tracing::debug!("calls in flight are dropped");
+        }
+        connections.shutdown().await;
+    }
+}
+
+impl Server {
+    fn connect(&self, socket: Socket, shutdown: &CancellationToken, connections: &mut JoinSet<()>) {
+        let shared = &self.shared;
+        if shared.connections.load(Ordering::Relaxed) >= shared.config.connections_max {
+            tracing::warn!(max = shared.config.connections_max, "a connection more than allowed is closed");
+            return;
+        }
+        let number = shared.connections_made.fetch_add(1, Ordering::Relaxed) + 1;
+        match Connection::new(Arc::clone(shared), socket, shutdown.clone(), number) {
+            Ok(connection) => {
+                connections.spawn(connection.run());
+            }
+            Err(error) => tracing::debug!(%error, "a peer went away at once"),
+        }
     }
 }

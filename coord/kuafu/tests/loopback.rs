@@ -1,0 +1,249 @@
+//! Calls through real sockets, over TCP and Unix: what works.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::proto::*;
+use common::*;
+use kuafu::{Bytes, ClientConfig, Code, PayloadAllocator, PayloadBuf, PayloadBuffer, Status};
+
+#[tokio::test]
+async fn echoes() {
+    for over in BOTH {
+        let running = serve(over).await;
+        let client = running.client();
+        let request = EchoRequest { text: "hello".to_owned(), blob: Bytes::from_static(b"blob") };
+        let answer = client.echo(&request, &options()).await.unwrap();
+        assert_eq!((answer.message.text.as_str(), &answer.message.blob[..]), ("hello", &b"blob"[..]));
+        assert!(answer.payload.is_empty());
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn payloads_of_all_sizes() {
+    for over in BOTH {
+        let running = serve(over).await;
+        let client = running.client();
+        for len in [1, 100, 2047, 2048, 2049, 4096, 32 << 10, 65_537, 1 << 20, 4 << 20] {
+            let payload = pattern(len);
+            for options in [options(), options().payload_covered()] {
+                let answer =
+                    client.echo_with_payload(echo_request("x"), payload.clone(), &options).await.unwrap();
+                assert_eq!(answer.payload_check, options.payload_check);
+                assert!(answer.payload == payload, "{over:?} {len}");
+            }
+        }
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn long_messages() {
+    let running = serve(Over::Unix).await;
+    let client = running.client();
+    let blob = pattern((4 << 20) - 100);
+    let answer = client.echo(EchoRequest { text: String::new(), blob: blob.clone() }, &options()).await;
+    assert!(answer.unwrap().message.blob == blob);
+}
+
+#[tokio::test]
+async fn too_long_is_refused_before_sending() {
+    let running = serve(Over::Tcp).await;
+    let client = running.client();
+    let payload = pattern((4 << 20) + 1);
+    let error = client.echo_with_payload(echo_request(""), payload.clone(), &options()).await.unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    let request = EchoRequest { text: String::new(), blob: payload };
+    assert_eq!(client.echo(request, &options()).await.unwrap_err().code, Code::InvalidArgument);
+    client.echo(echo_request("the connection lives"), &options()).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_at_once() {
+    for over in BOTH {
+        let running = serve(over).await;
+        let client = running.client();
+        let calls = (0..3000).map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let payload = pattern(i * 7 % 20_000);
+                let request = echo_request(&i.to_string());
+                let answer = client.echo_with_payload(request, payload.clone(), &options()).await.unwrap();
+                assert_eq!(answer.message.text, i.to_string());
+                assert!(answer.payload == payload);
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap();
+        }
+        let snapshot = running.server.metrics();
+        assert_eq!((snapshot.methods[0].calls(), snapshot.methods[0].in_flight), (3000, 0));
+        assert_eq!(snapshot.connections, 1, "one connection carries them all");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn answers_out_of_order() {
+    for over in BOTH {
+        let running = serve(over).await;
+        let client = running.client();
+        let wait = |gate| {
+            let client = client.clone();
+            tokio::spawn(async move { client.wait(WaitRequest { gate }, &options()).await })
+        };
+        let (first, second) = (wait(1), wait(2));
+        eventually("both wait", || running.service.gates.entered.load(Ordering::SeqCst) == 2).await;
+        running.service.gates.open(2);
+        assert_eq!(second.await.unwrap().unwrap().message.gate, 2);
+        assert!(!first.is_finished());
+        client.echo(echo_request("overtakes"), &options()).await.unwrap();
+        running.service.gates.open(1);
+        assert_eq!(first.await.unwrap().unwrap().message.gate, 1);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn statuses_travel_whole() {
+    let running = serve(Over::Tcp).await;
+    let client = running.client();
+    for code in 1..=14 {
+        let status = client.fail(FailRequest { code }, &options()).await.unwrap_err();
+        assert_eq!(status.code, Code::from_wire(code));
+        assert_eq!(status.message, "as asked");
+        assert_eq!(&status.detail[..], b"detail");
+        assert_eq!(status.retry_after, Some(std::time::Duration::from_millis(3)));
+    }
+}
+
+#[tokio::test]
+async fn method_that_is_not_served() {
+    let running = serve(Over::Tcp).await;
+    let client = running.client();
+    static OTHER: kuafu::Method = kuafu::Method::new("x.Y", "Z", false);
+    let (client, request, options) = (client.client(), echo_request(""), options());
+    let answer = client.call::<_, EchoReply>(&OTHER, &request, Bytes::new(), &options).await;
+    assert_eq!(answer.unwrap_err().code, Code::Unimplemented);
+}
+
+/// Callers outside the runtime, as a FUSE thread is one.
+#[test]
+fn calls_from_other_threads() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (running, client) = runtime.block_on(async {
+        let running = serve(Over::Unix).await;
+        let client = running.client();
+        (running, client)
+    });
+    let callers: Vec<_> = (0..4)
+        .map(|t| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                // Another runtime, without timers: the connection's own must do.
+                let here = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                for i in 0..200 {
+                    let payload = pattern(i * 997);
+                    let request = echo_request(&format!("{t} {i}"));
+                    let options = options();
+                    let call = client.echo_with_payload(&request, payload.clone(), &options);
+                    let answer = here.block_on(call).unwrap();
+                    assert_eq!(answer.message.text, request.text);
+                    assert!(answer.payload == payload);
+                }
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        eventually("all callers are done", || callers.iter().all(std::thread::JoinHandle::is_finished)).await;
+        running.stop().await;
+    });
+    for caller in callers {
+        caller.join().unwrap();
+    }
+}
+
+struct Pooled(Vec<u8>, Arc<AtomicUsize>);
+
+impl PayloadBuffer for Pooled {
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn freeze(self: Box<Self>) -> Bytes {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Bytes::from(self.0)
+    }
+}
+
+struct Pool(Arc<AtomicUsize>);
+
+impl PayloadAllocator for Pool {
+    fn allocate(&self, len: usize) -> PayloadBuf {
+        PayloadBuf::custom(Box::new(Pooled(vec![0xee; len], Arc::clone(&self.0))))
+    }
+}
+
+#[tokio::test]
+async fn payloads_land_in_buffers_of_the_allocator() {
+    let (at_server, at_client) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let pool = Arc::new(Pool(Arc::clone(&at_server)));
+    let running = serve_with(Over::Unix, |builder| builder.payload_allocator(pool)).await;
+    let pool = Arc::new(Pool(Arc::clone(&at_client)));
+    let client = running.client_with(ClientConfig { payload_allocator: pool, ..ClientConfig::default() });
+    for (count, len) in [(1, 10), (2, 100_000), (3, 1 << 20)] {
+        let payload = pattern(len);
+        let answer = client.echo_with_payload(echo_request(""), payload.clone(), &options()).await.unwrap();
+        assert!(answer.payload == payload);
+        assert_eq!((at_server.load(Ordering::SeqCst), at_client.load(Ordering::SeqCst)), (count, count));
+    }
+}
+
+/// A call larger than the credit ever granted goes through alone.
+#[tokio::test]
+async fn credit_holds_calls_back_without_refusing_them() {
+    let config = kuafu::ServerConfig { in_flight_max: 2, in_flight_bytes_max: 100_000, ..Default::default() };
+    let running = serve_with(Over::Unix, |builder| builder.config(config)).await;
+    let client = running.client();
+    let calls: Vec<_> = (0..50)
+        .map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                client.echo_with_payload(echo_request(""), pattern(i * 10_000), &options()).await
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let codes = &running.server.metrics().methods[0].codes;
+    assert_eq!((codes[Code::Ok as usize], codes.iter().sum::<u64>()), (50, 50), "nothing was BUSY");
+}
+
+struct Keyed;
+
+impl kuafu::Authorizer for Keyed {
+    fn connection(&self, _: &kuafu::PeerInfo, credentials: &[u8]) -> Result<(), Status> {
+        if credentials == b"key" { Ok(()) } else { Err(Status::permission_denied("no key")) }
+    }
+
+    fn request(&self, peer: &kuafu::PeerInfo, method: &kuafu::Method) -> Result<(), Status> {
+        assert!(peer.to_string().starts_with("unix"), "{peer}");
+        if method.name == "Fail" { Err(Status::permission_denied("not this one")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn authorizer_decides_about_connections_and_requests() {
+    let running = serve_with(Over::Unix, |builder| builder.authorizer(Arc::new(Keyed))).await;
+    let refused = running.client().echo(echo_request(""), &options()).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "no key"));
+    let config = ClientConfig { credentials: Bytes::from_static(b"key"), ..ClientConfig::default() };
+    let client = running.client_with(config);
+    client.echo(echo_request(""), &options()).await.unwrap();
+    let refused = client.fail(FailRequest { code: 1 }, &options()).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "not this one"));
+}
