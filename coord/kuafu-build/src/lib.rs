@@ -58,6 +58,33 @@ pub fn compile(protos: &[&str], includes: &[&str]) -> Result<(), Error> {
     compile_into(protos, includes, &out_dir)
 }
 
+/// As [`compile`], messages only: for a crate that must not depend on a runtime. Include the result with
+/// `include!(concat!(env!("OUT_DIR"), "/package.rs"))`; its crate needs prost and bytes, nothing of Kuafu.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_messages(protos: &[&str], includes: &[&str]) -> Result<(), Error> {
+    for include in includes {
+        println!("cargo:rerun-if-changed={include}");
+    }
+    let out_dir = PathBuf::from(env::var("OUT_DIR").map_err(Error::NoOutDir)?);
+    let set = protox::compile(protos, includes).map_err(Box::new)?;
+    prost_build::Config::new().bytes(["."]).out_dir(out_dir).compile_fds(set).map_err(Error::Generate)
+}
+
+/// As [`compile`], services only: the messages are those that [`compile_messages`] made in the module `messages`, an
+/// absolute path. Include the result as that of [`compile`].
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_services(protos: &[&str], includes: &[&str], messages: &str) -> Result<(), Error> {
+    for include in includes {
+        println!("cargo:rerun-if-changed={include}");
+    }
+    let out_dir = PathBuf::from(env::var("OUT_DIR").map_err(Error::NoOutDir)?);
+    generate(protos, includes, &out_dir, Some(messages))
+}
+
 /// As [`compile`], into `out_dir`.
 ///
 /// # Errors
@@ -67,14 +94,28 @@ pub fn compile_into(
     includes: &[impl AsRef<Path>],
     out_dir: &Path,
 ) -> Result<(), Error> {
+    generate(protos, includes, out_dir, None)
+}
+
+fn generate(
+    protos: &[impl AsRef<Path>],
+    includes: &[impl AsRef<Path>],
+    out_dir: &Path,
+    messages: Option<&str>,
+) -> Result<(), Error> {
     let set = protox::compile(protos, includes).map_err(Box::new)?;
+    let mut config = prost_build::Config::new();
+    for package in service::packages(&set) {
+        if let Some(messages) = messages {
+            config.extern_path(format!(".{package}"), messages);
+        }
+    }
     for package in service::packages(&set) {
         let path = out_dir.join(format!("{}.descriptors.bin", package_file_stem(&package)));
         fs::write(&path, set.encode_to_vec()).map_err(|source| Error::Write { path, source })?;
     }
     service::check(&set)?;
     let state = Rc::new(RefCell::default());
-    let mut config = prost_build::Config::new();
     config
         .bytes(["."])
         .out_dir(out_dir)

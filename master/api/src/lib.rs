@@ -5,15 +5,16 @@
 
 pub mod client;
 pub mod config;
-pub mod convert;
 
 /// The messages and services of `proto/master/v1/master.proto`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
 pub mod proto {
+    pub use master_model::proto::*;
+
     kuafu::include_proto!("feitian.master.v1");
 }
 
 pub use client::{ClientConfig, ClientError, MasterClient};
 pub use config::{ClusterConfig, ConfigError};
 pub use coord_types::LayoutError;
-pub use master_model::{self as model, Errno, errno};
+pub use master_model::{self as model, Errno, convert, errno};

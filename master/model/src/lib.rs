@@ -1,15 +1,22 @@
-//! Pangu master: the domain types, what the wire's messages mean once they are checked.
+//! Pangu master: the wire's messages, the domain types they become once they are checked, and the way between.
 //!
 //! [`attr`] is what a file is, [`mutation`] and [`query`] what can be asked of the namespace, [`table`] where
-//! data lives. Nothing outside `master-api` touches a protobuf message of the namespace: its `convert` builds these
-//! from messages and refuses what cannot be meant. A crate of its own, so that `master-core` depends on no runtime.
+//! data lives. [`proto`] is the wire; [`convert`] builds domain types from messages and refuses what cannot be meant. A
+//! crate of its own, without services and client, so that `master-core` depends on no runtime.
 
 pub mod attr;
+pub mod convert;
 pub mod errno;
 pub mod mutation;
 pub mod name;
 pub mod query;
 pub mod table;
+
+/// The messages of `master/api/proto/master/v1/master.proto`.
+#[allow(missing_docs, clippy::pedantic, unreachable_pub)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/feitian.master.v1.rs"));
+}
 
 pub use attr::{Attr, Changes, SetAttr, Time, TimeSet, mode};
 pub use errno::Errno;

@@ -3,8 +3,8 @@
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
 
 use super::{Invalid, uuid};
-use crate::model::{DiskState, Group, Member, MemberState, Server, Table};
 use crate::proto;
+use crate::{DiskState, Group, Member, MemberState, Server, Table};
 
 impl From<MemberState> for proto::MemberState {
     fn from(state: MemberState) -> Self {

@@ -4,12 +4,12 @@ use coord_types::{DataId, InodeId};
 
 use super::{Invalid, inode, number, optional_inode};
 use crate::Errno;
-use crate::model::{
+use crate::proto;
+use crate::proto::mutate_request::Op;
+use crate::{
     Attr, CommitWrite, Create, Link, Mkdir, Mknod, Mutated, Mutation, Name, RemoveXattr, Rename, RenameFlags,
     Rmdir, SetAttr, SetXattr, Symlink, SymlinkTarget, Unlink, XattrFlags, XattrName, mode,
 };
-use crate::proto;
-use crate::proto::mutate_request::Op;
 
 fn name(field: &'static str, bytes: bytes::Bytes) -> Result<Name, Invalid> {
     Name::new(bytes).map_err(|source| Invalid::Name { field, source })
@@ -228,7 +228,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::{Changes, Time, TimeSet};
+    use crate::{Changes, Time, TimeSet};
 
     fn all() -> Vec<Mutation> {
         let (ino, parent) = (InodeId(9), InodeId(1));

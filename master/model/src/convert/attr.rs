@@ -3,8 +3,8 @@
 use coord_types::{DataId, GroupId, InodeId, Layout};
 
 use super::Invalid;
-use crate::model::{Attr, Changes, SetAttr, Time, TimeSet};
 use crate::proto;
+use crate::{Attr, Changes, SetAttr, Time, TimeSet};
 
 impl From<Time> for proto::Time {
     fn from(time: Time) -> Self {

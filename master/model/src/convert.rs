@@ -14,8 +14,9 @@ pub use query::answer;
 
 use coord_types::InodeId;
 
-use crate::model::{FlagsError, NameError};
-use crate::{Errno, LayoutError};
+use crate::Errno;
+use crate::{FlagsError, NameError};
+use coord_types::LayoutError;
 
 /// Why a message means nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

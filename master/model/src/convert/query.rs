@@ -5,9 +5,9 @@ use coord_types::InodeId;
 use super::mutation::xattr_name;
 use super::{Invalid, inode};
 use crate::Errno;
-use crate::model::{Answer, Attr, DirEntry, Name, Query, ReadDir, StatFs};
 use crate::proto;
 use crate::proto::query_request::Op;
+use crate::{Answer, Attr, DirEntry, Name, Query, ReadDir, StatFs};
 
 impl TryFrom<Op> for Query {
     type Error = Invalid;
@@ -138,7 +138,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::XattrName;
+    use crate::XattrName;
 
     #[test]
     fn every_query_survives_the_wire() {
