@@ -72,8 +72,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Out {
     queue: Outbound,
-    writer: WriteHalf,
-    failed: bool,
+    /// Gone when the connection ended or writing failed. The socket closes with it, however long the link lives.
+    writer: Option<WriteHalf>,
 }
 
 /// What the task alone owns.
@@ -118,7 +118,7 @@ impl Link {
             .clamp(1, (Semaphore::MAX_PERMITS >> 1) as u32);
         let link = Arc::new(Self {
             calls: Mutex::default(),
-            out: Mutex::new(Out { queue: Outbound::default(), writer, failed: false }),
+            out: Mutex::new(Out { queue: Outbound::default(), writer: Some(writer) }),
             out_wanted: AtomicBool::new(false),
             task: AtomicWaker::new(),
             task_thread: std::thread::current().id(),
@@ -260,26 +260,29 @@ impl Link {
 impl Out {
     /// Writes until the queue is empty (true) or the socket takes no more.
     fn try_write(&mut self) -> bool {
-        while !self.queue.is_empty() && !self.failed {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.queue.slices(&mut slices);
-            match self.writer.try_write(&slices[..count]) {
-                Ok(n) => self.queue.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => self.failed = true,
-            }
-        }
-        !self.failed
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.failed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
+        let Some(writer) = &self.writer else { return false };
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.queue.slices(&mut slices);
-            let n = std::task::ready!(self.writer.poll_write(cx, &slices[..count]))?;
+            match writer.try_write(&slices[..count]) {
+                Ok(n) => self.queue.advance(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    // The task finds it gone, and ends the connection.
+                    self.writer = None;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let writer = self.writer.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.queue.slices(&mut slices);
+            let n = std::task::ready!(writer.poll_write(cx, &slices[..count]))?;
             self.queue.advance(n);
         }
         Poll::Ready(Ok(()))
@@ -454,6 +457,9 @@ impl Link {
         self.credit_calls.close();
         self.credit_units.close();
         wake.into_iter().for_each(Waker::wake);
+        let mut out = self.out.lock();
+        out.writer = None;
+        out.queue = Outbound::default();
     }
 
     fn handle_event(&self, event: Event) {
