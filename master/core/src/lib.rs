@@ -1,1 +1,29 @@
 //! Pangu master: the namespace as pure functions over a key-value store.
+//!
+//! Reads come from a [`coord_kv::Read`], changes go out as a [`coord_kv::Batch`]; no IO, no clock, no randomness, so that every
+//! replica that applies the same commands holds the same bytes.
+//!
+//! Read in this order: [`keys`] (what is stored where), [`inode`] and [`records`] (the records, byte by byte in
+//! `master/docs/keys.md`), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
+//! (one operation a file), [`table`] (chunkservers and groups), [`session`], [`deletion`], [`check`] (the invariants).
+
+pub mod check;
+mod codec;
+pub mod command;
+pub mod deletion;
+pub mod error;
+pub mod inode;
+pub mod keys;
+pub mod ops;
+pub mod records;
+pub mod session;
+pub mod state;
+pub mod table;
+
+#[cfg(test)]
+mod testing;
+
+pub use command::{Applied, Command, CommandReply, Context, SessionEffect, apply};
+pub use error::{OpError, OpResult};
+pub use keys::families;
+pub use ops::query;

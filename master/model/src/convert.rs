@@ -11,6 +11,7 @@ mod table;
 
 pub use mutation::mutated;
 pub use query::answer;
+pub use table::member_state;
 
 use coord_types::InodeId;
 

@@ -16,7 +16,11 @@ impl From<MemberState> for proto::MemberState {
     }
 }
 
-fn member_state(state: i32) -> Result<MemberState, Invalid> {
+/// What a member does, from the wire's number.
+///
+/// # Errors
+/// A number that is none of them.
+pub fn member_state(state: i32) -> Result<MemberState, Invalid> {
     match proto::MemberState::try_from(state) {
         Ok(proto::MemberState::Serving) => Ok(MemberState::Serving),
         Ok(proto::MemberState::Syncing) => Ok(MemberState::Syncing),

@@ -1,0 +1,212 @@
+//! The master's own commands and replies as bytes. Append-only: a log written by an older master is applied by a newer.
+
+use bytes::Bytes;
+use coord_types::{DataId, DiskId, ServerId, SessionId};
+use master_model::proto;
+use prost::{Message, Oneof};
+
+use super::{Command, CommandReply, INTERNAL, Initialize};
+use crate::session::Ended;
+use crate::table::groups::Formed;
+use crate::table::register::Registered;
+
+/// A command or reply that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("decode the command: {0}")]
+    Message(#[from] prost::DecodeError),
+    #[error("the command is of a kind this version does not know")]
+    Unknown,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Internal {
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6")]
+    op: Option<Op>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Op {
+    #[prost(message, tag = "1")]
+    Initialize(Initialize),
+    #[prost(string, tag = "2")]
+    OpenSession(String),
+    #[prost(uint64, tag = "3")]
+    EndSession(u64),
+    #[prost(message, tag = "4")]
+    RegisterServer(proto::RegisterServerRequest),
+    #[prost(bool, tag = "5")]
+    FormGroups(bool),
+    #[prost(message, tag = "6")]
+    DeletionsDone(Ids),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Ids {
+    #[prost(uint64, repeated, tag = "1")]
+    ids: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7")]
+    answer: Option<Answer>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Answer {
+    #[prost(string, tag = "1")]
+    Initialized(String),
+    #[prost(uint64, tag = "2")]
+    SessionOpened(u64),
+    /// Whether orphans are left.
+    #[prost(bool, tag = "3")]
+    SessionEnded(bool),
+    #[prost(message, tag = "4")]
+    Registered(RegisteredMessage),
+    #[prost(message, tag = "5")]
+    Formed(FormedMessage),
+    #[prost(bool, tag = "6")]
+    Done(bool),
+    #[prost(string, tag = "7")]
+    Refused(String),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct RegisteredMessage {
+    #[prost(uint32, tag = "1")]
+    server: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    disks: Vec<u32>,
+    #[prost(string, tag = "3")]
+    cluster_id: String,
+    #[prost(string, repeated, tag = "4")]
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct FormedMessage {
+    #[prost(uint32, tag = "1")]
+    made: u32,
+    #[prost(bool, tag = "2")]
+    more: bool,
+}
+
+impl Command {
+    /// As it goes into the log.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let op = match self.clone() {
+            Self::Initialize(op) => Op::Initialize(op),
+            Self::OpenSession { description } => Op::OpenSession(description),
+            Self::EndSession { session } => Op::EndSession(session.0),
+            Self::RegisterServer(request) => Op::RegisterServer(request),
+            Self::FormGroups => Op::FormGroups(true),
+            Self::DeletionsDone { data } => {
+                Op::DeletionsDone(Ids { ids: data.into_iter().map(|data| data.0).collect() })
+            }
+        };
+        let message = Internal { op: Some(op) };
+        let mut out = Vec::with_capacity(1 + message.encoded_len());
+        out.push(INTERNAL);
+        message.encode(&mut out).expect("a Vec grows as needed");
+        out.into()
+    }
+
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let message = bytes.strip_prefix(&[INTERNAL]).ok_or(DecodeError::Unknown)?;
+        Ok(match Internal::decode(message)?.op.ok_or(DecodeError::Unknown)? {
+            Op::Initialize(op) => Self::Initialize(op),
+            Op::OpenSession(description) => Self::OpenSession { description },
+            Op::EndSession(session) => Self::EndSession { session: SessionId(session) },
+            Op::RegisterServer(request) => Self::RegisterServer(request),
+            Op::FormGroups(_) => Self::FormGroups,
+            Op::DeletionsDone(Ids { ids }) => {
+                Self::DeletionsDone { data: ids.into_iter().map(DataId).collect() }
+            }
+        })
+    }
+}
+
+impl CommandReply {
+    /// As it is kept and sent.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let answer = match self.clone() {
+            Self::Initialized { cluster_id } => Answer::Initialized(cluster_id),
+            Self::SessionOpened(session) => Answer::SessionOpened(session.0),
+            Self::SessionEnded(ended) => Answer::SessionEnded(ended == Ended::More),
+            Self::Registered(registered) => Answer::Registered(RegisteredMessage {
+                server: registered.server.0,
+                disks: registered.disks.into_iter().map(|disk| disk.0).collect(),
+                cluster_id: registered.cluster_id,
+                warnings: registered.warnings,
+            }),
+            Self::Formed(Formed { made, more }) => Answer::Formed(FormedMessage { made, more }),
+            Self::Done => Answer::Done(true),
+            Self::Refused(why) => Answer::Refused(why),
+        };
+        Reply { answer: Some(answer) }.encode_to_vec().into()
+    }
+
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(match Reply::decode(bytes)?.answer.ok_or(DecodeError::Unknown)? {
+            Answer::Initialized(cluster_id) => Self::Initialized { cluster_id },
+            Answer::SessionOpened(session) => Self::SessionOpened(SessionId(session)),
+            Answer::SessionEnded(more) => Self::SessionEnded(if more { Ended::More } else { Ended::Gone }),
+            Answer::Registered(registered) => Self::Registered(Registered {
+                server: ServerId(registered.server),
+                disks: registered.disks.into_iter().map(DiskId).collect(),
+                cluster_id: registered.cluster_id,
+                warnings: registered.warnings,
+            }),
+            Answer::Formed(FormedMessage { made, more }) => Self::Formed(Formed { made, more }),
+            Answer::Done(_) => Self::Done,
+            Answer::Refused(why) => Self::Refused(why),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_replies_survive() {
+        for command in [
+            Command::Initialize(Initialize { cluster_id: "c".into(), replicas: 3, ..Initialize::default() }),
+            Command::OpenSession { description: "d".into() },
+            Command::EndSession { session: SessionId(4) },
+            Command::RegisterServer(proto::RegisterServerRequest {
+                address: "unix:///x".into(),
+                ..proto::RegisterServerRequest::default()
+            }),
+            Command::FormGroups,
+            Command::DeletionsDone { data: vec![DataId(1), DataId(2)] },
+        ] {
+            assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+        }
+        for reply in [
+            CommandReply::Initialized { cluster_id: "c".into() },
+            CommandReply::SessionOpened(SessionId(1)),
+            CommandReply::SessionEnded(Ended::More),
+            CommandReply::SessionEnded(Ended::Gone),
+            CommandReply::Registered(Registered {
+                server: ServerId(1),
+                disks: vec![DiskId(2)],
+                cluster_id: "c".into(),
+                warnings: vec!["w".into()],
+            }),
+            CommandReply::Formed(Formed { made: 3, more: true }),
+            CommandReply::Done,
+            CommandReply::Refused("no".into()),
+        ] {
+            assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);
+        }
+        assert!(matches!(Command::decode(b"\x00"), Err(DecodeError::Unknown)));
+    }
+}
