@@ -1,0 +1,150 @@
+//! The leader's lease: until when nobody else can have become leader.
+//!
+//! A member that answered an append request refuses to vote for another for the lease, counted from when it got the
+//! request (openraft), also across a restart (the gate in [`crate::network::service`]). So if a quorum answered requests that
+//! were *sent* after t, no other leader can be elected before t + lease: an electing quorum meets that quorum.
+//! This member itself is of that quorum too, and may vote for another at any time: every vote it saves is told here
+//! first, which ends the lease before anybody hears of the vote.
+//!
+//! Clocks: only this machine's monotonic clock is read here. The margin covers that clocks run at different rates
+//! (1 in 100 at most) and that a read is answered a little after the lease was looked at.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use openraft::CommittedLeaderId;
+use parking_lot::Mutex;
+
+use crate::types::{Membership, Vote};
+
+#[derive(Debug)]
+pub(crate) struct Lease {
+    node_id: u64,
+    /// The members' promise, less the margin.
+    duration: Duration,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    vote: Option<Vote>,
+    /// For each member: when the newest request was sent that it answered under `vote`.
+    answered: BTreeMap<u64, Instant>,
+}
+
+impl Lease {
+    /// `promise`: how long members refuse to vote after a request.
+    pub(crate) fn new(node_id: u64, promise: Duration) -> Self {
+        Self { node_id, duration: promise - promise / 6, inner: Mutex::default() }
+    }
+
+    /// This member's vote is about to change.
+    pub(crate) fn vote_changed(&self, vote: Vote) {
+        let mut inner = self.inner.lock();
+        if inner.vote != Some(vote) {
+            *inner = Inner { vote: Some(vote), answered: BTreeMap::new() };
+        }
+    }
+
+    /// A member accepted a request this member sent under `vote`.
+    pub(crate) fn answered(&self, vote: &Vote, member: u64, sent_at: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.vote == Some(*vote) {
+            let newest = inner.answered.entry(member).or_insert(sent_at);
+            *newest = (*newest).max(sent_at);
+        }
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.inner.lock().led(self.node_id).is_some()
+    }
+
+    /// The term (and node) this member leads in, if nobody else can lead at `now`.
+    pub(crate) fn holder(&self, now: Instant, membership: &Membership) -> Option<CommittedLeaderId<u64>> {
+        let inner = self.inner.lock();
+        let leader = inner.led(self.node_id)?;
+        let quorum = membership.get_joint_config().iter().all(|voters| {
+            let fresh = |id: &&u64| {
+                **id == self.node_id || inner.answered.get(id).is_some_and(|sent| now < *sent + self.duration)
+            };
+            voters.iter().filter(fresh).count() > voters.len() / 2
+        });
+        quorum.then_some(leader)
+    }
+}
+
+impl Inner {
+    fn led(&self, node_id: u64) -> Option<CommittedLeaderId<u64>> {
+        self.vote
+            .filter(|vote| vote.committed && vote.leader_id.node_id == node_id)
+            .map(|vote| vote.leader_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    impl Lease {
+        fn holds(&self, now: Instant, membership: &Membership) -> bool {
+            self.holder(now, membership).is_some()
+        }
+    }
+
+    const PROMISE: Duration = Duration::from_millis(600);
+
+    fn members(configs: &[&[u64]]) -> Membership {
+        let configs: Vec<BTreeSet<u64>> = configs.iter().map(|ids| ids.iter().copied().collect()).collect();
+        Membership::new(configs, None)
+    }
+
+    #[test]
+    fn a_quorum_of_fresh_answers_and_an_unchanged_vote_hold_it() {
+        let three = members(&[&[1, 2, 3]]);
+        let vote = Vote::new_committed(4, 1);
+        let lease = Lease::new(1, PROMISE);
+        let t = Instant::now();
+        assert!(!lease.holds(t, &three));
+        lease.vote_changed(vote);
+        assert!(!lease.holds(t, &three), "nobody answered yet");
+        lease.answered(&vote, 2, t);
+        assert!(lease.holds(t + Duration::from_millis(499), &three));
+        assert!(!lease.holds(t + Duration::from_millis(500), &three), "the margin");
+        lease.answered(&vote, 3, t + Duration::from_millis(100));
+        lease.answered(&vote, 3, t);
+        assert!(lease.holds(t + Duration::from_millis(599), &three), "an older answer took something away");
+        lease.vote_changed(vote);
+        assert!(lease.holds(t, &three), "the same vote again changes nothing");
+        lease.vote_changed(Vote::new(5, 2));
+        assert!(!lease.holds(t, &three), "this member voted for another");
+        lease.answered(&vote, 2, t);
+        assert!(!lease.holds(t, &three), "a late answer to the old leader");
+    }
+
+    #[test]
+    fn a_joint_configuration_needs_both_parts_and_a_sole_voter_nobody() {
+        let vote = Vote::new_committed(1, 1);
+        let lease = Lease::new(1, PROMISE);
+        lease.vote_changed(vote);
+        let t = Instant::now();
+        assert!(lease.holds(t, &members(&[&[1]])));
+        assert!(!lease.holds(t, &members(&[&[2]])), "no voter itself");
+        let joint = members(&[&[1, 2, 3], &[3, 4, 5]]);
+        lease.answered(&vote, 2, t);
+        assert!(!lease.holds(t, &joint));
+        lease.answered(&vote, 4, t);
+        assert!(!lease.holds(t, &joint));
+        lease.answered(&vote, 5, t);
+        assert!(lease.holds(t, &joint));
+    }
+
+    #[test]
+    fn a_candidate_holds_nothing() {
+        let lease = Lease::new(1, PROMISE);
+        lease.vote_changed(Vote::new(3, 1));
+        assert!(!lease.holds(Instant::now(), &members(&[&[1]])));
+    }
+}

@@ -1,0 +1,7 @@
+//! The members' talk: openraft's network on Kuafu frames ([`client`]) and what answers it ([`service`]), snapshots in
+//! pieces ([`receive`]).
+
+pub(crate) mod client;
+pub(crate) mod convert;
+pub(crate) mod receive;
+pub(crate) mod service;

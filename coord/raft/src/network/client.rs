@@ -1,0 +1,236 @@
+//! openraft's network: calls to the other members. Holds gate (a) of the parallel flush: an answer counts only when
+//! what it confirms is durable here too.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kuafu::{Address, Bytes, CallOptions, Client, ClientConfig, Status};
+use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::{AnyError, BasicNode, OptionalSend};
+
+use crate::lease::Lease;
+use crate::log::LogStore;
+use crate::log::record::encode_wire;
+use crate::network::convert;
+use crate::pb::{self, RaftPeerClient};
+use crate::snapshot::SnapshotDir;
+use crate::types::{TypeConfig, Vote};
+
+/// One piece of a snapshot's file: large requests cost a third of the CPU of small ones.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The receiver copies, syncs and opens a store.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A member that cannot be reached is tried again after these, the last one over and over.
+const BACKOFF_MS: [u64; 5] = [10, 20, 50, 100, 200];
+
+type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
+
+/// Makes a [`Peer`] per call; connections are kept and shared.
+#[derive(Debug)]
+pub(crate) struct Network {
+    log: LogStore,
+    lease: Arc<Lease>,
+    connections: HashMap<String, RaftPeerClient>,
+}
+
+impl Network {
+    pub(crate) fn new(log: LogStore, lease: Arc<Lease>) -> Self {
+        Self { log, lease, connections: HashMap::new() }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        let client = match self.connections.get(&node.addr) {
+            Some(client) => Ok(client.clone()),
+            None => node.addr.parse::<Address>().map(|address| {
+                let client = RaftPeerClient::new(Client::new(address, ClientConfig::default()));
+                self.connections.insert(node.addr.clone(), client.clone());
+                client
+            }),
+        };
+        let client = client.map_err(|error| {
+            tracing::error!(%error, member = target, "the address of a member is wrong");
+            Status::invalid_argument(error.to_string())
+        });
+        Peer { target, client, log: self.log.clone(), lease: Arc::clone(&self.lease) }
+    }
+}
+
+/// Another member.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    target: u64,
+    client: Result<RaftPeerClient, Status>,
+    log: LogStore,
+    lease: Arc<Lease>,
+}
+
+/// Not `Network`: openraft tries those again at once, over and over.
+fn unreachable<E: std::error::Error + 'static>(error: &E) -> Unreachable {
+    Unreachable::new(error)
+}
+
+impl Peer {
+    fn client(&self) -> Result<&RaftPeerClient, Unreachable> {
+        self.client.as_ref().map_err(unreachable)
+    }
+
+    async fn send_append(
+        &self,
+        rpc: &AppendEntriesRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<AppendEntriesResponse<u64>, Unreachable> {
+        let message = pb::AppendRequest {
+            target: self.target,
+            vote: Some(convert::vote_to_wire(rpc.vote)),
+            prev_log_id: rpc.prev_log_id.map(convert::log_id_to_wire),
+            leader_commit: rpc.leader_commit.map(convert::log_id_to_wire),
+            count: u32::try_from(rpc.entries.len()).expect("a few hundred entries at most"),
+        };
+        let payload = encode_wire(&rpc.entries);
+        let options = CallOptions::within(timeout);
+        let sent_at = Instant::now();
+        // What the request carries was read from the log, so it was submitted before this.
+        let submission = self.log.submitted();
+        let reply = self.client()?.append_with_payload(&message, payload, &options).await;
+        let response = convert::append_response(&reply.map_err(|status| unreachable(&status))?.message)
+            .map_err(|status| unreachable(&status))?;
+        match &response {
+            AppendEntriesResponse::HigherVote(_) => {}
+            AppendEntriesResponse::Conflict => self.lease.answered(&rpc.vote, self.target, sent_at),
+            AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
+                self.lease.answered(&rpc.vote, self.target, sent_at);
+                // Gate (a).
+                self.log.durable(submission).await.map_err(|error| unreachable(&error))?;
+            }
+        }
+        Ok(response)
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: &SnapshotDir) -> Result<Vote, Unreachable> {
+        let client = self.client()?;
+        let status = |status: Status| unreachable(&status);
+        let files = &snapshot.manifest.files;
+        let id = &snapshot.manifest.meta.snapshot_id;
+        let begin = pb::SnapshotBeginRequest {
+            target: self.target,
+            vote: Some(convert::vote_to_wire(vote)),
+            id: id.clone(),
+            files: files
+                .iter()
+                .map(|file| pb::SnapshotFile { name: file.name.clone(), len: file.len })
+                .collect(),
+        };
+        let meta = serde_json::to_vec(&snapshot.manifest.meta).map_err(|error| unreachable(&error))?;
+        let options = CallOptions::within(PIECE_TIMEOUT);
+        let begun =
+            client.snapshot_begin_with_payload(&begin, meta.into(), &options).await.map_err(status)?;
+        if let Some(higher) = &begun.message.higher_vote {
+            return convert::vote_from_wire(Some(higher)).map_err(status);
+        }
+        let mut crc32c = Vec::with_capacity(files.len());
+        for (i, file) in files.iter().enumerate() {
+            crc32c.push(self.send_file(snapshot, i, file.len).await?);
+        }
+        let finish = pb::SnapshotFinishRequest {
+            target: self.target,
+            vote: Some(convert::vote_to_wire(vote)),
+            id: id.clone(),
+            crc32c,
+        };
+        let options = CallOptions::within(INSTALL_TIMEOUT);
+        let finished = client.snapshot_finish(&finish, &options).await.map_err(status)?;
+        convert::vote_from_wire(finished.message.vote.as_ref()).map_err(status)
+    }
+
+    async fn send_file(&self, snapshot: &SnapshotDir, index: usize, len: u64) -> Result<u32, Unreachable> {
+        let path = snapshot.path.join(&snapshot.manifest.files[index].name);
+        let source = Arc::new(std::fs::File::open(&path).map_err(|error| unreachable(&error))?);
+        let (mut offset, mut crc) = (0, 0);
+        while offset < len {
+            let piece_len = usize::try_from(len - offset).map_or(PIECE_BYTES, |rest| rest.min(PIECE_BYTES));
+            let source = Arc::clone(&source);
+            let piece = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; piece_len];
+                source.read_exact_at(&mut piece, offset).map(|()| Bytes::from(piece))
+            })
+            .await
+            .map_err(|error| unreachable(&error))?
+            .map_err(|error| unreachable(&error))?;
+            crc = crc32c::crc32c_append(crc, &piece);
+            let message = pb::SnapshotPieceRequest {
+                target: self.target,
+                id: snapshot.manifest.meta.snapshot_id.clone(),
+                file: u32::try_from(index).expect("a store has fewer files"),
+                offset,
+            };
+            let options = CallOptions::within(PIECE_TIMEOUT);
+            let sent = self.client()?.snapshot_piece_with_payload(&message, piece, &options).await;
+            sent.map_err(|status| unreachable(&status))?;
+            offset += piece_len as u64;
+        }
+        Ok(crc)
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Peer {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RpcError> {
+        self.send_append(&rpc, option.hard_ttl()).await.map_err(RPCError::Unreachable)
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RpcError> {
+        let message = pb::VoteRequest {
+            target: self.target,
+            vote: Some(convert::vote_to_wire(rpc.vote)),
+            last_log_id: rpc.last_log_id.map(convert::log_id_to_wire),
+        };
+        let options = CallOptions::within(option.hard_ttl());
+        let reply = self.client().map_err(RPCError::Unreachable)?.vote(&message, &options).await;
+        let reply = reply.and_then(|reply| convert::vote_response(&reply.message));
+        reply.map_err(|status| RPCError::Unreachable(unreachable(&status)))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        let Some(dir) = snapshot.snapshot.0.clone() else {
+            let empty = AnyError::error("the snapshot has no files");
+            return Err(StreamingError::Unreachable(Unreachable::from(empty)));
+        };
+        tokio::select! {
+            sent = self.send_snapshot(vote, &dir) => {
+                sent.map(SnapshotResponse::new).map_err(StreamingError::Unreachable)
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
+        Backoff::new(BACKOFF_MS.into_iter().chain(std::iter::repeat(last)).map(Duration::from_millis))
+    }
+}

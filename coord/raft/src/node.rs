@@ -1,0 +1,543 @@
+//! One member: open, propose, read, membership, status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coord_kv::Kv;
+use coord_types::SessionId;
+use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+use openraft::{BasicNode, ChangeMembers, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::RaftConfig;
+use crate::error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
+use crate::lease::Lease;
+use crate::log::{LogOptions, LogStore};
+use crate::machine::{Machine, State, View};
+use crate::network::client::Network;
+use crate::network::service::PeerService;
+use crate::pb::RaftPeerServer;
+use crate::propose::{Proposer, ProposerLimits, leader_of};
+use crate::read::Reads;
+use crate::snapshot::SnapshotStore;
+use crate::state_machine::StateMachine;
+use crate::types::{LogId, Raft};
+
+/// A command for the state machine.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Names the command, so that a retry of it gets the first answer. Without it a retry is applied again.
+    pub stamp: Option<ProposalStamp>,
+    pub command: Bytes,
+}
+
+/// Which command of which session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProposalStamp {
+    pub session: SessionId,
+    /// Counts per session, from 1; each command has its own.
+    pub seq: u64,
+    /// The session has the replies of all commands numbered below this: they may be dropped.
+    pub acknowledged_below: u64,
+}
+
+/// What this member is to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Candidate,
+    Follower,
+    Learner,
+    Stopped,
+}
+
+/// Who leads, as this member sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This member leads and has applied all that earlier leaders committed.
+    Leader { term: u64 },
+    /// Another member leads, or nobody is known to.
+    Follower { leader: Option<Leader> },
+    /// This member has stopped (shut down, or its disk failed).
+    Stopped,
+}
+
+/// One member as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    pub address: String,
+    pub voter: bool,
+    /// Last index this member is known to hold durably; known on the leader only.
+    pub matched_index: Option<u64>,
+}
+
+/// A look inside.
+#[derive(Clone, Debug)]
+pub struct RaftStatus {
+    pub node_id: u64,
+    pub term: u64,
+    pub role: Role,
+    pub leader: Option<Leader>,
+    pub last_log_index: u64,
+    pub applied_index: u64,
+    pub snapshot_index: u64,
+    pub purged_index: u64,
+    pub members: BTreeMap<u64, MemberStatus>,
+    /// Why the member stopped by itself.
+    pub failure: Option<String>,
+}
+
+/// One member. Cheap to clone; [`shutdown`](Self::shutdown) stops it.
+pub struct RaftNode<S> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S> {
+    node_id: u64,
+    service: Arc<S>,
+    raft: Raft,
+    log: LogStore,
+    state: Arc<State>,
+    proposer: Arc<Proposer>,
+    reads: Arc<Reads>,
+    peers: PeerService,
+    applied: watch::Receiver<Option<LogId>>,
+    leadership: watch::Sender<Leadership>,
+    failure: Mutex<Option<String>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl<S> Clone for RaftNode<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S> std::fmt::Debug for RaftNode<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftNode").field("node_id", &self.inner.node_id).finish_non_exhaustive()
+    }
+}
+
+impl<S: StateMachine> RaftNode<S> {
+    /// Opens the member's data and starts it. A member without data waits for [`initialize`](Self::initialize), or
+    /// for a leader to add it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(config: RaftConfig, state_machine: S) -> Result<Self, OpenError> {
+        config.validate()?;
+        let node_id = config.node_id;
+        let service = Arc::new(state_machine);
+        // The state first: RocksDB's lock keeps a second process from the log, too.
+        let state = Arc::new(State::open(config.data_dir.join("state"), service.families(), &config.store)?);
+        let lease = Arc::new(Lease::new(node_id, config.lease()));
+        let options = LogOptions {
+            node_id,
+            segment_bytes: config.segment_bytes,
+            spare_segments: config.spare_segments,
+            tail_bytes: config.tail_bytes,
+        };
+        let log = LogStore::open(&config.data_dir.join("log"), options, Arc::clone(&lease))?;
+        let snapshots = Arc::new(SnapshotStore::open(&config.data_dir.join("snapshots"))?);
+        let peers = PeerService::new(node_id, log.clone(), Arc::clone(&snapshots), config.lease());
+        let machine = Machine::new(Arc::clone(&service), Arc::clone(&state), log.clone(), snapshots)?;
+        let applied = machine.watch_applied();
+        let network = Network::new(log.clone(), Arc::clone(&lease));
+        let raft =
+            openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
+                .await
+                .map(Raft)
+                .map_err(|error| OpenError::Core(Arc::new(error)))?;
+        let proposer = Proposer::new(ProposerLimits {
+            waiting_max: config.proposals_max,
+            entry_bytes_max: config.entry_bytes_max,
+            command_bytes_max: config.command_bytes_max,
+        });
+        proposer.start(raft.clone());
+        peers.start(raft.clone());
+        let reads = Reads::new(raft.clone(), lease, log.clone(), applied.clone());
+        let inner = Arc::new(Inner {
+            node_id,
+            service,
+            raft,
+            log,
+            state,
+            proposer,
+            reads,
+            peers,
+            applied,
+            leadership: watch::Sender::new(Leadership::Follower { leader: None }),
+            failure: Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        let tasks = [
+            tokio::spawn(Arc::clone(&inner).watch_leadership()),
+            tokio::spawn(Arc::clone(&inner).stop_when_the_log_fails()),
+            tokio::spawn(Arc::clone(&inner).flush_now_and_then(config.flush_interval)),
+        ];
+        inner.tasks.lock().extend(tasks);
+        Ok(Self { inner })
+    }
+
+    /// What the other members call: register it on the server that listens on this member's address.
+    #[must_use]
+    pub fn service(&self) -> RaftPeerServer<PeerService> {
+        RaftPeerServer::new(Arc::new(self.inner.peers.clone()))
+    }
+
+    /// The service's own object.
+    #[must_use]
+    pub fn state_machine(&self) -> &S {
+        &self.inner.service
+    }
+
+    /// Makes a cluster of fresh members, given with their addresses. Call it on any of them, or on all: with the
+    /// same members that is safe.
+    ///
+    /// # Errors
+    /// [`MembershipError::AlreadyInitialized`] if this member has data.
+    pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
+        let members: BTreeMap<u64, BasicNode> =
+            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        self.inner.raft.initialize(members).await.map_err(|error| match error {
+            RaftError::Fatal(_) => MembershipError::Stopped,
+            RaftError::APIError(InitializeError::NotAllowed(_)) => MembershipError::AlreadyInitialized,
+            RaftError::APIError(error @ InitializeError::NotInMembers(_)) => {
+                MembershipError::Refused { reason: error.to_string() }
+            }
+        })
+    }
+
+    /// Whether this member belongs to a cluster already: has voted or holds entries.
+    ///
+    /// # Errors
+    /// [`MembershipError::Stopped`].
+    pub async fn is_initialized(&self) -> Result<bool, MembershipError> {
+        self.inner.raft.is_initialized().await.map_err(|_| MembershipError::Stopped)
+    }
+
+    /// Has a command applied; the reply is the state machine's.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Bytes, ProposeError> {
+        self.inner.proposer.propose(proposal, deadline).await
+    }
+
+    /// After it returned, [`view`](Self::view) shows everything whose reply anybody had when it was called. Costs
+    /// next to nothing while the lease is fresh, else one round trip shared by all who wait.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.inner.reads.barrier(deadline).await
+    }
+
+    /// The applied state of this member, as it is at each call: current only after a
+    /// [`read_barrier`](Self::read_barrier).
+    #[must_use]
+    pub fn view(&self) -> View {
+        View { state: Arc::clone(&self.inner.state) }
+    }
+
+    /// Makes `id` a member that receives the log but does not vote, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn add_learner(
+        &self,
+        id: u64,
+        address: String,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let add = self.inner.raft.add_learner(id, BasicNode::new(address), true);
+        within(deadline, add).await
+    }
+
+    /// Makes exactly `voters` the voting members. Each must be a member already (see
+    /// [`add_learner`](Self::add_learner)); voters left out are removed from the cluster.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn change_members(
+        &self,
+        voters: BTreeSet<u64>,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        within(deadline, self.inner.raft.change_membership(voters, false)).await
+    }
+
+    /// Removes a member, voter or not. Removing one that is none already is no error.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn remove_member(&self, id: u64, deadline: Instant) -> Result<(), MembershipError> {
+        if self.inner.members().get(&id).is_some_and(|member| member.voter) {
+            let without = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
+            within(deadline, self.inner.raft.change_membership(without, false)).await?;
+        }
+        if self.inner.members().contains_key(&id) {
+            let without = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+            within(deadline, self.inner.raft.change_membership(without, false)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the new member `id` in the place of the member `dead`: removes the dead one, adds the new one, waits
+    /// until it has caught up and makes it a voter. `id` may be `dead`: a member that lost its data comes back.
+    /// Calling it again after it failed goes on where it stopped.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn replace_member(
+        &self,
+        dead: u64,
+        id: u64,
+        address: String,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        let back = self.inner.members().get(&id).is_some_and(|member| member.address == address);
+        if dead != id || back {
+            // What the leader remembers of its log must go, or it would count what is not there any more.
+            self.remove_member(dead, deadline).await?;
+        }
+        self.add_learner(id, address, deadline).await?;
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        within(deadline, self.inner.raft.change_membership(voter, false)).await
+    }
+
+    /// A look inside.
+    #[must_use]
+    pub fn status(&self) -> RaftStatus {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        RaftStatus {
+            node_id: self.inner.node_id,
+            term: metrics.current_term,
+            role: role(metrics.state),
+            leader: leader(metrics.current_leader, metrics.membership_config.membership()),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: index(*self.inner.applied.borrow()),
+            snapshot_index: index(metrics.snapshot),
+            purged_index: index(metrics.purged),
+            members: self.inner.members(),
+            failure: self.inner.failure.lock().clone(),
+        }
+    }
+
+    /// Who leads now.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.inner.leadership.borrow().clone()
+    }
+
+    /// Tells of every change of who leads.
+    #[must_use]
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
+    }
+
+    /// Makes a snapshot soon, whatever the settings say.
+    pub async fn trigger_snapshot(&self) {
+        // It fails only when the core has stopped, which the caller sees by itself.
+        let _ = self.inner.raft.trigger().snapshot().await;
+    }
+
+    /// Stops the member: proposals and reads fail with `Stopped`, the state is flushed, files are closed.
+    pub async fn shutdown(&self) {
+        self.stop().await;
+        let state = Arc::clone(&self.inner.state);
+        let flushed = tokio::task::spawn_blocking(move || {
+            let flushed = state.store().and_then(|store| store.flush());
+            state.close();
+            flushed
+        });
+        if let Ok(Err(error)) = flushed.await {
+            tracing::warn!(%error, "the state could not be flushed; the next start applies more of the log");
+        }
+    }
+
+    /// Stops as a crash would: nothing is flushed that the protocol does not ask for.
+    #[doc(hidden)]
+    pub async fn crash(&self) {
+        self.stop().await;
+        self.inner.state.close();
+    }
+
+    async fn stop(&self) {
+        self.inner.proposer.close();
+        self.inner.stop_core().await;
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+        let log = self.inner.log.clone();
+        // The threads of the log end within one write.
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::error!("closing the log panicked");
+        }
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    async fn stop_core(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "the Raft core panicked");
+        }
+        self.leadership.send_replace(Leadership::Stopped);
+    }
+
+    fn members(&self) -> BTreeMap<u64, MemberStatus> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let matched = |id: u64| metrics.replication.as_ref()?.get(&id).copied()?.map(|id: LogId| id.index);
+        let status = |(id, node): (&u64, &BasicNode)| {
+            let member = MemberStatus {
+                address: node.addr.clone(),
+                voter: voters.contains(id),
+                matched_index: matched(*id),
+            };
+            (*id, member)
+        };
+        membership.nodes().map(status).collect()
+    }
+
+    /// Keeps [`RaftNode::leadership`] true, and tells waiting proposals when this member leads no more.
+    async fn watch_leadership(self: Arc<Self>) {
+        let mut server = self.raft.server_metrics();
+        let mut applied = self.applied.clone();
+        loop {
+            let now = {
+                let server = server.borrow_and_update();
+                let own_term_applied =
+                    applied.borrow().is_some_and(|id| id.leader_id == server.vote.leader_id);
+                match server.state {
+                    ServerState::Shutdown => Leadership::Stopped,
+                    ServerState::Leader if own_term_applied => {
+                        Leadership::Leader { term: server.vote.leader_id.term }
+                    }
+                    ServerState::Leader => Leadership::Follower { leader: None },
+                    ServerState::Follower | ServerState::Candidate | ServerState::Learner => {
+                        Leadership::Follower {
+                            leader: leader(server.current_leader, server.membership_config.membership()),
+                        }
+                    }
+                }
+            };
+            if let Leadership::Follower { leader } = &now
+                && server.borrow().state != ServerState::Leader
+            {
+                self.proposer.fail_waiting(&ProposeError::NotLeader { leader: leader.clone() });
+            }
+            let becoming =
+                server.borrow().state == ServerState::Leader && !matches!(now, Leadership::Leader { .. });
+            self.leadership.send_if_modified(|known| {
+                let changed = *known != now;
+                *known = now;
+                changed
+            });
+            let gone = tokio::select! {
+                changed = server.changed() => changed.is_err(),
+                changed = applied.changed(), if becoming => changed.is_err(),
+            };
+            if gone {
+                self.leadership.send_replace(Leadership::Stopped);
+                self.proposer.close();
+                return;
+            }
+        }
+    }
+
+    async fn stop_when_the_log_fails(self: Arc<Self>) {
+        let reason = self.log.failed().await;
+        tracing::error!(%reason, member = self.node_id, "this member stops: its log cannot be written");
+        *self.failure.lock() = Some(reason.to_string());
+        self.proposer.close();
+        self.stop_core().await;
+    }
+
+    /// Bounds what a restart has to apply again.
+    async fn flush_now_and_then(self: Arc<Self>, interval: Duration) {
+        let mut flushed: Option<LogId> = None;
+        loop {
+            tokio::time::sleep(interval).await;
+            let applied = *self.applied.borrow();
+            if applied == flushed {
+                continue;
+            }
+            let state = Arc::clone(&self.state);
+            let result =
+                tokio::task::spawn_blocking(move || state.store().and_then(|store| store.flush())).await;
+            match result {
+                Ok(Ok(())) => flushed = applied,
+                Ok(Err(error)) => tracing::error!(%error, "the state could not be flushed"),
+                Err(panic) => tracing::error!(%panic, "flushing the state panicked"),
+            }
+        }
+    }
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Follower => Role::Follower,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+fn leader(id: Option<u64>, membership: &crate::types::Membership) -> Option<Leader> {
+    let id = id?;
+    Some(Leader { id, address: membership.get_node(&id)?.addr.clone() })
+}
+
+async fn within<T>(
+    deadline: Instant,
+    change: impl Future<Output = Result<T, RaftError<u64, ClientWriteError<u64, BasicNode>>>>,
+) -> Result<(), MembershipError> {
+    let result =
+        tokio::time::timeout_at(deadline.into(), change).await.map_err(|_| MembershipError::Timeout)?;
+    result.map(|_| ()).map_err(|error| match error {
+        RaftError::Fatal(_) => MembershipError::Stopped,
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembershipError::NotLeader { leader: leader_of(&forward) }
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(
+            _,
+        ))) => MembershipError::InProgress,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(refused)) => {
+            MembershipError::Refused { reason: refused.to_string() }
+        }
+    })
+}
+
+/// openraft's settings. A follower stands for election when it heard nothing for openraft's lease (its
+/// `election_timeout_max`) and then a random time between its two bounds: so openraft gets half of ours.
+fn core_config(config: &RaftConfig) -> Result<openraft::Config, OpenError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let heartbeat = millis(config.heartbeat);
+    let lease = millis(config.lease());
+    let random_min =
+        millis(config.election_timeout_min).saturating_sub(lease).clamp(heartbeat + 1, lease - 1);
+    let core = openraft::Config {
+        cluster_name: format!("member {}", config.node_id),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: random_min,
+        election_timeout_max: lease,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after_entries),
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        purge_batch_size: 256,
+        replication_lag_threshold: 1000,
+        ..openraft::Config::default()
+    };
+    core.validate().map_err(|error| OpenError::Core(Arc::new(error)))
+}
