@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Where a master listens.
-pub type Address = String;
+use kuafu::Address;
+
+/// The least memory a client runs with: a few pieces on their way and a few being filled.
+pub const MEMORY_MIN_BYTES: u64 = 8 << 20;
 
 /// Settings of a client. Every one has a default but the masters.
 #[derive(Clone, Debug)]
@@ -12,12 +14,17 @@ pub struct ClientConfig {
     pub masters: Vec<Address>,
     /// For people: host, process, mount point.
     pub description: String,
-    /// The one budget: bytes of written data that wait for the chunkservers. Default 512 MiB, at least 8 MiB.
+    /// The one budget: bytes of written data that wait for the chunkservers. Default 512 MiB, at least
+    /// [`MEMORY_MIN_BYTES`].
     pub memory_bytes: u64,
-    /// How old written data may become before it is sent. Default 1 s.
+    /// How old written data and attributes held back may become before they are sent. Default 1 s.
     pub flush_age: Duration,
-    /// How long the kernel may believe names and attributes. Default 1 s.
+    /// How long the kernel may believe names and attributes, and this client its own copy. Default 1 s.
     pub ttl: Duration,
+    /// First pause before a chunkserver is asked again. Default 10 ms, doubling up to [`Self::retry_pause_max`].
+    pub retry_pause_min: Duration,
+    /// Longest pause before a chunkserver is asked again. Default 500 ms: after a server is back, nobody waits longer.
+    pub retry_pause_max: Duration,
 }
 
 impl Default for ClientConfig {
@@ -28,6 +35,30 @@ impl Default for ClientConfig {
             memory_bytes: 512 << 20,
             flush_age: Duration::from_secs(1),
             ttl: Duration::from_secs(1),
+            retry_pause_min: Duration::from_millis(10),
+            retry_pause_max: Duration::from_millis(500),
         }
+    }
+}
+
+/// Why a client could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no master is named: give at least one address")]
+    NoMasters,
+    #[error("a memory budget of {0} bytes is too small: give at least {MEMORY_MIN_BYTES}")]
+    Memory(u64),
+    #[error("reach the masters")]
+    Master(#[source] master_api::ClientError),
+}
+
+impl ClientConfig {
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), ConnectError> {
+        if self.memory_bytes < MEMORY_MIN_BYTES {
+            return Err(ConnectError::Memory(self.memory_bytes));
+        }
+        Ok(())
     }
 }

@@ -1,24 +1,33 @@
 //! Pangu client: a file system without a kernel.
 //!
-//! Read in this order: [`op`] (what is asked and answered), [`FileSystem`] (who answers).
+//! Read in this order: [`op`] (what is asked and answered), [`FileSystem`] (who answers), [`meta`] and [`chunks`] (what
+//! it stands on), then `inode` (what is known of a file here), `write` (written data on its way), `read`, `shape`
+//! (truncate, extend, holes), `open`, `attr`, `namespace`, `directory`. The rules they keep together are in
+//! `fs/docs/client.md`.
 
+mod attr;
+pub mod chunks;
+mod client;
 mod config;
+mod directory;
 mod error;
 mod filesystem;
+mod handle;
+mod inode;
+mod inode_table;
+pub mod meta;
+mod namespace;
 pub mod op;
+mod open;
+mod read;
+mod shape;
+mod stripe;
+mod write;
 
-pub use config::{Address, ClientConfig};
+pub use config::{ClientConfig, ConnectError, MEMORY_MIN_BYTES};
 pub use error::Errno;
 pub use filesystem::FileSystem;
+pub use kuafu::Address;
 pub use op::{
     Caller, DirEntry, Entry, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr, SetTime, StatFs,
 };
-
-/// Why a client could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("no master is named: give at least one address")]
-    NoMasters,
-    #[error("a memory budget of {0} bytes is too small: give at least 8 MiB")]
-    Memory(u64),
-}

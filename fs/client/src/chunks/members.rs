@@ -1,0 +1,156 @@
+//! One attempt at one chunkserver, and the table that says which: the edge where [`super::ReplicatedChunks`] meets
+//! the network. A trait, so that tests put servers in memory behind the same retries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chunkserver_api::{ChunkClient, ChunkError, Map, Punch, Read, ReadData, Write, Written};
+use coord_types::SessionId;
+use futures::future::BoxFuture;
+use kuafu::{Address, CallOptions};
+use master_api::MasterClient;
+use master_api::model::Table;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+/// Chunkservers, each called by its address.
+pub trait Members: Send + Sync + 'static {
+    /// The newest table this client has.
+    fn table(&self) -> Arc<Table>;
+
+    /// Asks for a table newer than `known_version`; returns when it came or soon after, in any case.
+    fn refresh(&self, known_version: u64) -> BoxFuture<'_, ()>;
+
+    /// The session writes are stamped with; waits until there is one.
+    fn session(&self) -> BoxFuture<'_, Option<SessionId>>;
+
+    fn write<'a>(
+        &'a self,
+        address: &'a str,
+        write: &'a Write,
+        data: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Written, ChunkError>>;
+
+    fn punch<'a>(
+        &'a self,
+        address: &'a str,
+        punch: &'a Punch,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Written, ChunkError>>;
+
+    fn read<'a>(
+        &'a self,
+        address: &'a str,
+        read: &'a Read,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<ReadData, ChunkError>>;
+
+    fn map<'a>(
+        &'a self,
+        address: &'a str,
+        map: &'a Map,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<(u32, u32)>, ChunkError>>;
+}
+
+/// How long one question for the table may take; whoever asked tries again by itself.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The chunkservers of a cluster, over Kuafu.
+#[derive(Debug)]
+pub struct ClusterMembers {
+    master: MasterClient,
+    runtime: Handle,
+    transport: kuafu::ClientConfig,
+    /// By the address as the table spells it. One entry a server that ever was in a table.
+    clients: Mutex<HashMap<String, ChunkClient>>,
+}
+
+impl ClusterMembers {
+    /// Connections are driven by `runtime` and made when first used.
+    #[must_use]
+    pub fn new(master: MasterClient, runtime: Handle) -> Self {
+        Self { master, runtime, transport: kuafu::ClientConfig::default(), clients: Mutex::default() }
+    }
+
+    fn client(&self, address: &str) -> Result<ChunkClient, ChunkError> {
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(address) {
+            return Ok(client.clone());
+        }
+        let parsed: Address = address
+            .parse()
+            .map_err(|error| ChunkError::Unavailable { message: format!("address in the table: {error}") })?;
+        let client = ChunkClient::new(kuafu::Client::with_runtime(
+            parsed,
+            self.transport.clone(),
+            self.runtime.clone(),
+        ));
+        clients.insert(address.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+impl Members for ClusterMembers {
+    fn table(&self) -> Arc<Table> {
+        self.master.table()
+    }
+
+    fn refresh(&self, known_version: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let deadline = Instant::now() + REFRESH_PATIENCE;
+            if let Err(error) = self.master.refresh_table(known_version, Some(deadline)).await {
+                tracing::debug!(%error, "fetch the table of groups; trying again");
+            }
+        })
+    }
+
+    fn session(&self) -> BoxFuture<'_, Option<SessionId>> {
+        Box::pin(async move {
+            match self.master.session() {
+                Some(session) => Some(session),
+                None => self.master.ready().await.ok(),
+            }
+        })
+    }
+
+    fn write<'a>(
+        &'a self,
+        address: &'a str,
+        write: &'a Write,
+        data: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Written, ChunkError>> {
+        Box::pin(async move { self.client(address)?.write(write, data, &CallOptions::within(timeout)).await })
+    }
+
+    fn punch<'a>(
+        &'a self,
+        address: &'a str,
+        punch: &'a Punch,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Written, ChunkError>> {
+        Box::pin(async move { self.client(address)?.punch(punch, &CallOptions::within(timeout)).await })
+    }
+
+    fn read<'a>(
+        &'a self,
+        address: &'a str,
+        read: &'a Read,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<ReadData, ChunkError>> {
+        Box::pin(async move { self.client(address)?.read(read, &CallOptions::within(timeout)).await })
+    }
+
+    fn map<'a>(
+        &'a self,
+        address: &'a str,
+        map: &'a Map,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<(u32, u32)>, ChunkError>> {
+        Box::pin(async move { self.client(address)?.map(map, &CallOptions::within(timeout)).await })
+    }
+}

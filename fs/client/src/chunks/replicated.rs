@@ -1,0 +1,359 @@
+//! Asks the right member until it answers: [`Chunks`] over [`Members`].
+//!
+//! | what an attempt says | a write or punch does | a read or map does |
+//! | --- | --- | --- |
+//! | stale, not primary, unavailable | fetches the table, pauses, goes on with the same stamp | next member |
+//! | busy, deadline | pauses, goes on with the same stamp | next member |
+//! | not committed | - | the primary |
+//! | no space | ends | - |
+//! | damaged, checksum wrong | again, [`DAMAGED_ROUNDS`] times, then ends and is recorded | next member; if all are, again that often, then ends and is recorded |
+//! | refused | again, [`REFUSED_MAX`] times, then ends and is recorded | next member, and after [`REFUSED_MAX`] rounds the same |
+//!
+//! Everything else goes on for ever: a server that is away is waited for, and whoever does not want to wait drops the
+//! future. Pauses double from [`RetryPauses::min`] to [`RetryPauses::max`], with jitter.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chunkserver_api::{ChunkError, Map, Punch, Read, Write, Written};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Stamp};
+use futures::future::BoxFuture;
+use kuafu::Code;
+use master_api::model::{Group, Table};
+use parking_lot::Mutex;
+use rand::Rng as _;
+use tokio::time::Instant;
+
+use super::log::ErrorLog;
+use super::members::Members;
+use super::stamps::{Stamps, Ticket};
+use super::{ChunkPunch, ChunkRead, ChunkWrite, Chunks, DataError};
+
+/// A write waits this long for one attempt: longer than a primary holds it while it brings its group together.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A read waits this long for one member before it asks the next.
+const READ_TIMEOUT: Duration = Duration::from_secs(4);
+/// Damage is asked about again this often: bytes may have changed on the wire only.
+const DAMAGED_ROUNDS: u32 = 3;
+/// A refusal is a mistake of one of the programs, but also what a server says that is just stopping.
+const REFUSED_MAX: u32 = 8;
+/// A member that did not answer is asked last for this long.
+const SHUN: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPauses {
+    pub min: Duration,
+    pub max: Duration,
+}
+
+/// The chunkservers' groups, as one.
+pub struct ReplicatedChunks<M> {
+    members: M,
+    pauses: RetryPauses,
+    stamps: Arc<Stamps>,
+    errors: Arc<ErrorLog>,
+    /// Addresses that did not answer, and until when they are asked last.
+    shunned: Mutex<HashMap<String, Instant>>,
+}
+
+/// One call's attempts.
+struct Attempts {
+    pauses: RetryPauses,
+    next: Duration,
+    refused: u32,
+    damaged: u32,
+}
+
+/// What a failed attempt of a write leads to.
+enum Step {
+    Again,
+    AgainWithNewTable,
+    AgainAfter(Duration),
+    End(DataError),
+}
+
+impl Attempts {
+    const fn new(pauses: RetryPauses) -> Self {
+        Self { pauses, next: pauses.min, refused: 0, damaged: 0 }
+    }
+
+    async fn pause(&mut self) {
+        let full = self.next;
+        self.next = (full * 2).min(self.pauses.max);
+        if full.is_zero() {
+            return tokio::task::yield_now().await;
+        }
+        let jitter: f64 = rand::rng().random();
+        tokio::time::sleep(full.mul_f64(0.5 + jitter / 2.0)).await;
+    }
+
+    fn failed(&mut self, error: &ChunkError) -> Step {
+        match error {
+            ChunkError::Stale { .. } | ChunkError::NotPrimary | ChunkError::Unavailable { .. } => {
+                Step::AgainWithNewTable
+            }
+            ChunkError::NotCommitted | ChunkError::Deadline => Step::Again,
+            ChunkError::Busy { retry_after } => Step::AgainAfter(*retry_after),
+            ChunkError::NoSpace { .. } => Step::End(DataError::NoSpace),
+            ChunkError::Damaged { .. } => {
+                self.damaged += 1;
+                if self.damaged >= DAMAGED_ROUNDS { Step::End(DataError::Damaged) } else { Step::Again }
+            }
+            ChunkError::Refused {
+                code: Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented,
+                ..
+            } => Step::End(DataError::Refused),
+            ChunkError::Refused { .. } | ChunkError::Answer(_) => {
+                self.refused += 1;
+                if self.refused >= REFUSED_MAX { Step::End(DataError::Refused) } else { Step::Again }
+            }
+        }
+    }
+}
+
+impl<M: Members> ReplicatedChunks<M> {
+    #[must_use]
+    pub fn new(members: M, pauses: RetryPauses, errors: Arc<ErrorLog>) -> Self {
+        Self { members, pauses, stamps: Arc::default(), errors, shunned: Mutex::default() }
+    }
+
+    /// The servers behind this.
+    #[must_use]
+    pub const fn members(&self) -> &M {
+        &self.members
+    }
+
+    /// The group and its primary's address; waits until the table names both.
+    async fn primary(&self, key: ChunkKey, attempts: &mut Attempts) -> (Epoch, String) {
+        loop {
+            let table = self.members.table();
+            let found = table.group(key.group).and_then(|group| {
+                let server = table.server_of(group.primary()?)?;
+                Some((group.epoch, server.address.clone()))
+            });
+            match found {
+                Some(found) => return found,
+                None => {
+                    self.members.refresh(table.version).await;
+                    if self.members.table().version == table.version {
+                        attempts.pause().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What both a write and a punch do; `attempt` asks one member once.
+    async fn change<'s, F>(&'s self, key: ChunkKey, what: &str, attempt: F) -> Result<i64, DataError>
+    where
+        F: Fn(String, Epoch, Stamp) -> BoxFuture<'s, Result<Written, ChunkError>> + Send + Sync,
+    {
+        let ticket: Ticket = self.stamps.next(key).await;
+        let Some(session) = self.members.session().await else { return Err(DataError::Refused) };
+        // Kept over all attempts, also if the session ends meanwhile: a chunk knows a retry by it.
+        let stamp = Stamp { session, seq: ticket.seq };
+        let mut attempts = Attempts::new(self.pauses);
+        loop {
+            let (epoch, address) = self.primary(key, &mut attempts).await;
+            let error = match attempt(address.clone(), epoch, stamp).await {
+                Ok(written) => return Ok(written.allocated_delta_bytes),
+                Err(error) => error,
+            };
+            tracing::debug!(?key, ?stamp, address, %error, what, "attempt failed");
+            match attempts.failed(&error) {
+                Step::Again => attempts.pause().await,
+                Step::AgainAfter(pause) => tokio::time::sleep(pause.min(self.pauses.max)).await,
+                Step::AgainWithNewTable => {
+                    let known = self.members.table().version;
+                    self.members.refresh(known).await;
+                    attempts.pause().await;
+                }
+                Step::End(end) => {
+                    self.errors
+                        .add(key, format!("{what} at epoch {epoch}: the primary {address} said: {error}"));
+                    return Err(end);
+                }
+            }
+        }
+    }
+
+    /// The serving members' addresses in the order they are to be asked.
+    fn order(&self, table: &Table, group: &Group, key: ChunkKey) -> Vec<String> {
+        let mut addresses: Vec<&str> = group
+            .serving()
+            .filter_map(|disk| table.server_of(disk).map(|server| server.address.as_str()))
+            .collect();
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        // Spread by chunk, so that all members' disks and caches serve, each its own chunks.
+        let start = (key.chunk.data.0 as usize).wrapping_mul(31).wrapping_add(key.chunk.index as usize);
+        let len = addresses.len();
+        addresses.rotate_left(start % len);
+        let now = Instant::now();
+        let shunned = self.shunned.lock();
+        let mut order: Vec<String> = addresses.into_iter().map(str::to_owned).collect();
+        order.sort_by_key(|address| shunned.get(address).is_some_and(|until| *until > now));
+        order
+    }
+
+    fn note(&self, address: &str, error: &ChunkError) {
+        if matches!(error, ChunkError::Unavailable { .. } | ChunkError::Deadline) {
+            self.shunned.lock().insert(address.to_owned(), Instant::now() + SHUN);
+        }
+    }
+
+    /// What both a read and a map do: asks the members in turn; `attempt` asks one once.
+    async fn ask<'s, T, F>(&'s self, key: ChunkKey, what: &str, attempt: F) -> Result<T, DataError>
+    where
+        F: Fn(String, Epoch) -> BoxFuture<'s, Result<T, ChunkError>> + Send + Sync,
+        T: Send,
+    {
+        let mut attempts = Attempts::new(self.pauses);
+        loop {
+            let table = self.members.table();
+            let order = match table.group(key.group) {
+                Some(group) => self.order(&table, group, key),
+                None => Vec::new(),
+            };
+            let epoch = table.group(key.group).map_or_else(Epoch::default, |group| group.epoch);
+            let mut said: Vec<(String, ChunkError)> = Vec::new();
+            let mut ask_primary = false;
+            for address in order {
+                match attempt(address.clone(), epoch).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => {
+                        tracing::debug!(?key, address, %error, what, "attempt failed");
+                        self.note(&address, &error);
+                        let not_committed = matches!(error, ChunkError::NotCommitted);
+                        said.push((address, error));
+                        if not_committed {
+                            ask_primary = true;
+                            break;
+                        }
+                    }
+                }
+            }
+            if ask_primary {
+                let (epoch, address) = self.primary(key, &mut attempts).await;
+                match attempt(address.clone(), epoch).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => {
+                        self.note(&address, &error);
+                        said.push((address, error));
+                    }
+                }
+            }
+            if let Some(end) = attempts.round_failed(&said) {
+                self.errors.add(key, describe(what, epoch, &said));
+                return Err(end);
+            }
+            if said.is_empty() || said.iter().any(|(_, error)| error.refresh_table()) {
+                self.members.refresh(table.version).await;
+            }
+            attempts.pause().await;
+        }
+    }
+}
+
+impl Attempts {
+    /// Every member was asked and none had an answer. `Some`: it is no use to ask again.
+    fn round_failed(&mut self, said: &[(String, ChunkError)]) -> Option<DataError> {
+        if said.is_empty() {
+            return None;
+        }
+        if said.iter().all(|(_, error)| matches!(error, ChunkError::Damaged { .. })) {
+            self.damaged += 1;
+            return (self.damaged >= DAMAGED_ROUNDS).then_some(DataError::Damaged);
+        }
+        if said.iter().all(|(_, error)| matches!(error, ChunkError::Refused { .. } | ChunkError::Answer(_))) {
+            self.refused += 1;
+            return (self.refused >= REFUSED_MAX).then_some(DataError::Refused);
+        }
+        None
+    }
+}
+
+fn describe(what: &str, epoch: Epoch, said: &[(String, ChunkError)]) -> String {
+    let mut text = format!("{what} at epoch {epoch}");
+    for (address, error) in said {
+        let _ = write!(text, "; {address} said: {error}");
+    }
+    text
+}
+
+impl<M: Members> Chunks for ReplicatedChunks<M> {
+    fn write(&self, write: ChunkWrite) -> BoxFuture<'_, Result<i64, DataError>> {
+        Box::pin(async move {
+            let ChunkWrite { key, offset_bytes, data, block_crcs, chunk_size_bytes } = write;
+            let template =
+                Write { key, epoch: Epoch(0), offset_bytes, block_crcs, stamp: None, chunk_size_bytes };
+            self.change(key, "write", |address, epoch, stamp| {
+                let data = data.clone();
+                let message = Write { epoch, stamp: Some(stamp), ..template.clone() };
+                let members = &self.members;
+                Box::pin(async move { members.write(&address, &message, data, WRITE_TIMEOUT).await })
+            })
+            .await
+        })
+    }
+
+    fn punch(&self, punch: ChunkPunch) -> BoxFuture<'_, Result<i64, DataError>> {
+        Box::pin(async move {
+            let ChunkPunch { key, offset_bytes, len_bytes, chunk_size_bytes } = punch;
+            self.change(key, "punch", |address, epoch, stamp| {
+                let members = &self.members;
+                Box::pin(async move {
+                    let message =
+                        Punch { key, epoch, offset_bytes, len_bytes, stamp: Some(stamp), chunk_size_bytes };
+                    members.punch(&address, &message, WRITE_TIMEOUT).await
+                })
+            })
+            .await
+        })
+    }
+
+    fn read(&self, read: ChunkRead) -> BoxFuture<'_, Result<Option<Bytes>, DataError>> {
+        Box::pin(async move {
+            let ChunkRead { key, offset_bytes, len_bytes } = read;
+            self.ask(key, "read", |address, epoch| {
+                let members = &self.members;
+                Box::pin(async move {
+                    let message = Read { key, epoch, offset_bytes, len_bytes };
+                    let answer = members.read(&address, &message, READ_TIMEOUT).await?;
+                    if answer.hole {
+                        return Ok(None);
+                    }
+                    if let Some(at) = answer.verify() {
+                        let message =
+                            format!("the block at {at} came without its checksum (blocks of {BLOCK_SIZE})");
+                        return Err(ChunkError::Damaged { message });
+                    }
+                    let skip = (offset_bytes - answer.data_offset_bytes) as usize;
+                    Ok(Some(answer.data.slice(skip..skip + len_bytes as usize)))
+                })
+            })
+            .await
+        })
+    }
+
+    fn map(&self, key: ChunkKey) -> BoxFuture<'_, Result<Vec<(u32, u32)>, DataError>> {
+        Box::pin(async move {
+            self.ask(key, "map", |address, epoch| {
+                let members = &self.members;
+                Box::pin(async move { members.map(&address, &Map { key, epoch }, READ_TIMEOUT).await })
+            })
+            .await
+        })
+    }
+}
+
+impl<M> std::fmt::Debug for ReplicatedChunks<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicatedChunks").field("pauses", &self.pauses).finish_non_exhaustive()
+    }
+}
