@@ -12,5 +12,5 @@ pub const BLOCKS_PER_CHUNK: u32 = CHUNK_SIZE_DEFAULT / BLOCK_SIZE as u32;
 /// The most one write or read carries: what FUSE gives in one request without a changed sysctl.
 pub const WRITE_SIZE_MAX: usize = 1 << 20;
 
-const _: () = assert!(CHUNK_SIZE_DEFAULT as usize % WRITE_SIZE_MAX == 0);
-const _: () = assert!(WRITE_SIZE_MAX % BLOCK_SIZE == 0);
+const _: () = assert!((CHUNK_SIZE_DEFAULT as usize).is_multiple_of(WRITE_SIZE_MAX));
+const _: () = assert!(WRITE_SIZE_MAX.is_multiple_of(BLOCK_SIZE));

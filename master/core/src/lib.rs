@@ -23,7 +23,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use command::{Applied, Command, CommandReply, Context, SessionEffect, apply};
+pub use command::{Applied, Command, CommandReply, Context, SessionEffect, apply, counters};
 pub use error::{OpError, OpResult};
 pub use keys::families;
 pub use ops::query;

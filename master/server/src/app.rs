@@ -1,0 +1,88 @@
+//! What services and background jobs share: the Raft member, the leader's soft state, and how failures become statuses.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coord_raft::{Leader, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
+use kuafu::Status;
+use master_core::{Command, CommandReply, OpError};
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::machine::Machine;
+use crate::soft::Soft;
+
+/// How long the master's own commands may take before they are tried again.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A proposal queue that is full empties within a few entries.
+const BUSY_DELAY: Duration = Duration::from_millis(10);
+
+/// One running master.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) raft: RaftNode<Machine>,
+    pub(crate) soft: Soft,
+    /// A chunkserver registered: groups may be missing.
+    pub(crate) registered: Notify,
+}
+
+impl App {
+    /// A client's command, under its session and number.
+    pub(crate) async fn propose(
+        &self,
+        stamp: Option<ProposalStamp>,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Status> {
+        self.raft.propose(Proposal { stamp, command }, deadline).await.map_err(|error| propose_status(&error))
+    }
+
+    /// One of the master's own commands.
+    pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<CommandReply, Status> {
+        let reply = self.propose(None, command.encode(), deadline).await?;
+        match CommandReply::decode(&reply) {
+            Ok(CommandReply::Refused(reason)) => Err(Status::invalid_argument(reason)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(Status::internal(format!("the reply of a command cannot be read: {error}"))),
+        }
+    }
+
+    /// The state with everything in it that was acknowledged before the call.
+    pub(crate) async fn current(&self, deadline: Instant) -> Result<View, Status> {
+        self.raft.read_barrier(deadline).await.map_err(|error| read_status(&error))?;
+        Ok(self.raft.view())
+    }
+}
+
+/// The store failed, or says what cannot be.
+pub(crate) fn store_status(error: &OpError) -> Status {
+    tracing::error!(%error, "read the state");
+    Status::internal(error.to_string())
+}
+
+fn not_leader(leader: Option<&Leader>) -> Status {
+    Status::not_leader(leader.map(|leader| leader.address.as_str()))
+}
+
+fn propose_status(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::NotLeader { leader } => not_leader(leader.as_ref()),
+        // The client opens a new session on NOT_FOUND.
+        ProposeError::SessionExpired => Status::not_found(error.to_string()),
+        ProposeError::ReplyGone { .. } | ProposeError::TooLarge { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
+        ProposeError::Timeout => Status::deadline_exceeded(error.to_string()),
+        ProposeError::Busy { .. } => Status::busy(error.to_string(), BUSY_DELAY),
+        ProposeError::Stopped => Status::unavailable(error.to_string()),
+    }
+}
+
+fn read_status(error: &ReadError) -> Status {
+    match error {
+        ReadError::NotLeader { leader } => not_leader(leader.as_ref()),
+        ReadError::Timeout => Status::deadline_exceeded(error.to_string()),
+        ReadError::Stopped => Status::unavailable(error.to_string()),
+    }
+}

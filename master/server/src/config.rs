@@ -1,0 +1,119 @@
+//! What a master is told at its start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kuafu::Address;
+
+/// Settings of one master. [`Config::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This master's number: its place, counted from 1, in the cluster's list.
+    pub id: u64,
+    /// Where it listens. The port may be 0 in tests; then `members` must be given by [`Config::members`] after binding.
+    pub listen: Address,
+    /// All masters the cluster begins with, by number. Only read at the very first start.
+    pub members: BTreeMap<u64, Address>,
+    /// Everything it keeps lives under here.
+    pub data_dir: PathBuf,
+    /// Administration by gRPC, if wanted.
+    pub grpc: Option<SocketAddr>,
+    /// Prometheus metrics, if wanted.
+    pub metrics: Option<SocketAddr>,
+    /// Copies of each chunk. Default 3, from 1 to 7. Fixed when the cluster begins.
+    pub replicas: u32,
+    /// Copies a write must reach while members are missing. Default 2, at most `replicas`.
+    pub min_replicas: u32,
+    /// Groups each disk belongs to: a lost disk is rebuilt by about as many others at once. Default 64.
+    pub groups_per_disk: u32,
+    /// A session that is silent for this is over. Default 30 s, minimum 2 s.
+    pub session_lease: Duration,
+    /// A chunkserver is heard this often. Default 500 ms.
+    pub chunkserver_heartbeat: Duration,
+    /// A chunkserver may serve this long after it was heard. Default 3 s, at least three heartbeats.
+    pub chunkserver_lease: Duration,
+    /// Memory for the state's block cache. Default 256 MiB.
+    pub cache_bytes: usize,
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("master {id} is not in the cluster's list of masters, which has {known}: correct --id or the list")]
+    NotAMember { id: u64, known: String },
+    #[error("--replicas is {0}, it must be from 1 to 7")]
+    Replicas(u32),
+    #[error("--min-replicas is {min}, it must be from 1 to --replicas, which is {replicas}")]
+    MinReplicas { min: u32, replicas: u32 },
+    #[error("the setting {name} is {value:?}, the least allowed is {minimum:?}")]
+    TooShort { name: &'static str, value: Duration, minimum: Duration },
+}
+
+impl Config {
+    #[must_use]
+    pub fn new(id: u64, members: BTreeMap<u64, Address>, data_dir: PathBuf) -> Self {
+        let listen = members.get(&id).cloned().unwrap_or_else(|| Address::Tcp("127.0.0.1:7101".to_owned()));
+        Self {
+            id,
+            listen,
+            members,
+            data_dir,
+            grpc: None,
+            metrics: None,
+            replicas: 3,
+            min_replicas: 2,
+            groups_per_disk: 64,
+            session_lease: Duration::from_secs(30),
+            chunkserver_heartbeat: Duration::from_millis(500),
+            chunkserver_lease: Duration::from_secs(3),
+            cache_bytes: 256 << 20,
+        }
+    }
+
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.members.contains_key(&self.id) {
+            let known = self.members.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(ConfigError::NotAMember { id: self.id, known });
+        }
+        if !(1..=7).contains(&self.replicas) {
+            return Err(ConfigError::Replicas(self.replicas));
+        }
+        if !(1..=self.replicas).contains(&self.min_replicas) {
+            return Err(ConfigError::MinReplicas { min: self.min_replicas, replicas: self.replicas });
+        }
+        let at_least = |name, value: Duration, minimum: Duration| {
+            if value < minimum { Err(ConfigError::TooShort { name, value, minimum }) } else { Ok(()) }
+        };
+        at_least("session_lease", self.session_lease, Duration::from_secs(2))?;
+        at_least("chunkserver_heartbeat", self.chunkserver_heartbeat, Duration::from_millis(50))?;
+        at_least("chunkserver_lease", self.chunkserver_lease, 3 * self.chunkserver_heartbeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let members = [(1, Address::Tcp("127.0.0.1:1".to_owned()))].into();
+        Config::new(1, members, PathBuf::from("/x"))
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        assert!(config().validate().is_ok());
+        let told = |change: fn(&mut Config)| {
+            let mut config = config();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(told(|c| c.id = 4).contains("master 4 is not in the cluster's list"));
+        assert!(told(|c| c.replicas = 0).contains("from 1 to 7"));
+        assert!(told(|c| c.min_replicas = 4).contains("--min-replicas is 4"));
+        assert!(told(|c| c.chunkserver_lease = Duration::from_millis(600)).contains("chunkserver_lease"));
+    }
+}

@@ -1,0 +1,122 @@
+//! `pangu-master`: one of the masters of a Pangu cluster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use kuafu::Address;
+use master_api::ClusterConfig;
+use master_server::{Config, MasterServer};
+use monitor_telemetry::LogFlags;
+
+/// A master of a Pangu cluster: keeps names, attributes and the table of chunkservers, agrees on them with the
+/// other masters by Raft.
+///
+/// All masters of a cluster read the same cluster description (cluster.toml), which lists them; a master's number is
+/// its place in that list, counted from 1. The first start of all of them makes the cluster, every later
+/// start finds it again in the data directory.
+#[derive(Debug, Parser)]
+#[command(name = "pangu-master", version, after_help = EXAMPLE)]
+struct Flags {
+    /// This master's number: its place in the list of masters, counted from 1
+    #[arg(long, value_name = "N")]
+    id: u64,
+    /// Directory for everything this master keeps; made if missing
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// Address to listen on, tcp://HOST:PORT or unix:///PATH [default: this master's address in the description]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Address>,
+    /// Serve administration by gRPC (with health and reflection) on this address
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Serve Prometheus metrics by HTTP on this address
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Copies of each chunk, each in another rack; fixed when the cluster is made
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    replicas: u32,
+    /// Copies a write must reach while members are missing [default: 2, or fewer with fewer replicas]
+    #[arg(long, value_name = "N")]
+    min_replicas: Option<u32>,
+    /// Memory for the cache of names and attributes, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    cache: usize,
+    #[command(flatten)]
+    logs: LogFlags,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  cat > cluster.toml <<EOF
+  name = \"dev\"
+  masters = [\"tcp://127.0.0.1:7101\"]
+  EOF
+  pangu-master --cluster cluster.toml --id 1 --data /var/lib/feitian/master-1";
+
+fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    flags.logs.start()?;
+    let config = config(flags)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the event loop")?;
+    runtime.block_on(async {
+        let signal = stop_signal().context("listen for signals")?;
+        let server = MasterServer::start(config).await?;
+        tracing::info!(address = %server.address(), "master is listening");
+        tokio::select! {
+            name = signal => tracing::info!(signal = name, "stopping"),
+            () = server.failed() => {
+                let reason = server.failure().unwrap_or_else(|| "unknown".to_owned());
+                server.shutdown().await;
+                anyhow::bail!("the master stopped by itself: {reason}");
+            }
+        }
+        server.shutdown().await;
+        Ok(())
+    })
+}
+
+fn config(flags: Flags) -> anyhow::Result<Config> {
+    let Some((path, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? else {
+        anyhow::bail!(
+            "no cluster description found: give --cluster FILE, or write one of {}",
+            ClusterConfig::default_paths()
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    };
+    tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
+    let mut config = Config::new(flags.id, cluster.members(), flags.data);
+    if let Some(listen) = flags.listen {
+        config.listen = listen;
+    }
+    config.grpc = flags.grpc;
+    config.metrics = flags.metrics;
+    config.replicas = flags.replicas;
+    config.min_replicas = flags.min_replicas.unwrap_or_else(|| flags.replicas.min(2));
+    config.cache_bytes = flags.cache << 20;
+    config.validate()?;
+    Ok(config)
+}
+
+/// Resolves with the name of the first of SIGTERM and SIGINT.
+fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}

@@ -1,0 +1,5 @@
+//! What can be called, one service a file. Each translates, calls, translates back.
+
+pub(crate) mod admin;
+pub(crate) mod cluster;
+pub(crate) mod namespace;

@@ -1,0 +1,162 @@
+//! Administration, for people and programs: by frames and by gRPC.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use coord_raft::{MembershipError, Role};
+use coord_types::InodeId;
+use kuafu::{Address, Request, Response, Status};
+use master_api::model::{Attr, Query, Table};
+use master_api::proto;
+use master_core::{OpError, OpResult};
+
+use crate::app::{App, store_status};
+use crate::service::cluster::table_seen;
+
+/// Serves `Admin`.
+pub(crate) struct Admin(pub(crate) Arc<App>);
+
+impl proto::Admin for Admin {
+    /// Answered by every member from what it knows; `leader_id` says whom to ask for more.
+    async fn status(
+        &self,
+        _request: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::StatusReply>, Status> {
+        let raft = self.0.raft.status();
+        let view = self.0.raft.view();
+        let cluster = master_core::table::cluster(&view).map_err(|error| store_status(&error))?;
+        let counters = master_core::counters(&view).map_err(|error| store_status(&error))?;
+        let leader_id = raft.leader.as_ref().map_or(0, |leader| leader.id);
+        let members = raft
+            .members
+            .iter()
+            .map(|(id, member)| proto::MasterMember {
+                id: *id,
+                address: member.address.clone(),
+                voter: member.voter,
+                leader: *id == leader_id,
+            })
+            .collect();
+        let usage = match master_core::query(&view, &Query::StatFs) {
+            Ok(answer) => answer.stat_fs.map(Into::into),
+            Err(OpError::Errno(_)) => None,
+            Err(error) => return Err(store_status(&error)),
+        };
+        Ok(Response::new(proto::StatusReply {
+            cluster_id: cluster.map(|cluster| cluster.cluster_id).unwrap_or_default(),
+            member_id: raft.node_id,
+            leader_id,
+            term: raft.term,
+            last_log_index: raft.last_log_index,
+            applied_index: raft.applied_index,
+            members,
+            table: Some(proto::Table::from(&table_seen(&self.0, &view)?)),
+            usage,
+            sessions: counters.map_or(0, |counters| counters.sessions),
+            deletions_pending: counters.map_or(0, |counters| counters.deletions_pending),
+        }))
+    }
+
+    async fn r#where(
+        &self,
+        request: Request<proto::WhereRequest>,
+    ) -> Result<Response<proto::WhereReply>, Status> {
+        let file = request.message.file.ok_or_else(|| Status::invalid_argument("no file is named"))?;
+        let view = self.0.current(request.deadline).await?;
+        match find(&view, file) {
+            Ok(attr) => {
+                let table = table_seen(&self.0, &view)?;
+                let groups = groups_of(&attr, &table);
+                Ok(Response::new(proto::WhereReply { errno: 0, attr: Some((&attr).into()), groups }))
+            }
+            Err(OpError::Errno(errno)) => {
+                let errno = errno.wire();
+                Ok(Response::new(proto::WhereReply { errno, ..proto::WhereReply::default() }))
+            }
+            Err(error) => Err(store_status(&error)),
+        }
+    }
+
+    async fn add_master(
+        &self,
+        request: Request<proto::AddMasterRequest>,
+    ) -> Result<Response<proto::AddMasterReply>, Status> {
+        let proto::AddMasterRequest { id, address } = request.message;
+        let address: Address =
+            address.parse().map_err(|error| Status::invalid_argument(format!("{address:?}: {error}")))?;
+        let raft = &self.0.raft;
+        raft.add_learner(id, address.to_string(), request.deadline).await.map_err(|error| membership(&error))?;
+        let mut voters = self.voters();
+        voters.insert(id);
+        raft.change_members(voters, request.deadline).await.map_err(|error| membership(&error))?;
+        tracing::info!(id, %address, "master added");
+        Ok(Response::new(proto::AddMasterReply {}))
+    }
+
+    async fn remove_master(
+        &self,
+        request: Request<proto::RemoveMasterRequest>,
+    ) -> Result<Response<proto::RemoveMasterReply>, Status> {
+        let id = request.message.id;
+        self.0.raft.remove_member(id, request.deadline).await.map_err(|error| membership(&error))?;
+        tracing::info!(id, "master removed");
+        Ok(Response::new(proto::RemoveMasterReply {}))
+    }
+}
+
+impl Admin {
+    fn voters(&self) -> BTreeSet<u64> {
+        let status = self.0.raft.status();
+        debug_assert!(status.role != Role::Stopped || status.failure.is_some());
+        status.members.iter().filter(|(_, member)| member.voter).map(|(id, _)| *id).collect()
+    }
+}
+
+fn find(view: &coord_raft::View, file: proto::where_request::File) -> OpResult<Attr> {
+    let answer = match file {
+        proto::where_request::File::Path(path) => master_core::query(view, &Query::Resolve(path.into()))?,
+        proto::where_request::File::Ino(ino) => master_core::query(view, &Query::GetAttr(InodeId(ino)))?,
+    };
+    Ok(answer.attr.ok_or(master_api::Errno::ENOENT)?)
+}
+
+fn groups_of(attr: &Attr, table: &Table) -> Vec<proto::WhereGroup> {
+    let groups = attr.layout.iter().flat_map(|layout| layout.groups());
+    groups
+        .filter_map(|id| table.group(*id))
+        .map(|group| proto::WhereGroup {
+            group: group.id.0,
+            epoch: group.epoch.0,
+            places: group
+                .members
+                .iter()
+                .map(|member| {
+                    let server = table.server_of(member.disk);
+                    proto::Place {
+                        disk: member.disk.0,
+                        server: server.map_or(0, |server| server.id.0),
+                        address: server.map(|server| server.address.clone()).unwrap_or_default(),
+                        location: server.map(|server| server.location.clone()).unwrap_or_default(),
+                        state: proto::MemberState::from(member.state).into(),
+                    }
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn membership(error: &MembershipError) -> Status {
+    match error {
+        MembershipError::NotLeader { leader } => {
+            Status::not_leader(leader.as_ref().map(|leader| leader.address.as_str()))
+        }
+        MembershipError::InProgress => {
+            Status::busy(error.to_string(), std::time::Duration::from_secs(1))
+        }
+        MembershipError::Timeout => Status::deadline_exceeded(error.to_string()),
+        MembershipError::Stopped => Status::unavailable(error.to_string()),
+        MembershipError::AlreadyInitialized | MembershipError::Refused { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
+    }
+}

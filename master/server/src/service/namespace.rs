@@ -1,0 +1,128 @@
+//! The namespace and sessions, for mounts. The hot path: a query is a lease check and some reads of the store, a
+//! mutation goes straight into the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use coord_raft::ProposalStamp;
+use coord_types::SessionId;
+use kuafu::{Request, Response, Status};
+use master_api::convert;
+use master_api::model::Query;
+use master_api::proto;
+use master_core::{Command, CommandReply, OpError, session};
+use prost::Message as _;
+
+use crate::app::{App, store_status};
+
+/// Serves `Namespace`.
+pub(crate) struct Namespace(pub(crate) Arc<App>);
+
+impl Namespace {
+    fn lease_ms(&self) -> u64 {
+        u64::try_from(self.0.config.session_lease.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl proto::Namespace for Namespace {
+    async fn open_session(
+        &self,
+        request: Request<proto::OpenSessionRequest>,
+    ) -> Result<Response<proto::OpenSessionReply>, Status> {
+        let description = request.message.description;
+        let reply = self
+            .0
+            .command(&Command::OpenSession { description: description.clone() }, request.deadline)
+            .await?;
+        let CommandReply::SessionOpened(session) = reply else {
+            return Err(Status::internal("a session was not opened"));
+        };
+        self.0.soft.heard_session(session, Instant::now());
+        let view = self.0.raft.view();
+        let cluster = master_core::table::cluster(&view)
+            .map_err(|error| store_status(&error))?
+            .ok_or_else(|| Status::unavailable("the cluster is being made"))?;
+        tracing::info!(%session, description, "session opened");
+        Ok(Response::new(proto::OpenSessionReply {
+            session: session.0,
+            lease_ms: self.lease_ms(),
+            cluster_id: cluster.cluster_id,
+        }))
+    }
+
+    async fn renew_session(
+        &self,
+        request: Request<proto::RenewSessionRequest>,
+    ) -> Result<Response<proto::RenewSessionReply>, Status> {
+        let id = SessionId(request.message.session);
+        let view = self.0.current(request.deadline).await?;
+        if !session::is_open(&view, id).map_err(|error| store_status(&error))? {
+            return Err(Status::not_found(format!("session {id} is over")));
+        }
+        self.0.soft.heard_session(id, Instant::now());
+        let counters = master_core::counters(&view).map_err(|error| store_status(&error))?;
+        Ok(Response::new(proto::RenewSessionReply {
+            lease_ms: self.lease_ms(),
+            table_version: counters.map_or(0, |counters| counters.table_version),
+        }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<proto::CloseSessionRequest>,
+    ) -> Result<Response<proto::CloseSessionReply>, Status> {
+        let session = SessionId(request.message.session);
+        end_session(&self.0, session, request.deadline).await?;
+        tracing::info!(%session, "session closed");
+        Ok(Response::new(proto::CloseSessionReply {}))
+    }
+
+    async fn mutate(
+        &self,
+        request: Request<proto::MutateRequest>,
+    ) -> Result<Response<proto::MutateReply>, Status> {
+        let message = request.message;
+        let stamp = ProposalStamp {
+            session: SessionId(message.session),
+            seq: message.sequence,
+            acknowledged_below: message.acknowledged_below,
+        };
+        let reply = self.0.propose(Some(stamp), message.encode_to_vec().into(), request.deadline).await?;
+        let reply = proto::MutateReply::decode(reply)
+            .map_err(|error| Status::internal(format!("the reply of a mutation cannot be read: {error}")))?;
+        Ok(Response::new(reply))
+    }
+
+    async fn query(
+        &self,
+        request: Request<proto::QueryRequest>,
+    ) -> Result<Response<proto::QueryReply>, Status> {
+        let op = request.message.op.ok_or_else(|| Status::invalid_argument("the query asks nothing"))?;
+        let answer = match Query::try_from(op) {
+            Ok(query) => {
+                let view = self.0.current(request.deadline).await?;
+                match master_core::query(&view, &query) {
+                    Ok(answer) => Ok(answer),
+                    Err(OpError::Errno(errno)) => Err(errno),
+                    Err(error @ OpError::Store(_)) => return Err(store_status(&error)),
+                }
+            }
+            Err(invalid) => Err(convert::Invalid::errno(&invalid)),
+        };
+        Ok(Response::new(answer.into()))
+    }
+}
+
+/// Ends a session, in as many commands as its orphans need.
+pub(crate) async fn end_session(app: &App, session: SessionId, deadline: Instant) -> Result<(), Status> {
+    loop {
+        match app.command(&Command::EndSession { session }, deadline).await? {
+            CommandReply::SessionEnded(session::Ended::More) => {}
+            CommandReply::SessionEnded(session::Ended::Gone) => {
+                app.soft.forget_session(session);
+                return Ok(());
+            }
+            other => return Err(Status::internal(format!("a session was not ended: {other:?}"))),
+        }
+    }
+}
