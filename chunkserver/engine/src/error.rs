@@ -153,6 +153,8 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    #[error("open the metadata store: {0}")]
+    Meta(#[source] coord_kv_rocks::OpenError),
     #[error("io_uring was asked for, but the kernel refuses it: {0}")]
     Uring(#[source] std::io::Error),
     #[error(transparent)]

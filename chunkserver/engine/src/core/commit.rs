@@ -1,0 +1,244 @@
+//! The committer: one task that makes updates durable, applies them and answers.
+//!
+//! Steps of an update, and what a power cut after each leaves (the argument in full: docs/disk-format.md):
+//! 1. data is being written to free blocks: no record names them, they are free again after a restart;
+//! 2. data is durable, the frame is not: as 1;
+//! 3. the frame is durable: the update is found in the journal and applied. If its data was written at the same
+//!    time (an early update), it is applied only if the data is there: all or nothing, and nobody was answered yet,
+//!    because the answer waits for both;
+//! 4. applied to the metadata store, in memory: as 3, the frame stays in the journal until the store is flushed;
+//! 5. old blocks are handed out again, which needs a later durable frame that says that frames up to this one need
+//!    no look at data ("settled"), or a flushed store: so whoever looks at the data of an early update after a
+//!    crash still finds it.
+//!
+//! One frame is written at a time; what comes meanwhile goes into the next. Frames are applied in order, each once
+//! it and all early data of it are durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::alloc::Run;
+use crate::buffer::PoolBuf;
+use crate::core::{Core, Limbo, Queued, State};
+use crate::error::{Damage, EngineError, Failure, IoError};
+use crate::index::{Change, Outcome, Overlay};
+use crate::io::{Completion, FileId, Op, WriteMode};
+use crate::journal::{FRAME_BYTES_MAX, FRAME_BYTES_TARGET, Place, encode_frame};
+use crate::records::Applied;
+
+/// A frame in the journal or on its way there.
+struct Frame {
+    place: Place,
+    updates: Vec<Queued>,
+    durable: bool,
+}
+
+/// The frame being written.
+struct Writing {
+    completion: Completion,
+    settled: u64,
+}
+
+impl Frame {
+    fn data_done(&self) -> bool {
+        self.updates.iter().all(Queued::data_done)
+    }
+}
+
+impl Core {
+    /// Runs until the engine goes and nothing is in flight.
+    pub(crate) async fn run_committer(self: Arc<Self>) {
+        let mut frames = VecDeque::new();
+        let mut writing = None;
+        loop {
+            if self.failure().is_some() {
+                return self.refuse_frames(frames);
+            }
+            while frames.front().is_some_and(|frame: &Frame| frame.durable && frame.data_done()) {
+                let frame = frames.pop_front().expect("just seen");
+                if let Err(failure) = self.apply(frame) {
+                    self.fail(failure);
+                }
+            }
+            self.checkpoint_if_due();
+            if writing.is_none() {
+                writing = self.start_frame(&mut frames);
+            }
+            if writing.is_none() && frames.is_empty() && self.is_done() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                result = finish(&mut writing) => {
+                    let done = writing.take().expect("it just finished");
+                    self.frame_written(result, done.settled, &mut frames);
+                }
+                () = self.commit.notified() => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let state = self.state.lock();
+        state.stopping && state.queue.is_empty() && state.tasks == 0
+    }
+
+    fn refuse_frames(&self, frames: VecDeque<Frame>) {
+        let Err(error) = self.check() else { return };
+        for queued in frames.into_iter().flat_map(|frame| frame.updates) {
+            let _ = queued.done.send(Err(error.clone()));
+        }
+    }
+
+    /// Gathers what waits into a frame and starts to write it.
+    fn start_frame(&self, frames: &mut VecDeque<Frame>) -> Option<Writing> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.queue.is_empty() && !state.want_settle {
+            return None;
+        }
+        let count = gather(&state.queue);
+        let sequence = state.journal.next_sequence();
+        // Nothing of a frame needs a look after a crash if its data is durable before it is written.
+        let unsettled = frames.iter().find(|frame| !frame.data_done()).map(|frame| frame.place.sequence);
+        let own_done = state.queue.iter().take(count).all(Queued::data_done);
+        let settled = unsettled.unwrap_or(if own_done { sequence + 1 } else { sequence }) - 1;
+        if count == 0 && settled <= state.settled {
+            // An empty frame would say nothing new yet.
+            return None;
+        }
+        let updates = state.queue.iter().take(count).map(|queued| &queued.update);
+        let frame = encode_frame(self.geometry.salt(), sequence, settled, updates);
+        debug_assert!(frame.len() <= FRAME_BYTES_MAX, "a frame is too long to be read back");
+        let place = state.journal.place(frame.len() as u64)?;
+        state.want_settle = false;
+        frames.push_back(Frame { place, updates: state.queue.drain(..count).collect(), durable: false });
+        let mut buffer = self.pool.allocate(frame.len());
+        buffer.copy_from_slice(&frame);
+        let op = Op::Write { data: PoolBuf::freeze(buffer), mode: WriteMode::Durable };
+        Some(Writing { completion: self.io.submit(FileId::Journal, place.offset_bytes, op), settled })
+    }
+
+    fn frame_written(&self, result: Result<(), IoError>, settled: u64, frames: &mut VecDeque<Frame>) {
+        if let Err(error) = result {
+            self.fail_io(error);
+            return;
+        }
+        frames.back_mut().expect("the frame being written is the last").durable = true;
+        let mut state = self.state.lock();
+        state.settled = state.settled.max(settled);
+        self.release(&mut state);
+    }
+
+    pub(crate) fn release(&self, state: &mut State) {
+        if state.release_limbo() && state.starving > 0 {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Applies a durable frame and answers its updates.
+    fn apply(&self, frame: Frame) -> Result<(), Failure> {
+        let mut answers: Vec<(oneshot::Sender<Result<Change, EngineError>>, Change)> =
+            Vec::with_capacity(frame.updates.len());
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut overlay = Overlay::default();
+        let mut freed: Vec<Run> = Vec::new();
+        let mut tickets = Vec::with_capacity(frame.updates.len());
+        for queued in frame.updates {
+            match state.index.apply(&mut overlay, &queued.update)? {
+                Outcome::Applied(mut change) => {
+                    freed.append(&mut change.freed);
+                    answers.push((queued.done, change));
+                    tickets.extend(queued.ticket);
+                }
+                // The line ordered them; if that failed, stop before anything worse happens.
+                Outcome::Mismatch { .. } => {
+                    let reason = "an update does not follow the chunk's version";
+                    return Err(Failure::Damage(Damage::JournalRecord {
+                        sequence: frame.place.sequence,
+                        reason,
+                    }));
+                }
+            }
+        }
+        let Place { sequence, end_bytes, .. } = frame.place;
+        state.index.commit(overlay, Applied { sequence, end_bytes })?;
+        state.applied = sequence;
+        if !freed.is_empty() {
+            state.limbo_blocks += freed.iter().map(|run| u64::from(run.len)).sum::<u64>();
+            let epoch = state.readers.turn();
+            state.limbo.push_back(Limbo { frame: sequence, epoch, runs: freed });
+            state.want_settle |= state.starving > 0;
+        }
+        tickets.into_iter().for_each(|ticket| state.advance(ticket));
+        self.release(state);
+        drop(guard);
+        for (done, change) in answers {
+            let _ = done.send(Ok(change));
+        }
+        Ok(())
+    }
+
+    /// Lets the journal's older half go: what it says is in the metadata store, which is made durable.
+    fn checkpoint_if_due(self: &Arc<Self>) {
+        let upto = {
+            let mut state = self.state.lock();
+            if state.checkpointing || !state.journal.is_half_full() {
+                return;
+            }
+            state.checkpointing = true;
+            state.applied
+        };
+        let kv = self.state.lock().index.kv().clone();
+        if self.inline_flush {
+            let flushed = kv.flush();
+            self.checkpointed(upto, flushed);
+            return;
+        }
+        let core = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let flushed = kv.flush();
+            core.checkpointed(upto, flushed);
+        });
+    }
+
+    fn checkpointed(&self, upto: u64, flushed: Result<(), coord_kv::KvError>) {
+        {
+            let mut state = self.state.lock();
+            state.checkpointing = false;
+            if flushed.is_ok() {
+                state.journal.release(upto);
+                state.settled = state.settled.max(upto);
+                self.release(&mut state);
+            }
+        }
+        if let Err(error) = flushed {
+            self.fail(Failure::Kv(error));
+        }
+        self.commit.notify_one();
+    }
+}
+
+/// How many waiting updates make the next frame.
+fn gather(queue: &VecDeque<Queued>) -> usize {
+    let mut bytes = 0;
+    queue
+        .iter()
+        .take_while(|queued| {
+            let first = bytes == 0;
+            bytes += queued.update.len_bytes();
+            first || bytes <= FRAME_BYTES_TARGET
+        })
+        .count()
+}
+
+/// Waits for the frame being written; forever, if there is none.
+async fn finish(writing: &mut Option<Writing>) -> Result<(), IoError> {
+    match writing {
+        Some(writing) => (&mut writing.completion).await,
+        None => std::future::pending().await,
+    }
+}

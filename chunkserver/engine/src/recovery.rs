@@ -1,0 +1,308 @@
+//! Opening a disk: what the journal holds beyond the metadata store is applied, then the free space is found.
+//!
+//! Why it is right: docs/disk-format.md. Whatever step it is stopped at, running it again from the start is right:
+//! applying a frame moves the journal position in the same batch, and nothing in the journal is overwritten before
+//! the store was flushed.
+
+use std::sync::Arc;
+
+use coord_kv::{Batch, Durability, Kv};
+use coord_types::BLOCK_SIZE;
+
+use crate::alloc::{Allocator, MarkError};
+use crate::buffer::BufferPool;
+use crate::core::{BLOCK, Core, Start};
+use crate::error::{Damage, Failure, HexKey, OpenError};
+use crate::index::{Index, Outcome, Overlay};
+use crate::io::{FileId, Io, Op, ReadBuffer};
+use crate::journal::{FRAME_BYTES_MAX, HEADER_BYTES, Header, Ring};
+use crate::records::{APPLIED, Applied, STATE};
+use crate::superblock::Geometry;
+use crate::update::{Extent, Update};
+
+/// The journal is read this much at a time.
+const WINDOW_BYTES: u64 = 1 << 20;
+const _: () = assert!(FRAME_BYTES_MAX as u64 <= WINDOW_BYTES);
+
+/// What an engine is made of: a disk, a metadata store with the engine's families, and their sizes.
+#[derive(Clone)]
+pub struct Parts {
+    pub io: Arc<dyn Io>,
+    pub kv: Arc<dyn Kv>,
+    pub geometry: Geometry,
+    pub pool: Arc<BufferPool>,
+    /// Bound on cached records, in bytes.
+    pub cache_bytes: usize,
+    /// Flush the metadata store on the calling task: for simulations, whose steps must come in one order.
+    pub inline_flush: bool,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("io", &self.io)
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Marks an empty metadata store as that of a new disk. Opening insists on the mark: a store that was lost and
+    /// made anew must not look like an empty disk.
+    ///
+    /// # Errors
+    /// [`Failure::Kv`].
+    pub fn format_kv(kv: &dyn Kv) -> Result<(), Failure> {
+        let mut batch = Batch::new();
+        batch.put(STATE, APPLIED, Applied { sequence: 0, end_bytes: 0 }.encode());
+        kv.write(batch, Durability::Unlogged)?;
+        kv.flush()?;
+        Ok(())
+    }
+}
+
+/// A disk whose journal is applied.
+pub(crate) struct Recovered {
+    pub(crate) index: Index,
+    pub(crate) applied: Applied,
+    pub(crate) replayed: u64,
+    pub(crate) dropped: u64,
+}
+
+/// Applies the journal and makes the store durable.
+pub(crate) async fn recover(parts: &Parts) -> Result<Recovered, OpenError> {
+    let index = Index::new(parts.kv.clone(), parts.cache_bytes);
+    let applied = index.applied().map_err(Failure::from)?.ok_or_else(|| Damage::Record {
+        what: "journal position",
+        key: HexKey(APPLIED.into()),
+        reason: "it is missing: this is not the metadata store the disk was formatted with",
+    })?;
+    let found = parts.io.journal_len_bytes()?;
+    if found < parts.geometry.journal_bytes {
+        let needed_bytes = parts.geometry.journal_bytes;
+        return Err(Damage::Truncated { file: FileId::Journal, found_bytes: found, needed_bytes }.into());
+    }
+    check_segments(parts)?;
+    let mut reader = Reader::new(parts, applied);
+    // Twice: how far data is known to be durable stands in the last frame.
+    let mut settled = applied.sequence;
+    while let Some((header, _)) = reader.next().await? {
+        settled = settled.max(header.settled);
+    }
+    reader.check_end().await?;
+    let mut recovered = Recovered { index, applied, replayed: 0, dropped: 0 };
+    let mut reader = Reader::new(parts, applied);
+    while let Some((header, body)) = reader.next().await? {
+        let sequence = header.sequence;
+        let updates = header.decode_body(&body).expect("the reader checked it");
+        let updates = updates.map_err(|reason| Damage::JournalRecord { sequence, reason })?;
+        let end = Applied { sequence, end_bytes: reader.at_bytes };
+        replay(parts, &mut recovered, updates, end, sequence <= settled).await?;
+    }
+    if recovered.replayed > 0 || recovered.dropped > 0 {
+        let (replayed, dropped) = (recovered.replayed, recovered.dropped);
+        tracing::info!(replayed, dropped, "applied updates found in the journal");
+    }
+    parts.kv.flush()?;
+    Ok(recovered)
+}
+
+/// Applies one frame.
+async fn replay(
+    parts: &Parts,
+    recovered: &mut Recovered,
+    updates: Vec<Update>,
+    end: Applied,
+    settled: bool,
+) -> Result<(), OpenError> {
+    let mut overlay = Overlay::default();
+    for update in updates {
+        if !settled && !data_is_there(parts, &update).await? {
+            recovered.dropped += 1;
+            continue;
+        }
+        match recovered.index.apply(&mut overlay, &update).map_err(Failure::from)? {
+            Outcome::Applied(_) => recovered.replayed += 1,
+            // Of a chunk whose update before this one was dropped just now: nobody was answered about either.
+            Outcome::Mismatch { .. } if !settled => recovered.dropped += 1,
+            Outcome::Mismatch { .. } => {
+                let reason = "an update does not follow the chunk's version";
+                return Err(Damage::JournalRecord { sequence: end.sequence, reason }.into());
+            }
+        }
+    }
+    recovered.index.commit(overlay, end).map_err(Failure::from)?;
+    recovered.applied = end;
+    Ok(())
+}
+
+/// Whether the data of an update that was written at the same time is on the medium; if so, it is durable when this
+/// returns: the process may have died without a power cut, with the data in the device's cache.
+async fn data_is_there(parts: &Parts, update: &Update) -> Result<bool, OpenError> {
+    let Update::Write { extents, early: true, .. } = update else { return Ok(true) };
+    for extent in extents {
+        if !extent_is_there(parts, extent).await? {
+            return Ok(false);
+        }
+    }
+    for extent in extents {
+        let (file, _) = place(&parts.geometry, extent.start);
+        parts.io.submit(file, 0, Op::Sync).await?;
+    }
+    Ok(true)
+}
+
+async fn extent_is_there(parts: &Parts, extent: &Extent) -> Result<bool, OpenError> {
+    let (file, offset_bytes) = place(&parts.geometry, extent.start);
+    let data = match read(parts, file, offset_bytes, extent.crcs.len() * BLOCK_SIZE).await {
+        Err(Failure::Io(error)) if error.is_truncated() => return Ok(false),
+        other => other?,
+    };
+    Ok(data.chunks_exact(BLOCK_SIZE).zip(&extent.crcs).all(|(block, crc)| crc32c::crc32c(block) == *crc))
+}
+
+pub(crate) fn place(geometry: &Geometry, block: u64) -> (FileId, u64) {
+    let per_segment = u64::from(geometry.segment_blocks);
+    let segment = u32::try_from(block / per_segment).unwrap_or(u32::MAX);
+    (FileId::Segment(segment), block % per_segment * BLOCK)
+}
+
+pub(crate) async fn read(
+    parts: &Parts,
+    file: FileId,
+    offset_bytes: u64,
+    len: usize,
+) -> Result<crate::buffer::PoolBuf, Failure> {
+    let buffer = parts.pool.allocate(len);
+    #[allow(clippy::single_range_in_vec_init)] // One part: the whole buffer.
+    let (buffer, mut targets) = ReadBuffer::new(buffer, &[0..len]);
+    parts.io.submit(file, offset_bytes, Op::Read(targets.remove(0))).await?;
+    Ok(buffer.finish().expect("the only read into the buffer is done"))
+}
+
+fn check_segments(parts: &Parts) -> Result<(), Damage> {
+    for (expected, (index, found_bytes)) in (0..).zip(parts.io.segments()) {
+        let needed_bytes = u64::from(parts.geometry.blocks_of(expected)) * BLOCK;
+        if index != expected {
+            return Err(Damage::Truncated { file: FileId::Segment(expected), found_bytes: 0, needed_bytes });
+        }
+        if found_bytes < needed_bytes {
+            return Err(Damage::Truncated { file: FileId::Segment(index), found_bytes, needed_bytes });
+        }
+    }
+    Ok(())
+}
+
+/// Walks the frames behind the applied one.
+struct Reader<'a> {
+    parts: &'a Parts,
+    /// The last frame seen, and where it ends.
+    sequence: u64,
+    at_bytes: u64,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(parts: &'a Parts, applied: Applied) -> Self {
+        let (sequence, at_bytes) = (applied.sequence, applied.end_bytes);
+        Self { parts, sequence, at_bytes, window: Vec::new(), window_start: 0 }
+    }
+
+    /// The next frame: it begins where the last one ended, or at the journal's start if it did not fit there.
+    async fn next(&mut self) -> Result<Option<(Header, Vec<u8>)>, OpenError> {
+        for start in [self.at_bytes, 0] {
+            if let Some((header, body)) = self.frame_at(start).await? {
+                self.sequence = header.sequence;
+                self.at_bytes = start + header.frame_bytes() as u64;
+                return Ok(Some((header, body)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn frame_at(&mut self, start: u64) -> Result<Option<(Header, Vec<u8>)>, OpenError> {
+        let journal_bytes = self.parts.geometry.journal_bytes;
+        if start + BLOCK > journal_bytes {
+            return Ok(None);
+        }
+        let salt = self.parts.geometry.salt();
+        let Some(header) = Header::decode(self.bytes(start, HEADER_BYTES).await?, salt) else {
+            return Ok(None);
+        };
+        if header.sequence != self.sequence + 1 || start + header.frame_bytes() as u64 > journal_bytes {
+            return Ok(None);
+        }
+        let body = self.bytes(start + HEADER_BYTES as u64, header.body_bytes).await?.to_vec();
+        Ok(header.decode_body(&body).is_some().then_some((header, body)))
+    }
+
+    /// One frame is written at a time, so nothing newer can lie behind one that is missing or torn: unless it was
+    /// written well and was damaged since.
+    async fn check_end(&mut self) -> Result<(), OpenError> {
+        let salt = self.parts.geometry.salt();
+        let mut at = 0;
+        while at < self.parts.geometry.journal_bytes {
+            if let Some(header) = Header::decode(self.bytes(at, HEADER_BYTES).await?, salt)
+                && header.sequence > self.sequence + 1
+            {
+                return Err(Damage::Journal { sequence: self.sequence + 1, later: header.sequence }.into());
+            }
+            at += BLOCK;
+        }
+        Ok(())
+    }
+
+    async fn bytes(&mut self, start: u64, len: usize) -> Result<&[u8], OpenError> {
+        let end = start + len as u64;
+        if start < self.window_start || end > self.window_start + self.window.len() as u64 {
+            let from = start - start % BLOCK;
+            let upto = (from + WINDOW_BYTES).min(self.parts.geometry.journal_bytes);
+            let window =
+                read(self.parts, FileId::Journal, from, usize::try_from(upto - from).expect("a window"));
+            self.window = window.await?.to_vec();
+            self.window_start = from;
+        }
+        let within = usize::try_from(start - self.window_start).expect("inside the window");
+        Ok(&self.window[within..within + len])
+    }
+}
+
+/// Opens the disk: recovers it and finds the free space.
+pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
+    let mut recovered = recover(&parts).await?;
+    let mut alloc = Allocator::new(parts.geometry.segment_blocks);
+    for (index, _) in parts.io.segments() {
+        alloc.add_segment(parts.geometry.blocks_of(index));
+    }
+    let marked = recovered.index.for_each_page(&mut |_, page| {
+        let (key, page) = page?;
+        for (at, disk_block, _) in page.blocks() {
+            let block = key.first_block() + at;
+            alloc.mark_used(disk_block).map_err(|error| match error {
+                MarkError::Used => Damage::DoubleUse { disk_block, key: key.chunk, block },
+                MarkError::OutOfDisk => Damage::OutOfDisk { disk_block, key: key.chunk, block },
+            })?;
+        }
+        Ok(())
+    });
+    marked.map_err(Failure::from)?;
+    let mut chunks = 0;
+    let counted = recovered.index.for_each_chunk(&mut |_, chunk| {
+        chunk?;
+        chunks += 1;
+        Ok(())
+    });
+    counted.map_err(Failure::from)?;
+    recovered.index.set_chunk_count(chunks);
+    let Applied { sequence, end_bytes } = recovered.applied;
+    Ok(Core::new(Start {
+        io: parts.io,
+        geometry: parts.geometry,
+        pool: parts.pool,
+        inline_flush: parts.inline_flush,
+        index: recovered.index,
+        alloc,
+        journal: Ring::new(parts.geometry.journal_bytes, sequence, end_bytes),
+    }))
+}
