@@ -20,9 +20,11 @@ use crate::address::Address;
 use crate::conn::Answer;
 use crate::message::{CallOptions, Response};
 use crate::method::Method;
-use crate::payload::{HeapAllocator, PayloadAllocator};
+use crate::payload::{PayloadAllocator, PoolAllocator};
 use crate::status::Status;
 
+/// Payload buffers kept for the next payloads, unless another allocator is given.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 /// Pause after the first failed connect; doubled by each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// A connection that ends younger than this counts as a failed one.
@@ -47,7 +49,7 @@ pub struct ClientConfig {
     pub waiting_max: u32,
     /// Shown to the server when connecting.
     pub credentials: Bytes,
-    /// Where payloads of answers land. Default: the heap.
+    /// Where payloads of answers land. Default: a [`PoolAllocator`].
     pub payload_allocator: Arc<dyn PayloadAllocator>,
 }
 
@@ -62,7 +64,7 @@ impl Default for ClientConfig {
             in_flight_max: 1024,
             waiting_max: 16384,
             credentials: Bytes::new(),
-            payload_allocator: Arc::new(HeapAllocator),
+            payload_allocator: Arc::new(PoolAllocator::new(KEPT_BYTES_MAX)),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientConfig};
 pub use message::{CallOptions, PayloadCheck, RawRequest, RawResponse, Request, Response};
 pub use method::Method;
-pub use payload::{HeapAllocator, PayloadAllocator, PayloadBuf, PayloadBuffer};
+pub use payload::{HeapAllocator, PayloadAllocator, PayloadBuf, PayloadBuffer, PoolAllocator};
 pub use server::{BindError, Bound, Server, ServerBuilder, ServerConfig};
 pub use service::{HandlerFuture, Service};
 pub use status::{Code, Status};

@@ -20,11 +20,13 @@ use crate::frame::{Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX};
 use crate::message::RawResponse;
 use crate::method::Method;
 use crate::metrics::{MethodMetrics, Snapshot};
-use crate::payload::{HeapAllocator, PayloadAllocator};
+use crate::payload::{PayloadAllocator, PoolAllocator};
 use crate::service::Service;
 use crate::status::Status;
 use crate::transport::{Listener, Socket, tcp, unix};
 
+/// Payload buffers kept for the next payloads, unless another allocator is given.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -122,7 +124,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Where payloads of requests land. Default: the heap.
+    /// Where payloads of requests land. Default: a [`PoolAllocator`].
     #[must_use]
     pub fn payload_allocator(mut self, allocator: Arc<dyn PayloadAllocator>) -> Self {
         self.allocator = allocator;
@@ -240,7 +242,7 @@ impl Server {
         ServerBuilder {
             services: Vec::new(),
             config: ServerConfig::default(),
-            allocator: Arc::new(HeapAllocator),
+            allocator: Arc::new(PoolAllocator::new(KEPT_BYTES_MAX)),
             authorizer: Arc::new(AllowAll),
         }
     }
