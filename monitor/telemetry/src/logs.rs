@@ -16,8 +16,9 @@ pub enum LogFormat {
 /// The flags of every program that logs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogFlags {
-    /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`
-    #[arg(long, value_name = "FILTER", env = "FEITIAN_LOG", default_value = "info")]
+    /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`. openraft speaks
+    /// of every vote and every lost race as of a warning, so only its errors are shown unless asked for
+    #[arg(long, value_name = "FILTER", env = "FEITIAN_LOG", default_value = "info,openraft=error")]
     pub log: String,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text")]
