@@ -82,6 +82,8 @@ pub enum Fault {
     Damaged,
     /// The data did not have the checksums that came with it.
     Checksum,
+    /// The request does not fit the chunk, by a mistake of the client.
+    Invalid,
     /// The disk failed.
     Disk,
     /// The chunk's version is not the one before this write, or a write before this one failed.

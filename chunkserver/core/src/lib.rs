@@ -23,5 +23,5 @@ pub use event::{
     Done, Effect, Fault, Io, Limits, Listed, MemberInfo, Page, PeerError, Refusal, Replicate, Store, Token,
     View, Write,
 };
-pub use read::ReadVerdict;
+pub use read::{ReadPermit, ReadVerdict};
 pub use replica::{Replica, Stage, Start};

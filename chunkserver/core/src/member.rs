@@ -109,6 +109,7 @@ impl<C: Clone> Replica<C> {
             let Role::Secondary(secondary) = &mut self.role else { return };
             secondary.active = true;
             self.serving = true;
+            self.generation += 1;
             self.chunks.clear();
             self.in_flight = 0;
         }

@@ -126,6 +126,9 @@ impl<C: Clone> Replica<C> {
         let epoch = self.promised.0;
         let Some(primary) = self.attempt(activation) else { return };
         let step = primary.step;
+        if !matches!(step, Step::Promising | Step::Listing) {
+            return;
+        }
         let Some(member) = primary.peer_mut(peer) else { return };
         let page = match result {
             Ok(page) => page,
@@ -189,7 +192,10 @@ impl<C: Clone> Replica<C> {
         result: Result<(), PeerError>,
         io: &mut Io<'_, impl Store, C>,
     ) {
-        let Some(primary) = self.attempt(activation) else { return };
+        // An attempt that failed stays failed, whatever else of it succeeds while it waits.
+        let Some(primary) = self.attempt(activation).filter(|primary| primary.step == Step::Listing) else {
+            return;
+        };
         let Some(member) = primary.peer_mut(peer).filter(|member| member.equalising > 0) else { return };
         member.equalising -= 1;
         let page_done = member.equalising == 0;

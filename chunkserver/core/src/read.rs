@@ -5,6 +5,14 @@ use coord_types::{ChunkKey, Epoch, Version};
 use crate::event::{Refusal, Token};
 use crate::replica::{Replica, Role};
 
+/// Leave to read the disk, given before it is read. It ends when a secondary is activated: what was read before
+/// may have been rolled back since, and then counts for nothing, whatever its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPermit {
+    generation: u64,
+    epoch: Epoch,
+}
+
 /// What to do with data that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadVerdict {
@@ -19,24 +27,30 @@ impl<C: Clone> Replica<C> {
     ///
     /// # Errors
     /// [`Refusal::Stale`] if the reader is at another epoch, [`Refusal::NotServing`] before the first activation.
-    pub fn may_read(&self, epoch: Epoch) -> Result<(), Refusal> {
+    pub fn may_read(&self, epoch: Epoch) -> Result<ReadPermit, Refusal> {
         if epoch != self.promised.0 {
             return Err(self.stale());
         }
-        if self.serving { Ok(()) } else { Err(Refusal::NotServing) }
+        if self.serving {
+            Ok(ReadPermit { generation: self.generation, epoch })
+        } else {
+            Err(Refusal::NotServing)
+        }
     }
 
-    /// Whether data of this version, read after the request came, may be shown.
+    /// Whether data of this version, read under the permit, may be shown.
     ///
     /// # Errors
     /// As [`may_read`](Self::may_read), and [`Refusal::NotCommitted`] at a secondary that does not know.
     pub fn read(
         &mut self,
         token: Token,
-        epoch: Epoch,
+        permit: ReadPermit,
         at: (ChunkKey, Version),
     ) -> Result<ReadVerdict, Refusal> {
-        self.may_read(epoch)?;
+        if self.may_read(permit.epoch)? != permit {
+            return Err(Refusal::NotCommitted);
+        }
         let (key, version) = at;
         let Some(chunk) = self.chunks.get_mut(&key) else { return Ok(ReadVerdict::Show) };
         if version <= chunk.committed {

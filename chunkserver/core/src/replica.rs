@@ -24,6 +24,8 @@ pub struct Replica<C> {
     pub(crate) role: Role,
     /// Activated at least once in this life.
     pub(crate) serving: bool,
+    /// Grows when a chunk here may be another than what a reader has just read, though its version does not say so.
+    pub(crate) generation: u64,
     pub(crate) chunks: BTreeMap<ChunkKey, Chunk<C>>,
     /// Ops in flight in all chunks.
     pub(crate) in_flight: usize,
@@ -76,6 +78,7 @@ impl<C: Clone> Replica<C> {
             durable: start.promised,
             role: Role::Out,
             serving: false,
+            generation: 0,
             chunks: BTreeMap::new(),
             in_flight: 0,
             local_running: 0,
@@ -230,6 +233,7 @@ impl<C: Clone> Replica<C> {
     pub(crate) fn new_life(&mut self, keeps_writes: bool, epoch: Epoch, io: &mut Io<'_, impl Store, C>) {
         self.promised = (epoch, 0);
         self.serving = false;
+        self.generation += 1;
         if !keeps_writes {
             self.refuse_everybody(Refusal::Stale { epoch, activation: 0 }, io);
         }

@@ -54,7 +54,6 @@ impl<C: Clone> Replica<C> {
             return;
         }
         let (epoch, activation) = self.promised;
-        let depth = self.limits.local_depth;
         let Role::Primary(primary) = &self.role else {
             return io.answer(token, Err(Refusal::NotPrimary));
         };
@@ -66,6 +65,21 @@ impl<C: Clone> Replica<C> {
         let version = previous.next(epoch);
         chunk.ordered = version;
         self.in_flight += 1;
+        chunk.ops.push_back(Op {
+            version,
+            previous,
+            stamp,
+            content: Some(content.clone()),
+            waiter: Waiter { token, own: true },
+            joined: Vec::new(),
+            awaiting: primary.everybody(),
+            local: Local::Queued,
+        });
+        if let Some(op) = chunk.startable(self.limits.local_depth) {
+            self.local_running += 1;
+            // First the disk, which then works while the bytes are copied into sockets.
+            start(key, op, io);
+        }
         for peer in &primary.peers {
             io.emit(Effect::Replicate {
                 peer: peer.disk,
@@ -77,20 +91,6 @@ impl<C: Clone> Replica<C> {
                 stamp,
                 content: content.clone(),
             });
-        }
-        chunk.ops.push_back(Op {
-            version,
-            previous,
-            stamp,
-            content: Some(content),
-            waiter: Waiter { token, own: true },
-            joined: Vec::new(),
-            awaiting: primary.everybody(),
-            local: Local::Queued,
-        });
-        if let Some(op) = chunk.startable(self.limits.local_depth) {
-            self.local_running += 1;
-            start(key, op, io);
         }
     }
 

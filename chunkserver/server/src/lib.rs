@@ -1,1 +1,30 @@
-//! Pangu chunkserver: the process, replication and heartbeats.
+//! The Pangu chunkserver: disks, replication, heartbeats, in one process (or as a library within another one).
+//!
+//! Read in this order: [`config`] and [`error`] (what it takes to start), [`app`] (start and stop), then what happens
+//! to a request: `service` (translate and call), `group` (one replica of the core, and who waits for it), `replicate`
+//! (does what the core asks: disk and other members), `peers` (connections). Beside requests: `disks` (the engines),
+//! `heartbeat` (the master), `commits` (news of commits), `metrics`.
+//!
+//! Everything runs on the runtime it was started in, which should be a current-thread one: a hand-over between threads
+//! costs more than the work (design.md 2).
+
+mod advertise;
+pub mod app;
+mod buffers;
+mod commits;
+pub mod config;
+mod disks;
+pub mod error;
+mod group;
+mod heartbeat;
+mod metrics;
+mod node;
+mod peers;
+mod replicate;
+mod service;
+mod space;
+pub mod verify;
+
+pub use app::{ChunkServer, Handle};
+pub use config::{Config, ConfigError, Location};
+pub use error::StartError;

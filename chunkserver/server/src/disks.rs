@@ -1,0 +1,163 @@
+//! The engines, one for each data directory, and the server's identity, which is kept on every one of them.
+//!
+//! A disk that fails is taken out: its groups stop, the heartbeat says so, the process goes on with the others.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use chunkserver_core::Fault;
+use chunkserver_engine::{BufferPool, Engine, EngineConfig, EngineError, FormatOptions, OpenError};
+use coord_types::{DiskId, Epoch, GroupId};
+use nix::sys::statvfs::statvfs;
+
+use crate::config::Config;
+use crate::error::StartError;
+
+/// The server's uuid, 16 bytes.
+const SETTING_SERVER: &str = "server";
+/// The cluster's id, text.
+const SETTING_CLUSTER: &str = "cluster";
+
+/// A disk and its engine.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+    pub(crate) engine: Engine,
+    /// Set by the first registration of this process.
+    id: OnceLock<DiskId>,
+}
+
+impl Disk {
+    pub(crate) fn id(&self) -> Option<DiskId> {
+        self.id.get().copied()
+    }
+
+    /// Whether the number is new.
+    pub(crate) fn set_id(&self, id: DiskId) -> bool {
+        self.id.set(id).is_ok()
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.engine.failure().is_some()
+    }
+
+    /// The newest epoch this disk promised to follow in a group.
+    pub(crate) fn promised(&self, group: GroupId) -> Result<Epoch, EngineError> {
+        let bytes = self.engine.get_setting(&epoch_setting(group))?;
+        Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map_or(Epoch(0), |b| Epoch(u64::from_le_bytes(b))))
+    }
+
+    /// Durable on return.
+    pub(crate) async fn promise(&self, group: GroupId, epoch: Epoch) -> Result<(), EngineError> {
+        self.engine.put_setting(&epoch_setting(group), &epoch.0.to_le_bytes()).await
+    }
+}
+
+fn epoch_setting(group: GroupId) -> String {
+    format!("epoch/{group}")
+}
+
+/// What the core may know of an engine's error.
+pub(crate) const fn fault(error: &EngineError) -> Fault {
+    match error {
+        EngineError::VersionMismatch { .. } => Fault::Conflict,
+        EngineError::Full { .. } => Fault::Full,
+        EngineError::PayloadChecksum { .. } => Fault::Checksum,
+        EngineError::Invalid { .. } | EngineError::ChunkSize { .. } | EngineError::SettingTooLong { .. } => {
+            Fault::Invalid
+        }
+        EngineError::Damaged(_) => Fault::Damaged,
+        EngineError::Failed(_) => Fault::Disk,
+    }
+}
+
+/// Opens every data directory, formatting those that are empty.
+pub(crate) async fn open_all(config: &Config, pool: &Arc<BufferPool>) -> Result<Vec<Arc<Disk>>, StartError> {
+    let mut disks = Vec::with_capacity(config.data.len());
+    for path in &config.data {
+        let engine = open(path, config, pool).await?;
+        disks.push(Arc::new(Disk { path: path.clone(), engine, id: OnceLock::new() }));
+    }
+    Ok(disks)
+}
+
+async fn open(path: &Path, config: &Config, pool: &Arc<BufferPool>) -> Result<Engine, StartError> {
+    let at = || path.to_path_buf();
+    std::fs::create_dir_all(path).map_err(|source| StartError::MakeDir { path: at(), source })?;
+    // The engine would say "open superblock: permission denied" somewhere; this says what to look at.
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
+        .map_err(|errno| StartError::NotWritable { path: at(), source: errno.into() })?;
+    let open = || Engine::open(path, EngineConfig::new(pool.clone()));
+    match open().await {
+        Err(OpenError::NotFormatted { .. }) => {}
+        Ok(engine) => return Ok(engine),
+        Err(source) => return Err(StartError::Open { path: at(), source }),
+    }
+    let capacity_bytes = match config.capacity_bytes {
+        Some(capacity_bytes) => capacity_bytes,
+        None => free_bytes(path).map_err(|source| StartError::FreeSpace { path: at(), source })? / 10 * 9,
+    };
+    tracing::info!(path = %path.display(), capacity_bytes, "format the disk");
+    Engine::format(path, &FormatOptions::new(capacity_bytes))
+        .map_err(|source| StartError::Format { path: at(), source })?;
+    open().await.map_err(|source| StartError::Open { path: at(), source })
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+/// The server's uuid: from the first disk that has one, drawn if none has; then on all of them.
+pub(crate) async fn server_uuid(disks: &[Arc<Disk>]) -> Result<[u8; 16], StartError> {
+    let mut found = Vec::with_capacity(disks.len());
+    for disk in disks {
+        let bytes = disk
+            .engine
+            .get_setting(SETTING_SERVER)
+            .map_err(|source| StartError::Identity { path: disk.path.clone(), source })?;
+        let uuid = match bytes.map(<[u8; 16]>::try_from) {
+            None => None,
+            Some(Ok(uuid)) => Some(uuid),
+            Some(Err(bytes)) => {
+                return Err(StartError::BadIdentity { path: disk.path.clone(), len_bytes: bytes.len() });
+            }
+        };
+        found.push(uuid);
+    }
+    let uuid = found.iter().flatten().next().copied().unwrap_or_else(rand::random);
+    for (disk, found) in disks.iter().zip(found) {
+        if found == Some(uuid) {
+            continue;
+        }
+        if found.is_some() {
+            tracing::warn!(path = %disk.path.display(), "this disk was in another chunkserver before");
+        }
+        disk.engine
+            .put_setting(SETTING_SERVER, &uuid)
+            .await
+            .map_err(|source| StartError::Identity { path: disk.path.clone(), source })?;
+    }
+    Ok(uuid)
+}
+
+/// The cluster the disks belong to; empty before the first registration.
+pub(crate) fn cluster_id(disks: &[Arc<Disk>]) -> String {
+    disks
+        .iter()
+        .find_map(|disk| disk.engine.get_setting(SETTING_CLUSTER).ok().flatten())
+        .map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Remembers the cluster, so that no other one gets these disks by mistake.
+pub(crate) async fn keep_cluster_id(disks: &[Arc<Disk>], cluster_id: &str) {
+    for disk in disks {
+        let known = disk.engine.get_setting(SETTING_CLUSTER).ok().flatten();
+        if known.as_deref() != Some(cluster_id.as_bytes())
+            && let Err(error) = disk.engine.put_setting(SETTING_CLUSTER, cluster_id.as_bytes()).await
+        {
+            tracing::warn!(path = %disk.path.display(), %error, "keep the cluster's id on the disk");
+        }
+    }
+}

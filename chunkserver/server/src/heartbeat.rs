@@ -1,0 +1,286 @@
+//! The master: registration, heartbeats, the table. Every call tries the masters in turn, for ever, with a back-off;
+//! while none answers, the server goes on with the table it has.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chunkserver_api::pb;
+use coord_types::DiskId;
+use kuafu::{Address, CallOptions, Client, ClientConfig, Code, Response, Status};
+use master_api::model::Table;
+use master_api::proto;
+
+use crate::disks;
+use crate::node::Node;
+
+/// One master's answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// After all masters were tried.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Whatever the master wishes, a table is at most and at least this old.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(250);
+/// Addresses learned from hints are kept beside the configured ones, up to this many in all.
+const MASTERS_MAX: usize = 32;
+
+/// What the server tells of itself.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) address: Address,
+    pub(crate) location: String,
+}
+
+/// The masters, the one that answered last first.
+struct Masters {
+    clients: Vec<(Address, proto::ClusterClient)>,
+    at: usize,
+    config: ClientConfig,
+}
+
+impl Masters {
+    fn new(addresses: &[Address]) -> Self {
+        let config = ClientConfig::default();
+        let mut masters = Self { clients: Vec::new(), at: 0, config };
+        for address in addresses {
+            masters.position(address.clone());
+        }
+        masters
+    }
+
+    /// Where this master is in the list; added if it is not.
+    fn position(&mut self, address: Address) -> usize {
+        if let Some(at) = self.clients.iter().position(|(known, _)| *known == address) {
+            return at;
+        }
+        let client = proto::ClusterClient::new(Client::new(address.clone(), self.config.clone()));
+        self.clients.push((address, client));
+        self.clients.len() - 1
+    }
+
+    /// One attempt; after a failure, the next goes elsewhere.
+    async fn attempt<T, A: Future<Output = Result<Response<T>, Status>>>(
+        &mut self,
+        call: impl FnOnce(proto::ClusterClient) -> A,
+    ) -> Result<T, Status> {
+        let result = call(self.clients[self.at].1.clone()).await;
+        result.map(|response| response.message).inspect_err(|status| {
+            let hint = status.leader().and_then(|leader| leader.parse().ok());
+            let full = self.clients.len() >= MASTERS_MAX;
+            self.at = match hint {
+                Some(leader) if !full || self.clients.iter().any(|(known, _)| *known == leader) => {
+                    self.position(leader)
+                }
+                Some(_) | None => (self.at + 1) % self.clients.len(),
+            };
+        })
+    }
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>, identity: Identity) {
+    let stop = node.stop.clone();
+    tokio::select! {
+        () = keep(&node, Masters::new(&masters), &identity) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
+    let mut joined = false;
+    let mut registered = register(node, &mut masters, identity).await;
+    let mut failures: u32 = 0;
+    fetch_table(node, &mut masters).await;
+    loop {
+        if !joined && node.table().version > 0 {
+            joined = true;
+            tokio::spawn(join(node.clone()));
+        }
+        let pause =
+            if failures == 0 { registered.heartbeat } else { backoff(failures, masters.clients.len()) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = node.refresh.notified(), if failures == 0 => fetch_table(node, &mut masters).await,
+        }
+        let request = proto::HeartbeatRequest {
+            server: registered.server,
+            incarnation: node.incarnation,
+            disks: disk_states(node),
+            table_version: node.table().version,
+        };
+        let options = CallOptions::within(CALL_TIMEOUT);
+        match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
+            Ok(reply) => {
+                failures = 0;
+                node.metrics.heartbeats.add(1);
+                if reply.register_again {
+                    tracing::info!("the master asks to register again");
+                    registered = register(node, &mut masters, identity).await;
+                }
+                if reply.table_version != node.table().version {
+                    fetch_table(node, &mut masters).await;
+                }
+            }
+            Err(status) => {
+                failures = failures.saturating_add(1);
+                node.metrics.heartbeats_failed.add(1);
+                note_failure(failures, masters.clients.len(), "send a heartbeat", &status);
+            }
+        }
+    }
+}
+
+/// WARN once when no master at all answers, not for each attempt.
+fn note_failure(failures: u32, masters: usize, doing: &str, status: &Status) {
+    if failures as usize == 2 * masters {
+        tracing::warn!(%status, "no master answers: could not {doing}; serving goes on, trying again for ever");
+    } else {
+        tracing::debug!(%status, failures, "could not {doing}");
+    }
+}
+
+/// None while there are masters not yet tried, then growing.
+fn backoff(failures: u32, masters: usize) -> Duration {
+    let rounds = failures / u32::try_from(masters).unwrap_or(u32::MAX).max(1);
+    if rounds == 0 {
+        return Duration::from_millis(1);
+    }
+    BACKOFF_MAX.min(BACKOFF_MIN.saturating_mul(1 << rounds.min(8)))
+}
+
+struct Registered {
+    server: u32,
+    heartbeat: Duration,
+}
+
+async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) -> Registered {
+    let mut failures: u32 = 0;
+    loop {
+        let request = proto::RegisterServerRequest {
+            uuid: identity.uuid.to_vec().into(),
+            address: identity.address.to_string(),
+            location: identity.location.clone(),
+            disks: disk_states(node),
+            incarnation: node.incarnation,
+            cluster_id: disks::cluster_id(&node.disks),
+        };
+        let options = CallOptions::within(CALL_TIMEOUT);
+        let reply = masters.attempt(|client| async move { client.register_server(&request, &options).await });
+        match reply.await {
+            Ok(reply) if reply.disks.len() == node.disks.len() => {
+                return registered(node, reply).await;
+            }
+            Ok(reply) => tracing::error!(
+                sent = node.disks.len(),
+                answered = reply.disks.len(),
+                "the master's answer to the registration does not number each disk"
+            ),
+            Err(status) if matches!(status.code, Code::PermissionDenied | Code::InvalidArgument) => {
+                // A person must look: wrong cluster, bad location. It may be put right at the master's side.
+                if failures % 64 == 0 {
+                    tracing::error!(%status, "the master refuses this server");
+                }
+            }
+            Err(status) => note_failure(failures + 1, masters.clients.len(), "register", &status),
+        }
+        failures = failures.saturating_add(1);
+        tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+    }
+}
+
+async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Registered {
+    node.server.store(reply.server, Ordering::Relaxed);
+    let mut news = false;
+    for (disk, id) in node.disks.iter().zip(&reply.disks) {
+        let id = DiskId(*id);
+        news |= disk.set_id(id);
+        if disk.id() != Some(id) {
+            tracing::error!(path = %disk.path.display(), ?id, "the master numbers this disk anew; restart the server");
+        }
+    }
+    if news {
+        disks::keep_cluster_id(&node.disks, &reply.cluster_id).await;
+        tracing::info!(server = reply.server, disks = ?reply.disks, cluster = reply.cluster_id, "registered");
+    }
+    let heartbeat = match reply.heartbeat_ms {
+        0 => HEARTBEAT_DEFAULT,
+        ms => Duration::from_millis(ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
+    };
+    Registered { server: reply.server, heartbeat }
+}
+
+fn disk_states(node: &Node) -> Vec<proto::Disk> {
+    node.disks
+        .iter()
+        .map(|disk| {
+            let usage = disk.engine.usage();
+            proto::Disk {
+                uuid: disk.engine.disk_uuid().to_vec().into(),
+                capacity_bytes: usage.capacity_bytes,
+                used_bytes: usage.used_bytes,
+                failed: disk.failed(),
+            }
+        })
+        .collect()
+}
+
+/// Fetches the table if there is a newer one. A failure is no matter: the next heartbeat shows the same news.
+async fn fetch_table(node: &Arc<Node>, masters: &mut Masters) {
+    let request = proto::GetTableRequest { known_version: node.table().version };
+    let options = CallOptions::within(CALL_TIMEOUT);
+    match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
+        Ok(proto::GetTableReply { table: None }) => {}
+        Ok(proto::GetTableReply { table: Some(table) }) => match Table::try_from(table) {
+            Ok(table) => {
+                tracing::debug!(version = table.version, "a new table");
+                node.adopt(table);
+            }
+            Err(error) => tracing::error!(%error, "the master's table is not valid"),
+        },
+        Err(status) => tracing::debug!(%status, "fetch the table"),
+    }
+}
+
+/// Tells the primaries of our groups that this process is new. They would find out: from the table, or from a write
+/// that is refused. This is quicker, and needs no master.
+async fn join(node: Arc<Node>) {
+    let table = node.table();
+    let mine: Vec<_> = node.disks.iter().filter_map(|disk| disk.id()).collect();
+    let mut primaries: Vec<_> = table
+        .groups()
+        .filter(|group| group.serving().any(|disk| mine.contains(&disk)))
+        .filter_map(master_api::model::Group::primary)
+        .filter(|disk| !mine.contains(disk))
+        .filter_map(|disk| table.server_of(disk).map(|server| (server.id, disk)))
+        .collect();
+    primaries.sort_unstable();
+    primaries.dedup_by_key(|(server, _)| *server);
+    let request =
+        pb::JoinRequest { incarnation: node.incarnation, disks: mine.iter().map(|disk| disk.0).collect() };
+    let calls = primaries.into_iter().filter_map(|(_, disk)| node.peers.of(disk)).map(|peer| {
+        let request = &request;
+        async move {
+            if let Err(status) = peer.join(request, &CallOptions::within(CALL_TIMEOUT)).await {
+                tracing::debug!(%status, "join a primary; it will hear of us by the table");
+            }
+        }
+    });
+    futures::future::join_all(calls).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_masters_are_tried_before_a_pause() {
+        assert_eq!(backoff(1, 3), Duration::from_millis(1));
+        assert_eq!(backoff(2, 3), Duration::from_millis(1));
+        assert_eq!(backoff(3, 3), Duration::from_millis(100));
+        assert_eq!(backoff(300, 3), BACKOFF_MAX);
+        assert_eq!(backoff(u32::MAX, 1), BACKOFF_MAX);
+    }
+}

@@ -1,0 +1,159 @@
+//! The names of all metrics of a chunkserver, and their text for Prometheus, served by HTTP at `--metrics ADDR`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chunkserver_core::Stage;
+use kuafu::CancellationToken;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::node::Node;
+
+/// Scrapes answered at the same time; one is usual.
+const CONNECTIONS_MAX: usize = 8;
+/// A request line and a few headers.
+const REQUEST_MAX_BYTES: usize = 8 << 10;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A number that grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) writes: Counter,
+    pub(crate) written_bytes: Counter,
+    pub(crate) punches: Counter,
+    pub(crate) reads: Counter,
+    pub(crate) read_bytes: Counter,
+    pub(crate) replicated: Counter,
+    pub(crate) installs: Counter,
+    pub(crate) activations: Counter,
+    pub(crate) deleted: Counter,
+    pub(crate) heartbeats: Counter,
+    pub(crate) heartbeats_failed: Counter,
+}
+
+impl Metrics {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 11] {
+        [
+            ("pangu_chunkserver_writes_total", "client writes committed here as primary", &self.writes),
+            ("pangu_chunkserver_written_bytes_total", "bytes of them", &self.written_bytes),
+            ("pangu_chunkserver_punches_total", "client punches committed here as primary", &self.punches),
+            ("pangu_chunkserver_reads_total", "client reads answered", &self.reads),
+            ("pangu_chunkserver_read_bytes_total", "bytes of them, whole blocks", &self.read_bytes),
+            ("pangu_chunkserver_replicated_total", "writes taken as secondary", &self.replicated),
+            ("pangu_chunkserver_installs_total", "chunks copied to members that differed", &self.installs),
+            ("pangu_chunkserver_activations_total", "groups activated as primary", &self.activations),
+            ("pangu_chunkserver_deleted_total", "data generations deleted, once per group", &self.deleted),
+            ("pangu_chunkserver_heartbeats_total", "heartbeats a master answered", &self.heartbeats),
+            (
+                "pangu_chunkserver_heartbeats_failed_total",
+                "heartbeats none answered",
+                &self.heartbeats_failed,
+            ),
+        ]
+    }
+}
+
+/// All metrics as text.
+pub(crate) fn text(node: &Node) -> String {
+    let mut out = String::with_capacity(4096);
+    for (name, help, counter) in node.metrics.counters() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", counter.get());
+    }
+    let mut gauge = |name: &str, help: &str, values: &[(String, u64)]| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    };
+    let mut by_disk = |name: &str, help: &str, value: &dyn Fn(&crate::disks::Disk) -> u64| {
+        let values: Vec<_> = node
+            .disks
+            .iter()
+            .map(|disk| (format!("{{disk=\"{}\"}}", disk.id().map_or(0, |id| id.0)), value(disk)))
+            .collect();
+        gauge(name, help, &values);
+    };
+    by_disk("pangu_chunkserver_disk_capacity_bytes", "bytes of data the disk may hold", &|disk| {
+        disk.engine.usage().capacity_bytes
+    });
+    by_disk("pangu_chunkserver_disk_used_bytes", "bytes held by chunks", &|disk| {
+        disk.engine.usage().used_bytes
+    });
+    by_disk("pangu_chunkserver_disk_chunks", "chunks on the disk", &|disk| disk.engine.chunk_count());
+    by_disk("pangu_chunkserver_disk_failed", "1 if the disk is out", &|disk| u64::from(disk.failed()));
+    let replicas = node.replicas();
+    let count = |wanted: &dyn Fn(&crate::group::Group) -> bool| {
+        replicas.iter().filter(|group| wanted(group)).count() as u64
+    };
+    let label = |state: &str| format!("{{state=\"{state}\"}}");
+    let states = [
+        (label("active"), count(&|group| group.stage() == Stage::Active)),
+        (label("preparing"), count(&|group| group.stage() == Stage::Preparing)),
+        (label("primary"), count(&|group| group.is_primary())),
+    ];
+    gauge("pangu_chunkserver_groups", "groups with a member here; primary ones are counted twice", &states);
+    let backlog = replicas.iter().map(|group| group.backlog() as u64).sum();
+    gauge("pangu_chunkserver_writes_in_flight", "writes ordered or waiting", &[(String::new(), backlog)]);
+    out
+}
+
+/// Serves [`text`] until `stop`.
+pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        // More scrapers than that are turned away.
+        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+        let node = node.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let answered = tokio::time::timeout(REQUEST_TIMEOUT, answer(stream, &node)).await;
+            if let Ok(Err(error)) = answered {
+                tracing::debug!(%error, "answer a request for metrics");
+            }
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, node: &Node) -> std::io::Result<()> {
+    let mut request = Vec::with_capacity(1024);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 || request.len() > REQUEST_MAX_BYTES {
+            return Ok(());
+        }
+    }
+    let (status, body) = if request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ") {
+        ("200 OK", text(node))
+    } else {
+        ("404 Not Found", "try /metrics\n".to_owned())
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}

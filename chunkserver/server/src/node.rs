@@ -1,0 +1,202 @@
+//! What all parts of one chunkserver share: disks, groups, table, connections.
+//!
+//! Lock order: `groups` or `table`, then a group's own lock; no lock is held across an await.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chunkserver_core::{MemberInfo, Token, View};
+use chunkserver_engine::EngineError;
+use coord_types::{DiskId, GroupId, ServerId};
+use kuafu::{CancellationToken, ClientConfig};
+use master_api::model::Table;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::commits::Commits;
+use crate::disks::Disk;
+use crate::group::Group;
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::service::replica::Assemblies;
+use crate::space::Space;
+
+/// Chunks on their way to other members at the same time. Each may hold 64 MiB there until its last piece is in.
+const INSTALLS_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Drawn at the start of the process; grows from start to start.
+    pub(crate) incarnation: u64,
+    pub(crate) disks: Vec<Arc<Disk>>,
+    /// 0 before the first registration.
+    pub(crate) server: AtomicU32,
+    groups: RwLock<BTreeMap<GroupId, Vec<Arc<Group>>>>,
+    table: Mutex<Arc<Table>>,
+    pub(crate) peers: Peers,
+    pub(crate) peer_config: ClientConfig,
+    pub(crate) commits: Commits,
+    pub(crate) space: Space,
+    pub(crate) assemblies: Assemblies,
+    pub(crate) installs: Semaphore,
+    /// Somebody is ahead of our table: fetch it now.
+    pub(crate) refresh: Notify,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
+    tokens: AtomicU64,
+}
+
+impl Node {
+    pub(crate) fn new(disks: Vec<Arc<Disk>>, peer_config: ClientConfig) -> Self {
+        Self {
+            incarnation: clock_nanos(),
+            disks,
+            server: AtomicU32::new(0),
+            groups: RwLock::default(),
+            table: Mutex::default(),
+            peers: Peers::default(),
+            peer_config,
+            commits: Commits::default(),
+            space: Space::default(),
+            assemblies: Assemblies::default(),
+            installs: Semaphore::new(INSTALLS_MAX),
+            refresh: Notify::new(),
+            metrics: Metrics::default(),
+            stop: CancellationToken::new(),
+            tokens: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.tokens.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn server_id(&self) -> Option<ServerId> {
+        Some(self.server.load(Ordering::Relaxed)).filter(|id| *id != 0).map(ServerId)
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.lock().clone()
+    }
+
+    pub(crate) fn disk(&self, id: DiskId) -> Option<&Arc<Disk>> {
+        self.disks.iter().find(|disk| disk.id() == Some(id))
+    }
+
+    /// The replica of a group on a disk.
+    pub(crate) fn replica(&self, disk: DiskId, group: GroupId) -> Option<Arc<Group>> {
+        self.groups.read().get(&group)?.iter().find(|replica| replica.disk_id == disk).cloned()
+    }
+
+    /// The same, made if there is none yet.
+    pub(crate) fn replica_or_new(
+        &self,
+        disk: &Arc<Disk>,
+        id: DiskId,
+        group: GroupId,
+    ) -> Result<Arc<Group>, EngineError> {
+        if let Some(replica) = self.replica(id, group) {
+            return Ok(replica);
+        }
+        let promised = disk.promised(group)?;
+        let mut groups = self.groups.write();
+        let replicas = groups.entry(group).or_default();
+        if let Some(replica) = replicas.iter().find(|replica| replica.disk_id == id) {
+            return Ok(replica.clone());
+        }
+        let replica = Arc::new(Group::new(group, id, disk.clone(), promised));
+        replicas.push(replica.clone());
+        Ok(replica)
+    }
+
+    /// The replica of a group that should answer clients: the primary if one of our disks is it, or one that serves.
+    pub(crate) fn replica_for_clients(&self, group: GroupId) -> Option<Arc<Group>> {
+        let groups = self.groups.read();
+        let replicas = groups.get(&group)?;
+        if let [only] = replicas.as_slice() {
+            return Some(only.clone());
+        }
+        replicas
+            .iter()
+            .find(|replica| replica.is_primary())
+            .or_else(|| replicas.iter().find(|replica| replica.is_serving()))
+            .or_else(|| replicas.first())
+            .cloned()
+    }
+
+    pub(crate) fn replicas(&self) -> Vec<Arc<Group>> {
+        self.groups.read().values().flatten().cloned().collect()
+    }
+
+    /// Takes a newer table into use.
+    pub(crate) fn adopt(self: &Arc<Self>, table: Table) {
+        let table = Arc::new(table);
+        {
+            let mut known = self.table.lock();
+            if table.version < known.version {
+                return;
+            }
+            *known = table.clone();
+        }
+        self.peers.update(&table, &self.peer_config);
+        for group in table.groups() {
+            for disk in self.disks.iter().filter(|disk| !disk.failed()) {
+                let Some(id) = disk.id() else { continue };
+                if group.members.iter().any(|member| member.disk == id) {
+                    self.adopt_group(disk, id, group, &table);
+                }
+            }
+        }
+    }
+
+    fn adopt_group(
+        self: &Arc<Self>,
+        disk: &Arc<Disk>,
+        id: DiskId,
+        group: &master_api::model::Group,
+        table: &Table,
+    ) {
+        let serving = group
+            .serving()
+            .map(|disk| MemberInfo {
+                disk,
+                incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
+            })
+            .collect();
+        let view = View { epoch: group.epoch, serving };
+        match self.replica_or_new(disk, id, group.id) {
+            Ok(replica) => replica.table(self, view),
+            Err(error) => tracing::error!(group = %group.id, disk = %id, %error, "take a group into use"),
+        }
+    }
+
+    /// The disk failed: its groups stop, the next heartbeat tells the master.
+    pub(crate) fn disk_failed(self: &Arc<Self>, disk: &Arc<Disk>, error: &EngineError) {
+        let mut stopped = 0;
+        for replica in self.replicas() {
+            if Arc::ptr_eq(&replica.disk, disk) && replica.stop(self) {
+                stopped += 1;
+            }
+        }
+        if stopped > 0 {
+            tracing::error!(path = %disk.path.display(), %error, groups = stopped, "the disk failed and is out");
+        }
+    }
+
+    /// The process goes: everything that holds disks is let go.
+    pub(crate) fn forget_groups(self: &Arc<Self>) {
+        for replica in self.replicas() {
+            replica.stop(self);
+        }
+        self.groups.write().clear();
+    }
+}
+
+/// Nanoseconds since 1970. Used only for numbers that should grow from start to start; where they do not (a clock set
+/// back), the protocol notices.
+pub(crate) fn clock_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 1)
+}

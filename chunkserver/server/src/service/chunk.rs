@@ -1,0 +1,54 @@
+//! The `Chunk` service: what file system clients call.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use chunkserver_api::pb;
+use coord_types::{Epoch, GroupId};
+use kuafu::{Request, Response, Status};
+
+use crate::group::Group;
+use crate::node::Node;
+use crate::service::{read, write};
+
+#[derive(Debug)]
+pub(crate) struct ChunkService(pub(crate) Arc<Node>);
+
+impl pb::Chunk for ChunkService {
+    fn write(
+        &self,
+        request: Request<pb::WriteRequest>,
+    ) -> impl Future<Output = Result<Response<pb::WriteReply>, Status>> + Send {
+        write::write(self.0.clone(), request)
+    }
+
+    fn read(
+        &self,
+        request: Request<pb::ReadRequest>,
+    ) -> impl Future<Output = Result<Response<pb::ReadReply>, Status>> + Send {
+        read::read(self.0.clone(), request)
+    }
+
+    fn punch(
+        &self,
+        request: Request<pb::PunchRequest>,
+    ) -> impl Future<Output = Result<Response<pb::PunchReply>, Status>> + Send {
+        write::punch(self.0.clone(), request)
+    }
+
+    fn map(
+        &self,
+        request: Request<pb::MapRequest>,
+    ) -> impl Future<Output = Result<Response<pb::MapReply>, Status>> + Send {
+        read::map(self.0.clone(), request)
+    }
+}
+
+/// The replica that answers; a client that knows a newer epoch than we makes us ask the master.
+pub(crate) fn replica(node: &Node, group: GroupId, epoch: Epoch) -> Result<Arc<Group>, Status> {
+    let replica = node.replica_for_clients(group);
+    if replica.as_ref().is_none_or(|replica| epoch > replica.epoch()) {
+        node.refresh.notify_one();
+    }
+    replica.ok_or_else(|| Status::unavailable(format!("this server has no disk of {group:?} (yet)")))
+}

@@ -1,0 +1,77 @@
+//! Writes and punches of clients, at the primary.
+
+use std::sync::Arc;
+
+use chunkserver_api::pb;
+use chunkserver_api::{Punch, Write};
+use chunkserver_core::Done;
+use coord_types::{ChunkKey, Epoch, Stamp};
+use kuafu::{Request, Response, Status};
+
+use crate::group::{Body, Content};
+use crate::node::Node;
+use crate::service::{chunk, invalid, status};
+use crate::space::offered_bytes;
+
+pub(crate) async fn write(
+    node: Arc<Node>,
+    request: Request<pb::WriteRequest>,
+) -> Result<Response<pb::WriteReply>, Status> {
+    let len_bytes = request.payload.len();
+    let write = Write::from_request(&request.message, len_bytes).map_err(invalid)?;
+    let content = Content {
+        offset_bytes: write.offset_bytes,
+        chunk_size_bytes: write.chunk_size_bytes,
+        body: Body::Data { data: request.payload, block_crcs: request.message.block_crcs },
+    };
+    let done = order(&node, write.key, write.epoch, write.stamp, content).await?;
+    node.metrics.writes.add(1);
+    node.metrics.written_bytes.add(len_bytes as u64);
+    Ok(Response::new(pb::WriteReply {
+        version: Some(done.version.into()),
+        allocated_delta_bytes: done.allocated_delta_bytes,
+    }))
+}
+
+pub(crate) async fn punch(
+    node: Arc<Node>,
+    request: Request<pb::PunchRequest>,
+) -> Result<Response<pb::PunchReply>, Status> {
+    let punch = Punch::try_from(&request.message).map_err(invalid)?;
+    let content = Content {
+        offset_bytes: punch.offset_bytes,
+        chunk_size_bytes: punch.chunk_size_bytes,
+        body: Body::Punch { len_bytes: punch.len_bytes },
+    };
+    let done = order(&node, punch.key, punch.epoch, punch.stamp, content).await?;
+    node.metrics.punches.add(1);
+    Ok(Response::new(pb::PunchReply {
+        version: Some(done.version.into()),
+        allocated_delta_bytes: done.allocated_delta_bytes,
+    }))
+}
+
+async fn order(
+    node: &Arc<Node>,
+    key: ChunkKey,
+    epoch: Epoch,
+    stamp: Option<Stamp>,
+    content: Content,
+) -> Result<Done, Status> {
+    let group = chunk::replica(node, key.group, epoch)?;
+    if let Body::Data { data, .. } = &content.body {
+        let needed = data.len() as u64;
+        if offered_bytes(&group.disk.engine.usage()) < needed {
+            return Err(Status::full(format!("the primary's disk {:?} is full", group.disk_id)));
+        }
+        if let Some(disk) = group.peers().iter().find(|disk| node.space.lacks(**disk, needed)) {
+            return Err(Status::full(format!("{disk:?}, a member of {:?}, is full", key.group)));
+        }
+    }
+    group
+        .ask(node, |token, replica, io| {
+            replica.write(chunkserver_core::Write { token, key, epoch, stamp, content }, io);
+        })
+        .await
+        .map_err(status)
+}

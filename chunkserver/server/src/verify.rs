@@ -1,0 +1,1 @@
+//! `pangu-chunkserver verify DIR`: checks a disk that no process uses.
