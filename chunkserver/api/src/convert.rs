@@ -309,8 +309,8 @@ impl ReadData {
         let start = data_offset_bytes as usize;
         let asked_start = asked.offset_bytes as usize;
         let asked_end = asked_start + asked.len_bytes as usize;
-        if start % BLOCK_SIZE != 0
-            || data.len() % BLOCK_SIZE != 0
+        if !start.is_multiple_of(BLOCK_SIZE)
+            || !data.len().is_multiple_of(BLOCK_SIZE)
             || start > asked_start
             || start + data.len() < asked_end
         {

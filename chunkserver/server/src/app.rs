@@ -8,7 +8,7 @@ use chunkserver_api::pb;
 use chunkserver_engine::BufferPool;
 use kuafu::grpc::GrpcServer;
 use kuafu::{Address, ClientConfig, Server};
-use tokio::net::TcpListener;
+use monitor_telemetry::BoundMetrics;
 use tokio::task::JoinHandle;
 
 use crate::advertise;
@@ -94,10 +94,12 @@ async fn start_with(
     }
     let mut metrics_at = None;
     if let Some(at) = config.metrics {
-        let failed = |source| StartError::Metrics { address: at, source };
-        let listener = TcpListener::bind(at).await.map_err(failed)?;
-        metrics_at = Some(listener.local_addr().map_err(failed)?);
-        tasks.push(tokio::spawn(metrics::serve(listener, node.clone(), node.stop.clone())));
+        let listener = BoundMetrics::bind(at).await?;
+        metrics_at = Some(listener.local_address());
+        let (node, server) = (node.clone(), server.clone());
+        let stop = node.stop.clone();
+        let render = move || metrics::text(&node) + &server.metrics().prometheus();
+        tasks.push(tokio::spawn(listener.serve(Arc::new(render), stop)));
     }
     tasks.push(tokio::spawn(bound.serve(node.stop.clone())));
     let identity = Identity {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use chunkserver_engine::{EngineError, OpenError};
 use kuafu::BindError;
 use kuafu::grpc::GrpcError;
+use monitor_telemetry::MetricsError;
 
 use crate::config::ConfigError;
 
@@ -57,10 +58,6 @@ pub enum StartError {
     Listen(#[from] BindError),
     #[error(transparent)]
     Grpc(#[from] GrpcError),
-    #[error("listen on {address} for metrics")]
-    Metrics {
-        address: std::net::SocketAddr,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
 }

@@ -180,7 +180,7 @@ async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) 
             ),
             Err(status) if matches!(status.code, Code::PermissionDenied | Code::InvalidArgument) => {
                 // A person must look: wrong cluster, bad location. It may be put right at the master's side.
-                if failures % 64 == 0 {
+                if failures.is_multiple_of(64) {
                     tracing::error!(%status, "the master refuses this server");
                 }
             }

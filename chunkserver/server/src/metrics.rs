@@ -1,23 +1,11 @@
-//! The names of all metrics of a chunkserver, and their text for Prometheus, served by HTTP at `--metrics ADDR`.
+//! The names of all metrics of a chunkserver, and their text for Prometheus.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use chunkserver_core::Stage;
-use kuafu::CancellationToken;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::node::Node;
-
-/// Scrapes answered at the same time; one is usual.
-const CONNECTIONS_MAX: usize = 8;
-/// A request line and a few headers.
-const REQUEST_MAX_BYTES: usize = 8 << 10;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -113,47 +101,4 @@ pub(crate) fn text(node: &Node) -> String {
     let backlog = replicas.iter().map(|group| group.backlog() as u64).sum();
     gauge("pangu_chunkserver_writes_in_flight", "writes ordered or waiting", &[(String::new(), backlog)]);
     out
-}
-
-/// Serves [`text`] until `stop`.
-pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        // More scrapers than that are turned away.
-        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
-        let node = node.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let answered = tokio::time::timeout(REQUEST_TIMEOUT, answer(stream, &node)).await;
-            if let Ok(Err(error)) = answered {
-                tracing::debug!(%error, "answer a request for metrics");
-            }
-        });
-    }
-}
-
-async fn answer(mut stream: TcpStream, node: &Node) -> std::io::Result<()> {
-    let mut request = Vec::with_capacity(1024);
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if stream.read_buf(&mut request).await? == 0 || request.len() > REQUEST_MAX_BYTES {
-            return Ok(());
-        }
-    }
-    let (status, body) = if request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ") {
-        ("200 OK", text(node))
-    } else {
-        ("404 Not Found", "try /metrics\n".to_owned())
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await
 }

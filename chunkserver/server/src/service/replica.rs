@@ -7,7 +7,7 @@ use chunkserver_api::convert::{check_payload, check_range, crcs_from_bytes, key_
 use chunkserver_api::pb;
 use chunkserver_core::{Refusal, Replicate};
 use chunkserver_engine::{ChunkContents, Piece, WriterWindow};
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, Version, WRITE_SIZE_MAX};
+use coord_types::{BLOCK_SIZE, ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, WRITE_SIZE_MAX};
 use kuafu::{Request, Response, Status};
 use parking_lot::Mutex;
 
@@ -282,7 +282,7 @@ fn piece(message: &pb::InstallRequest, data: bytes::Bytes) -> Result<Option<Piec
         return Ok(None);
     }
     let offset_bytes = message.offset_bytes;
-    let whole = offset_bytes as usize % BLOCK_SIZE == 0 && data.len() % BLOCK_SIZE == 0;
+    let whole = (offset_bytes as usize).is_multiple_of(BLOCK_SIZE) && data.len().is_multiple_of(BLOCK_SIZE);
     if !whole || data.len() > WRITE_SIZE_MAX {
         return Err(Status::invalid_argument("a piece must be whole blocks, at most 1 MiB"));
     }
@@ -295,6 +295,8 @@ fn piece(message: &pb::InstallRequest, data: bytes::Bytes) -> Result<Option<Piec
 
 #[cfg(test)]
 mod tests {
+    use coord_types::Version;
+
     use super::*;
 
     fn request(first: bool, last: bool) -> pb::InstallRequest {

@@ -1,0 +1,156 @@
+//! `pangu-chunkserver`: keeps chunks on the disks of one machine.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use chunkserver_server::config::parse_size;
+use chunkserver_server::{ChunkServer, Config, Location};
+use clap::{Args, Parser, Subcommand};
+use kuafu::Address;
+use master_api::ClusterConfig;
+use monitor_telemetry::LogFlags;
+
+/// A chunkserver of a Pangu cluster: keeps chunks of files on the disks of one machine, and makes each write durable
+/// on all members of its replica group before it answers.
+///
+/// It finds the masters in the cluster description (cluster.toml), registers with them, and is given groups. A data
+/// directory that is empty or missing becomes a new disk; every later start finds it again.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pangu-chunkserver",
+    version,
+    after_help = EXAMPLE,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Option<Serve>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a data directory that no chunkserver uses: every record and every block of data. The exit status is 0 only
+    /// if nothing is wrong, 1 if something is, 2 if it could not be checked
+    Verify {
+        /// The data directory
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Address to listen on for clients, chunkservers and masters: tcp://HOST:PORT or unix:///PATH
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Address,
+    /// Address others are told to connect to, if it is not the one listened on
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<Address>,
+    /// Data directory, one for each disk; may be given several times
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
+    /// Where this machine stands: /REGION/RACK/HOST. Copies of a chunk are kept in different racks
+    #[arg(long, value_name = "LOCATION")]
+    location: Location,
+    /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// Data a new disk may hold, e.g. 100G; at least 64M [default: nine tenths of the free space there]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    capacity: Option<u64>,
+    /// Memory for data between network and disks
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64M")]
+    buffers: u64,
+    /// Serve status by gRPC (with health and reflection) on this address
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Serve Prometheus metrics by HTTP on this address
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    logs: LogFlags,
+}
+
+const EXAMPLE: &str = "\
+Examples:
+  pangu-chunkserver --cluster cluster.toml --listen tcp://127.0.0.1:7111 \\
+      --data /var/lib/feitian/disk-1 --location /home/rack1/host1 --capacity 100G
+  pangu-chunkserver verify /var/lib/feitian/disk-1";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let flags = Flags::parse();
+    // One thread: a hand-over between threads costs more than the work of a request.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    match (flags.command, flags.serve) {
+        (Some(Command::Verify { dir }), _) => Ok(runtime.block_on(verify(dir))),
+        (None, Some(serve)) => {
+            serve.logs.start()?;
+            let config = config(serve)?;
+            runtime.block_on(run(config))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) => anyhow::bail!("nothing to do: see --help"),
+    }
+}
+
+async fn verify(dir: PathBuf) -> ExitCode {
+    match chunkserver_server::verify::verify(&dir).await {
+        Ok(report) => {
+            println!("{}: {report}", dir.display());
+            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(error) => {
+            eprintln!("cannot check {}: {error}", dir.display());
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let signal = stop_signal().context("listen for signals")?;
+    let server = ChunkServer::start(config).await?;
+    let name = signal.await;
+    tracing::info!(signal = name, "stopping");
+    server.shutdown().await;
+    Ok(())
+}
+
+fn config(flags: Serve) -> anyhow::Result<Config> {
+    let Some((path, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? else {
+        let paths = ClusterConfig::default_paths();
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        anyhow::bail!(
+            "no cluster description found: give --cluster FILE, or write one of {}",
+            paths.join(", ")
+        );
+    };
+    tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
+    let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters);
+    config.advertise = flags.advertise;
+    config.capacity_bytes = flags.capacity;
+    config.grpc = flags.grpc;
+    config.metrics = flags.metrics;
+    config.buffer_bytes =
+        usize::try_from(flags.buffers).context("--buffers is more than this machine addresses")?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// Resolves with the name of the first of SIGTERM and SIGINT.
+fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
