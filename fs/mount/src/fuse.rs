@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use coord_types::InodeId;
@@ -45,48 +46,53 @@ const CAPABILITIES: [InitFlags; 9] = [
 /// Lets files opened around the page cache be mapped all the same.
 const MAP_DIRECT: InitFlags = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
 
+/// What a transport lives among.
+pub(crate) struct Around {
+    pub(crate) runtime: Handle,
+    pub(crate) table: Arc<Table>,
+    pub(crate) known: Arc<LastKnown>,
+    /// The mount was taken down: refuse everything but the closing of what is open.
+    pub(crate) closed: Arc<AtomicBool>,
+    pub(crate) max_background: u16,
+}
+
 /// A handler behind `/dev/fuse`.
 pub(crate) struct Transport<H> {
     handler: Arc<H>,
-    runtime: Handle,
-    table: Arc<Table>,
-    known: Arc<LastKnown>,
-    max_background: u16,
+    around: Around,
     names_fit: Arc<Fit>,
     entries_fit: Arc<Fit>,
 }
 
 impl<H: Handler> Transport<H> {
-    pub(crate) fn new(
-        handler: Arc<H>,
-        runtime: Handle,
-        table: Arc<Table>,
-        known: Arc<LastKnown>,
-        max_background: u16,
-    ) -> Self {
-        Self { handler, runtime, table, known, max_background, names_fit: Fit::new(), entries_fit: Fit::new() }
+    pub(crate) fn new(handler: Arc<H>, around: Around) -> Self {
+        Self { handler, around, names_fit: Fit::new(), entries_fit: Fit::new() }
     }
 
     /// Answers at once if that is possible, otherwise lets the operation run on.
     fn run(&self, request: &Request, op: Op<'_>, reply: Reply) {
         let caller = Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() };
         let question = question(&op);
-        let answer = KernelAnswer { reply, question, known: Arc::clone(&self.known) };
+        let around = &self.around;
+        let answer = KernelAnswer { reply, question, known: Arc::clone(&around.known) };
+        let given = Given { pid: caller.pid, patience: patience(&op, question) };
+        if around.closed.load(Ordering::Acquire) && given.patience != Patience::Endless {
+            return answer.answer(Err(Errno::ENOTCONN));
+        }
         if let Some(result) = self.handler.try_now(&caller, &op) {
             return answer.answer(result);
         }
-        let given = Given { pid: caller.pid, patience: patience(&op, question) };
         let owned = OwnedOp::new(op);
         let handler = Arc::clone(&self.handler);
         let future = async move { handler.handle(&caller, owned.as_op()).await };
-        inline::start(&self.runtime, &self.table, given, future, answer);
+        inline::start(&around.runtime, &around.table, given, future, answer);
     }
 
     /// What to do with entries that found no room in a reply: they count as looked up until forgotten.
     fn forget_unseen(&self, request: &Request) -> Unseen {
         let caller = Caller { uid: request.uid(), gid: request.gid(), pid: 0 };
         let (handler, runtime, table) =
-            (Arc::clone(&self.handler), self.runtime.clone(), Arc::clone(&self.table));
+            (Arc::clone(&self.handler), self.around.runtime.clone(), Arc::clone(&self.around.table));
         Unseen(Box::new(move |inodes| {
             let given = Given { pid: 0, patience: Patience::Endless };
             let future = async move {
@@ -178,7 +184,7 @@ impl<H: Handler> fuser::Filesystem for Transport<H> {
         if let Err(nearest) = config.set_max_readahead(MAX_WRITE_BYTES) {
             let _ = config.set_max_readahead(nearest);
         }
-        let background = self.max_background.max(1);
+        let background = self.around.max_background.max(1);
         let _ = config.set_max_background(background);
         let _ = config.set_congestion_threshold((background / 4 * 3).max(1));
         Ok(())
@@ -254,7 +260,11 @@ impl<H: Handler> fuser::Filesystem for Transport<H> {
         reply: fuser::ReplyEntry,
     ) {
         let mode = masked(mode & 0o7777, umask);
-        self.run(request, Op::Mkdir { parent: ino(parent), name: name.as_bytes(), mode }, Reply::Entry(reply));
+        self.run(
+            request,
+            Op::Mkdir { parent: ino(parent), name: name.as_bytes(), mode },
+            Reply::Entry(reply),
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
@@ -413,8 +423,7 @@ impl<H: Handler> fuser::Filesystem for Transport<H> {
     ) {
         let limit = self.entries_fit.ask_for();
         let op = Op::ReadDir { ino: ino(number), handle: handle(fh), offset, limit, attributes: true };
-        let reply =
-            Reply::DirectoryPlus(reply, Arc::clone(&self.entries_fit), self.forget_unseen(request));
+        let reply = Reply::DirectoryPlus(reply, Arc::clone(&self.entries_fit), self.forget_unseen(request));
         self.run(request, op, reply);
     }
 

@@ -62,7 +62,11 @@ pub enum MountpointError {
     )]
     Stale { path: PathBuf, command: String },
     #[error("cannot look at mount point {path}", path = path.display())]
-    Look { path: PathBuf, #[source] source: io::Error },
+    Look {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read /proc/self/mountinfo")]
     Mountinfo(#[source] io::Error),
 }
@@ -264,13 +268,16 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].mountpoint, Path::new("/"));
-        assert_eq!(mounts[1], MountEntry {
-            major: 0,
-            minor: 45,
-            mountpoint: "/mnt/a b".into(),
-            fs_type: "fuse.pangu".into(),
-            source: "pangu:embedded".into(),
-        });
+        assert_eq!(
+            mounts[1],
+            MountEntry {
+                major: 0,
+                minor: 45,
+                mountpoint: "/mnt/a b".into(),
+                fs_type: "fuse.pangu".into(),
+                source: "pangu:embedded".into(),
+            }
+        );
     }
 
     #[test]

@@ -86,7 +86,9 @@ fn with_parts<'b>(op: Op<'_>, first: &'b [u8], second: &'b [u8]) -> Op<'b> {
         Op::SetAttr { ino, changes } => Op::SetAttr { ino, changes },
         Op::ReadLink { ino } => Op::ReadLink { ino },
         Op::Open { ino, flags } => Op::Open { ino, flags },
-        Op::Read { ino, handle, offset_bytes, len_bytes } => Op::Read { ino, handle, offset_bytes, len_bytes },
+        Op::Read { ino, handle, offset_bytes, len_bytes } => {
+            Op::Read { ino, handle, offset_bytes, len_bytes }
+        }
         Op::Flush { ino, handle } => Op::Flush { ino, handle },
         Op::Release { ino, handle } => Op::Release { ino, handle },
         Op::Fsync { ino, handle, data_only } => Op::Fsync { ino, handle, data_only },

@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coord_types::InodeId;
@@ -159,7 +160,12 @@ fn directory(mut reply: fuser::ReplyDirectory, fit: &Fit, entries: &[DirEntry]) 
     let taken = entries
         .iter()
         .position(|entry| {
-            reply.add(INodeNo(entry.ino.0), entry.next_offset, file_type(entry.kind), OsStr::from_bytes(&entry.name))
+            reply.add(
+                INodeNo(entry.ino.0),
+                entry.next_offset,
+                file_type(entry.kind),
+                OsStr::from_bytes(&entry.name),
+            )
         })
         .unwrap_or(entries.len());
     fit.learn(entries.len(), taken);
@@ -167,34 +173,41 @@ fn directory(mut reply: fuser::ReplyDirectory, fit: &Fit, entries: &[DirEntry]) 
 }
 
 fn directory_plus(mut reply: fuser::ReplyDirectoryPlus, fit: &Fit, unseen: Unseen, entries: &[DirEntry]) {
-    let taken = entries
-        .iter()
-        .position(|entry| {
-            let name = OsStr::from_bytes(&entry.name);
-            let ino = INodeNo(entry.ino.0);
-            match &entry.entry {
-                Some(known) => {
-                    let ttl = known.attr_ttl.min(known.entry_ttl);
-                    reply.add(ino, entry.next_offset, name, &ttl, &attr(&known.attr), GENERATION)
-                }
-                // Node 0 tells the kernel that there are no attributes with this one.
-                None => {
-                    let bare = bare_attr(entry.kind);
-                    reply.add(ino, entry.next_offset, name, &std::time::Duration::ZERO, &bare, GENERATION)
-                }
+    let mut taken = 0;
+    for entry in entries {
+        let name = OsStr::from_bytes(&entry.name);
+        let full = match &entry.entry {
+            Some(known) => {
+                let ttl = known.attr_ttl.min(known.entry_ttl);
+                reply.add(INodeNo(entry.ino.0), entry.next_offset, name, &ttl, &attr(&known.attr), GENERATION)
             }
-        })
-        .unwrap_or(entries.len());
+            // The kernel never takes attributes of these two, but shows their inode number.
+            None if is_dot(entry) => {
+                let bare = bare_attr(entry);
+                reply.add(INodeNo(entry.ino.0), entry.next_offset, name, &Duration::ZERO, &bare, GENERATION)
+            }
+            // fuser cannot say "a name without attributes": it would have inode 0, and C libraries hide such.
+            None => {
+                tracing::error!(?name, "an entry came without attributes");
+                return reply.error(fuser::Errno::EIO);
+            }
+        };
+        if full {
+            break;
+        }
+        taken += 1;
+    }
     fit.learn(entries.len(), taken);
-    let counted = entries[taken..]
-        .iter()
-        .filter(|entry| entry.entry.is_some() && !matches!(entry.name.as_ref(), b"." | b".."))
-        .map(|entry| entry.ino)
-        .collect::<Vec<_>>();
+    let counted: Vec<_> =
+        entries[taken..].iter().filter(|entry| !is_dot(entry)).map(|entry| entry.ino).collect();
     reply.ok();
     if !counted.is_empty() {
         unseen.0(counted);
     }
+}
+
+fn is_dot(entry: &DirEntry) -> bool {
+    matches!(entry.name.as_ref(), b"." | b"..")
 }
 
 fn statfs(reply: fuser::ReplyStatfs, s: &StatFs) {
@@ -273,18 +286,18 @@ fn attr(from: &FileAttr) -> fuser::FileAttr {
     }
 }
 
-/// Attributes that say no more than a type.
-fn bare_attr(kind: u32) -> fuser::FileAttr {
+/// Attributes that say no more than number and type.
+fn bare_attr(entry: &DirEntry) -> fuser::FileAttr {
     let epoch = std::time::SystemTime::UNIX_EPOCH;
     fuser::FileAttr {
-        ino: INodeNo(0),
+        ino: INodeNo(entry.ino.0),
         size: 0,
         blocks: 0,
         atime: epoch,
         mtime: epoch,
         ctime: epoch,
         crtime: epoch,
-        kind: file_type(kind),
+        kind: file_type(entry.kind),
         perm: 0,
         nlink: 0,
         uid: 0,

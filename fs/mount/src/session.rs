@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::fuse::Transport;
+use crate::fuse::{Around, Transport};
 use crate::handler::Handler;
 use crate::last_known::LastKnown;
 use crate::mountpoint::{self, MountEntry, MountpointError};
@@ -31,17 +32,25 @@ pub enum MountError {
     Mountpoint(#[from] MountpointError),
     #[error("/dev/fuse is missing: load the kernel module with `sudo modprobe fuse`")]
     NoDevice(#[source] io::Error),
-    #[error("no permission to open /dev/fuse: run as root, or join the group that owns it (`ls -l /dev/fuse`)")]
+    #[error(
+        "no permission to open /dev/fuse: run as root, or join the group that owns it (`ls -l /dev/fuse`)"
+    )]
     DevicePermission(#[source] io::Error),
     #[error(
         "letting other users in needs `user_allow_other` in /etc/fuse.conf: add that line, run as root, or mount \
          without --allow-other"
     )]
     OthersRefused(#[source] io::Error),
-    #[error("an ordinary user mounts through fusermount3, which is missing: run `sudo apt-get install fuse3`")]
+    #[error(
+        "an ordinary user mounts through fusermount3, which is missing: run `sudo apt-get install fuse3`"
+    )]
     NoHelper,
     #[error("mounting on {path} failed", path = path.display())]
-    Mount { path: PathBuf, #[source] source: io::Error },
+    Mount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot start a thread for the mount")]
     Thread(#[source] io::Error),
 }
@@ -65,6 +74,7 @@ pub struct Mounted {
     /// `Some` once the session is over, with how it ended.
     ended: watch::Receiver<Option<Result<(), Arc<io::Error>>>>,
     table: Arc<Table>,
+    closed: Arc<AtomicBool>,
     // Dropped last of all: until then it lets callers go.
     _watchdog: Watchdog,
 }
@@ -73,21 +83,29 @@ pub struct Mounted {
 ///
 /// # Errors
 /// See [`MountError`]: each says what to do.
-pub fn mount<H: Handler>(handler: Arc<H>, options: &MountOptions, runtime: &Handle) -> Result<Mounted, MountError> {
+pub fn mount<H: Handler>(
+    handler: Arc<H>,
+    options: &MountOptions,
+    runtime: &Handle,
+) -> Result<Mounted, MountError> {
     check_device()?;
     let table = Table::new();
     let known = Arc::new(LastKnown::default());
+    let closed = Arc::new(AtomicBool::new(false));
     let transport = Transport::new(
         handler,
-        runtime.clone(),
-        Arc::clone(&table),
-        Arc::clone(&known),
-        options.max_background,
+        Around {
+            runtime: runtime.clone(),
+            table: Arc::clone(&table),
+            known: Arc::clone(&known),
+            closed: Arc::clone(&closed),
+            max_background: options.max_background,
+        },
     );
-    let mountpoint = options.mountpoint.canonicalize().map_err(|source| MountError::Mount {
-        path: options.mountpoint.clone(),
-        source,
-    })?;
+    let mountpoint = options
+        .mountpoint
+        .canonicalize()
+        .map_err(|source| MountError::Mount { path: options.mountpoint.clone(), source })?;
     let mut session = Session::new(transport, &mountpoint, &config(options))
         .map_err(|error| mount_failed(&mountpoint, error))?;
     let unmounter = Mutex::new(session.unmount_callable());
@@ -104,7 +122,7 @@ pub fn mount<H: Handler>(handler: Arc<H>, options: &MountOptions, runtime: &Hand
     if let Some(entry) = &entry {
         raise_read_ahead(entry, options.read_ahead_kb);
     }
-    Ok(Mounted { mountpoint, entry, unmounter, ended, table, _watchdog: watchdog })
+    Ok(Mounted { mountpoint, entry, unmounter, ended, table, closed, _watchdog: watchdog })
 }
 
 impl Mounted {
@@ -161,7 +179,9 @@ impl Mounted {
 
     /// Breaks the connection: every request, waiting or new, fails with ENOTCONN or ECONNABORTED.
     pub fn abort(&self) {
-        self.table.give_up_all(Errno::EINTR);
+        // We refuse what still comes, whether or not the kernel can be told to.
+        self.closed.store(true, Ordering::Release);
+        self.table.give_up_all(Errno::ENOTCONN);
         let Some(entry) = &self.entry else { return };
         // Where fusectl is not mounted, closing /dev/fuse with the end of this process does the same.
         let path = format!("/sys/fs/fuse/connections/{}/abort", entry.minor);
@@ -261,7 +281,10 @@ mod tests {
         options.access = Access::Owner;
         let other = config(&options);
         assert_eq!(other.acl, SessionACL::Owner);
-        assert!(other.mount_options.contains(&MountOption::RO) && other.mount_options.contains(&MountOption::Suid));
+        assert!(
+            other.mount_options.contains(&MountOption::RO)
+                && other.mount_options.contains(&MountOption::Suid)
+        );
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Table {
         if places.entries.len() >= WATCHED_MAX {
             if !places.warned {
                 places.warned = true;
-                tracing::warn!(WATCHED_MAX, "more operations wait than are watched; signals will not reach the rest");
+                tracing::warn!(
+                    WATCHED_MAX,
+                    "more operations wait than are watched; signals will not reach the rest"
+                );
             }
             return None;
         }
@@ -120,7 +123,9 @@ impl Table {
             .iter()
             .flatten()
             .filter(|entry| entry.given.patience != Patience::Endless)
-            .map(|entry| (entry.given, now.saturating_duration_since(entry.since), Arc::clone(&entry.waiting)))
+            .map(|entry| {
+                (entry.given, now.saturating_duration_since(entry.since), Arc::clone(&entry.waiting))
+            })
             .filter(|(_, waited, _)| *waited >= age)
             .collect()
     }
@@ -250,9 +255,8 @@ mod tests {
     fn places_are_used_again() {
         let table = Table::new();
         let given = Given { pid: 1, patience: Patience::Endless };
-        let tickets: Vec<_> = (0..10)
-            .map(|_| table.enter(given, Arc::new(Double::default())).unwrap())
-            .collect();
+        let tickets: Vec<_> =
+            (0..10).map(|_| table.enter(given, Arc::new(Double::default())).unwrap()).collect();
         assert_eq!(table.len(), 10);
         for ticket in tickets {
             table.leave(ticket);

@@ -44,8 +44,9 @@ impl Xattrs {
     fn set(&self, name: &str, value: &[u8], flags: i32) -> Result<(), i32> {
         let name = CString::new(name).unwrap();
         // SAFETY: zero-terminated strings and a buffer with its length, all alive through the call.
-        let done =
-            unsafe { libc::setxattr(self.0.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+        let done = unsafe {
+            libc::setxattr(self.0.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
+        };
         Self::result(done as isize).map(drop)
     }
 

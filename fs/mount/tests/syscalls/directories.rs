@@ -25,7 +25,8 @@ fn attributes_come_along() {
     let mount = TestMount::new();
     mount.fs.fill("f", 300);
     // The kernel asks for attributes as long as it sees them used.
-    let sizes: u64 = fs::read_dir(mount.root()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().size()).sum();
+    let sizes: u64 =
+        fs::read_dir(mount.root()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().size()).sum();
     assert_eq!(sizes, 0);
     let lookups = mount.fs.seen().iter().filter(|seen| *seen == "lookup").count();
     assert!(lookups < 300, "{lookups} lookups for 300 entries whose attributes came with the list");
@@ -49,7 +50,8 @@ fn listing_goes_on_after_a_seek() {
     let mount = TestMount::new();
     mount.fs.fill("f", 500);
     let mut dir =
-        nix::dir::Dir::open(mount.root(), nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty()).unwrap();
+        nix::dir::Dir::open(mount.root(), nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty())
+            .unwrap();
     let first: Vec<_> = dir.iter().map(|entry| entry.unwrap().file_name().to_owned()).collect();
     // A fresh iterator begins again.
     let again: Vec<_> = dir.iter().map(|entry| entry.unwrap().file_name().to_owned()).collect();

@@ -18,7 +18,9 @@ fn what_is_written_is_read() {
         let data: Vec<u8> = (0..3_500_000u32).map(|n| (n % 251) as u8).collect();
         fs::write(&path, &data).unwrap();
         assert_eq!(fs::read(&path).unwrap(), data);
-        assert!(mount.saw("write 0+1048576") && mount.saw("write 1048576+1048576"), "requests are 1 MiB");
+        // A buffer that begins within a page makes its first request a little shorter than 1 MiB.
+        let writes = mount.fs.seen().iter().filter(|seen| seen.starts_with("write ")).count();
+        assert_eq!(writes, 4, "requests are as large as they may be: {:?}", mount.fs.seen());
         let mut file = File::open(&path).unwrap();
         file.seek(SeekFrom::Start(3_499_990)).unwrap();
         let mut tail = Vec::new();

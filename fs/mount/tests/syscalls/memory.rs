@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use coord_types::InodeId;
 use fs_client::{
-    Caller, DirEntry, Entry, Errno, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr, SetTime, StatFs,
+    Caller, DirEntry, Entry, Errno, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr, SetTime,
+    StatFs,
 };
 use fs_mount::Handler;
 use parking_lot::Mutex;
@@ -20,8 +22,26 @@ pub struct MemoryFs {
     state: Mutex<State>,
     /// Closed: operations on names and files that begin with "held" wait.
     gate: watch::Sender<bool>,
+    /// Operations that wait at the gate.
+    waiting: AtomicUsize,
     /// Answer what can be through `try_now`.
     eager: bool,
+}
+
+/// Counts one waiting operation, until it goes on or is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -45,12 +65,22 @@ impl MemoryFs {
         let mut state = State { next: 2, ..State::default() };
         let caller = Caller::default();
         state.inodes.insert(1, Inode::new(1, libc::S_IFDIR | 0o755, &caller));
-        Arc::new(Self { state: Mutex::new(state), gate: watch::Sender::new(true), eager })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            gate: watch::Sender::new(true),
+            waiting: AtomicUsize::new(0),
+            eager,
+        })
     }
 
     /// Lets held operations wait (`false`) or go on (`true`).
     pub fn open_gate(&self, open: bool) {
         self.gate.send_replace(open);
+    }
+
+    /// How many operations wait at the gate.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// The operations answered so far, by name and what matters of them.
@@ -77,8 +107,12 @@ impl MemoryFs {
         let state = self.state.lock();
         let of = |ino: &InodeId| state.inodes.get(&ino.0).is_some_and(|inode| inode.held);
         match op {
-            Op::Lookup { name, .. } | Op::Create { name, .. } | Op::Mkdir { name, .. } => name.starts_with(b"heldname"),
-            Op::Open { ino, .. } | Op::Read { ino, .. } | Op::Flush { ino, .. } | Op::Fsync { ino, .. } => of(ino),
+            Op::Lookup { name, .. } | Op::Create { name, .. } | Op::Mkdir { name, .. } => {
+                name.starts_with(b"heldname")
+            }
+            Op::Open { ino, .. } | Op::Read { ino, .. } | Op::Flush { ino, .. } | Op::Fsync { ino, .. } => {
+                of(ino)
+            }
             Op::StatFs | Op::GetAttr { ino: InodeId::ROOT, .. } => true,
             _ => false,
         }
@@ -88,6 +122,9 @@ impl MemoryFs {
 impl Handler for MemoryFs {
     async fn handle(&self, caller: &Caller, op: Op<'_>) -> OpResult {
         if self.holds(&op) {
+            // Those that are answered from memory are not what a test waits for.
+            let counts = !matches!(op, Op::StatFs | Op::GetAttr { .. });
+            let _waits = counts.then(|| Waits::begin(&self.waiting));
             let mut gate = self.gate.subscribe();
             gate.wait_for(|open| *open).await.map_err(|_| Errno::EIO)?;
         }
@@ -251,10 +288,10 @@ impl State {
                 Ok(OpReply::Written(data.len() as u32))
             }
             Op::Flush { .. } | Op::Release { .. } | Op::Fsync { .. } => Ok(OpReply::Ok),
-            Op::OpenDir { ino } => {
-                Ok(OpReply::Opened { handle: HandleId(ino.0), mode: OpenMode::default() })
+            Op::OpenDir { ino } => Ok(OpReply::Opened { handle: HandleId(ino.0), mode: OpenMode::default() }),
+            Op::ReadDir { ino, offset, limit, attributes, .. } => {
+                self.read_dir(ino, offset, limit, attributes)
             }
-            Op::ReadDir { ino, offset, limit, attributes, .. } => self.read_dir(ino, offset, limit, attributes),
             Op::ReleaseDir { .. } | Op::FsyncDir { .. } => Ok(OpReply::Ok),
             Op::StatFs => Ok(OpReply::StatFs(StatFs {
                 total_bytes: 1 << 30,
@@ -374,7 +411,9 @@ fn describe(op: &Op<'_>) -> String {
         }
         Op::Mkdir { name, mode, .. } => format!("mkdir {} {mode:o}", text(name)),
         Op::Mknod { name, mode, rdev, .. } => format!("mknod {} {mode:o} {rdev}", text(name)),
-        Op::Rename { name, new_name, flags, .. } => format!("rename {} {} {flags}", text(name), text(new_name)),
+        Op::Rename { name, new_name, flags, .. } => {
+            format!("rename {} {} {flags}", text(name), text(new_name))
+        }
         Op::Write { offset_bytes, data, .. } => format!("write {offset_bytes}+{}", data.len()),
         Op::Open { flags, .. } => format!("open trunc={}", flags & libc::O_TRUNC != 0),
         Op::ReadDir { attributes, .. } => format!("readdir plus={attributes}"),

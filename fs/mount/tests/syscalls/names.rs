@@ -63,7 +63,8 @@ fn renameat2(from: &Path, to: &Path, flags: libc::c_uint) -> Result<(), i32> {
     let c = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     let (from, to) = (c(from), c(to));
     // SAFETY: both paths are zero-terminated and live through the call.
-    let result = unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) };
+    let result =
+        unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap()) }
 }
 

@@ -8,9 +8,11 @@ use nix::mount::{MsFlags, mount};
 
 /// What a killed `pangu-fuse` leaves: a mount whose /dev/fuse was closed.
 fn leave_remains(path: &std::path::Path, subtype: &str) {
-    let device = fs::File::options().read(true).write(true).open("/dev/fuse").expect("these tests need /dev/fuse");
+    let device =
+        fs::File::options().read(true).write(true).open("/dev/fuse").expect("these tests need /dev/fuse");
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,subtype={subtype}", device.as_raw_fd());
-    mount(Some("pangu"), path, Some("fuse"), MsFlags::MS_NODEV, Some(options.as_str())).expect("these tests need root");
+    mount(Some("pangu"), path, Some("fuse"), MsFlags::MS_NODEV, Some(options.as_str()))
+        .expect("these tests need root");
 }
 
 #[test]
