@@ -148,7 +148,18 @@ impl Allocator {
         Some(runs)
     }
 
+    /// The run may reach over segments: what was freed together is one run wherever it lies.
     pub(crate) fn free(&mut self, run: Run) {
+        let left = u64::from(self.segment_blocks) - run.start % u64::from(self.segment_blocks);
+        if left < u64::from(run.len) {
+            let first = Run { start: run.start, len: left as u32 };
+            self.free_within(first);
+            return self.free(Run { start: first.end(), len: run.len - first.len });
+        }
+        self.free_within(run);
+    }
+
+    fn free_within(&mut self, run: Run) {
         self.clear(run);
         let recent = if run.len <= SMALL_BLOCKS { &mut self.recent_small } else { &mut self.recent_large };
         if recent.len() == RECENT_MAX {
@@ -356,6 +367,19 @@ mod tests {
         let left = u32::try_from(alloc.free_blocks()).unwrap();
         let rest = alloc.allocate_scattered(left).expect("the pool is given up when space is short");
         assert_eq!(rest.iter().map(|run| run.len).sum::<u32>(), left);
+    }
+
+    #[test]
+    fn a_run_over_two_segments_is_freed_in_both() {
+        let mut alloc = Allocator::new(64);
+        alloc.add_segment(64);
+        alloc.add_segment(64);
+        alloc.allocate_scattered(128).unwrap();
+        alloc.free(Run { start: 60, len: 10 });
+        assert_eq!(alloc.free_blocks(), 10);
+        let mut runs = [alloc.allocate_run(6).unwrap(), alloc.allocate_run(4).unwrap()];
+        runs.sort_by_key(|run| run.start);
+        assert_eq!(runs, [Run { start: 60, len: 4 }, Run { start: 64, len: 6 }]);
     }
 
     #[test]

@@ -39,7 +39,6 @@ use crate::update::Update;
 pub(crate) const BLOCK: u64 = BLOCK_SIZE as u64;
 
 pub(crate) struct Core {
-    pub(crate) io: Arc<dyn Io>,
     pub(crate) geometry: Geometry,
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) state: Mutex<State>,
@@ -54,6 +53,8 @@ pub(crate) struct Core {
     failure: OnceLock<Arc<Failure>>,
     /// Flush the metadata store on the calling task (simulations) instead of a blocking thread.
     pub(crate) inline_flush: bool,
+    /// Dropped last: it holds the directory's lock, and the next to open it finds the metadata store free.
+    pub(crate) io: Arc<dyn Io>,
 }
 
 impl std::fmt::Debug for Core {
@@ -74,6 +75,8 @@ pub(crate) struct State {
     pub(crate) journal: Ring,
     pub(crate) limbo: VecDeque<Limbo>,
     pub(crate) limbo_blocks: u64,
+    /// Blocks being written in advance.
+    pub(crate) ahead_blocks: u64,
     pub(crate) readers: Readers,
     /// The last frame applied.
     pub(crate) applied: u64,
@@ -177,6 +180,7 @@ impl Core {
                 journal: start.journal,
                 limbo: VecDeque::new(),
                 limbo_blocks: 0,
+                ahead_blocks: 0,
                 readers: Readers::default(),
                 applied,
                 settled: applied,

@@ -119,12 +119,15 @@ impl Engine {
         Ok(Self { core: core.clone(), _owner: Arc::new(Owner { core }) })
     }
 
-    /// Durable on return. Copies nothing if the data is aligned (see [`WriteOp::data`]).
+    /// Durable on return. Copies nothing if the data is aligned (see [`WriteOp::data`]). Takes its place among the
+    /// chunk's operations when first polled: several may be handed in one after another without waiting, each
+    /// expecting the version of the one before. Goes on if the caller gives up.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub async fn write(&self, op: WriteOp) -> Result<Written, EngineError> {
-        self.run(self.core.clone().write(op)).await
+        let begun = self.core.begin_write(&op)?;
+        self.run(self.core.clone().write(begun, op)).await
     }
 
     /// Durable on return.
@@ -132,7 +135,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub async fn punch(&self, op: PunchOp) -> Result<Written, EngineError> {
-        self.run(self.core.clone().punch(op)).await
+        let begun = self.core.begin_punch(&op)?;
+        self.run(self.core.clone().punch(begun, op)).await
     }
 
     /// Reads whole blocks around a range and verifies them. Sees all answered writes and no others.
@@ -210,7 +214,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub async fn install(&self, key: ChunkKey, contents: ChunkContents) -> Result<(), EngineError> {
-        self.run(self.core.clone().install(key, contents)).await
+        let begun = self.core.begin_install(key, &contents)?;
+        self.run(self.core.clone().install(begun, key, contents)).await
     }
 
     /// Removes a chunk, if it is there. Durable on return.
@@ -218,7 +223,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub async fn remove(&self, key: ChunkKey) -> Result<(), EngineError> {
-        self.run(self.core.clone().remove(key)).await
+        let begun = self.core.begin_remove(key)?;
+        self.run(self.core.clone().remove(begun, key)).await
     }
 
     /// Removes every chunk of these generations of data. Durable on return; after a crash some may be left, so the
@@ -288,6 +294,11 @@ impl Engine {
             }
         }
         self.core.fail(Failure::Closed);
+        // A checkpoint in progress holds the store, too.
+        while self.core.state.lock().checkpointing {
+            tokio::task::yield_now().await;
+        }
+        drop(self.core.state.lock().index.close());
         self.core.io.shutdown().await;
     }
 

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coord_kv::{Batch, Durability, Kv, KvError, Range};
+use coord_kv::{Batch, Durability, Family, Kv, KvError, Pair, Range, Read};
 use coord_types::{ChunkKey, DataId, GroupId, Version};
 
 use crate::alloc::{Run, push_block};
@@ -94,6 +94,11 @@ impl Index {
 
     pub(crate) fn kv(&self) -> &Arc<dyn Kv> {
         &self.kv
+    }
+
+    /// Lets go of the store; everything after this fails.
+    pub(crate) fn close(&mut self) -> Arc<dyn Kv> {
+        std::mem::replace(&mut self.kv, Arc::new(ClosedKv))
     }
 
     pub(crate) fn chunk_count(&self) -> u64 {
@@ -409,6 +414,33 @@ impl Index {
         overlay.chunks.insert(key, None);
         overlay.chunks_delta -= 1;
         Ok(change)
+    }
+}
+
+/// In the place of a store that was let go.
+struct ClosedKv;
+
+fn closed<T>() -> coord_kv::Result<T> {
+    Err(KvError::Io { operation: "use", path: "metadata".into(), reason: "the disk is closed".into() })
+}
+
+impl Read for ClosedKv {
+    fn get(&self, _: Family, _: &[u8]) -> coord_kv::Result<Option<Vec<u8>>> {
+        closed()
+    }
+
+    fn scan(&self, _: Family, _: &Range, _: usize) -> coord_kv::Result<Vec<Pair>> {
+        closed()
+    }
+}
+
+impl Kv for ClosedKv {
+    fn write(&self, _: Batch, _: Durability) -> coord_kv::Result<()> {
+        closed()
+    }
+
+    fn flush(&self) -> coord_kv::Result<()> {
+        closed()
     }
 }
 

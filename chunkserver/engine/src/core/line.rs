@@ -13,6 +13,7 @@
 //! What was handed over is never taken out except by being applied or by the disk's failure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use coord_types::{ChunkKey, Version};
 use tokio::sync::oneshot;
@@ -75,15 +76,15 @@ pub(crate) struct Admission {
 }
 
 /// A place in line that is given up unless the update was handed in.
-pub(crate) struct InLine<'a> {
-    core: &'a Core,
+pub(crate) struct InLine {
+    core: Arc<Core>,
     ticket: Ticket,
     handed_in: bool,
 }
 
 impl Core {
     /// Takes a place in the chunk's line.
-    pub(crate) fn admit(&self, admission: Admission) -> Result<InLine<'_>, EngineError> {
+    pub(crate) fn admit(self: &Arc<Self>, admission: Admission) -> Result<InLine, EngineError> {
         let Admission { key, expect, version, chunk_size_bytes } = admission;
         let mut state = self.state.lock();
         self.check()?;
@@ -125,11 +126,11 @@ impl Core {
         line.tip = version;
         line.chunk_size_bytes = chunk_size_bytes;
         line.places.push_back(Place { id, version, ready: None, first: None });
-        Ok(InLine { core: self, ticket: Ticket { key, id, expect: current }, handed_in: false })
+        Ok(InLine { core: self.clone(), ticket: Ticket { key, id, expect: current }, handed_in: false })
     }
 }
 
-impl InLine<'_> {
+impl InLine {
     pub(crate) fn ticket(&self) -> Ticket {
         self.ticket
     }
@@ -210,7 +211,7 @@ impl InLine<'_> {
     }
 }
 
-impl Drop for InLine<'_> {
+impl Drop for InLine {
     fn drop(&mut self) {
         if self.handed_in {
             return;

@@ -55,7 +55,7 @@ impl Core {
     pub(crate) fn space_of(&self, state: &State) -> Space {
         let total = state.alloc.total_blocks();
         let capacity = if state.host_full_until.is_some() { total } else { self.geometry.capacity_blocks };
-        Space { capacity, used: total - state.alloc.free_blocks() - state.limbo_blocks }
+        Space { capacity, used: total - state.alloc.free_blocks() - state.limbo_blocks - state.ahead_blocks }
     }
 
     /// Takes `blocks` blocks, in one run if there is one.
@@ -88,7 +88,7 @@ impl Core {
                     return Ok(runs);
                 }
                 // Enough is free, but not to be had yet: in limbo, or in a segment not made.
-                if state.limbo.is_empty() && !self.can_grow(&state) {
+                if state.limbo.is_empty() && state.ahead_blocks == 0 && !self.can_grow(&state) {
                     return Err(full);
                 }
                 if Instant::now() >= deadline {
@@ -159,7 +159,9 @@ impl Core {
             let step = AHEAD_STEP
                 .min(u32::try_from(self.geometry.capacity_blocks / 64).unwrap_or(AHEAD_STEP))
                 .max(1);
-            return state.alloc.take_for_pool(step).map(Job::WriteAhead);
+            let run = state.alloc.take_for_pool(step)?;
+            state.ahead_blocks += u64::from(run.len);
+            return Some(Job::WriteAhead(run));
         }
         None
     }
@@ -207,10 +209,14 @@ impl Core {
     async fn write_ahead(&self, run: Run, zeros: &Bytes) {
         let (file, offset) = self.place(run.start);
         let data = zeros.slice(..run.len as usize * BLOCK_SIZE);
-        match self.io.submit(file, offset, Op::Write { data, mode: WriteMode::Durable }).await {
-            Ok(()) => self.state.lock().alloc.pool(run),
-            Err(error) if error.is_full() => self.state.lock().alloc.free(run),
+        let written = self.io.submit(file, offset, Op::Write { data, mode: WriteMode::Durable }).await;
+        let mut state = self.state.lock();
+        state.ahead_blocks -= u64::from(run.len);
+        match written {
+            Ok(()) => state.alloc.pool(run),
+            Err(error) if error.is_full() => state.alloc.free(run),
             Err(error) => {
+                drop(state);
                 self.fail(Failure::Io(error));
             }
         }

@@ -30,20 +30,58 @@ struct Blocks {
     crcs: Vec<u32>,
 }
 
+/// An operation that has its place in line.
+pub(crate) struct Begun {
+    line: InLine,
+    _task: Task,
+}
+
 type Done = oneshot::Receiver<Result<Change, EngineError>>;
 
 impl Core {
-    pub(crate) async fn write(self: Arc<Self>, op: WriteOp) -> Result<Written, EngineError> {
+    /// Checks a write and gives it its place in line, at once: calls are ordered as they come.
+    pub(crate) fn begin_write(self: &Arc<Self>, op: &WriteOp) -> Result<Begun, EngineError> {
         check_range(op.key, op.offset_bytes, op.data.len(), op.chunk_size_bytes)?;
-        check_payload(&op)?;
-        self.check()?;
-        let _task = Task::new(&self);
-        let line = self.admit(Admission {
+        check_payload(op)?;
+        self.begin(Admission {
             key: op.key,
             expect: Some(op.expect),
             version: op.version,
             chunk_size_bytes: Some(op.chunk_size_bytes),
-        })?;
+        })
+    }
+
+    pub(crate) fn begin_punch(self: &Arc<Self>, op: &PunchOp) -> Result<Begun, EngineError> {
+        check_range(op.key, op.offset_bytes, op.len_bytes as usize, op.chunk_size_bytes)?;
+        self.begin(Admission {
+            key: op.key,
+            expect: Some(op.expect),
+            version: op.version,
+            chunk_size_bytes: Some(op.chunk_size_bytes),
+        })
+    }
+
+    pub(crate) fn begin_install(
+        self: &Arc<Self>,
+        key: ChunkKey,
+        contents: &ChunkContents,
+    ) -> Result<Begun, EngineError> {
+        check_contents(key, contents)?;
+        let chunk_size_bytes = Some(contents.chunk_size_bytes);
+        self.begin(Admission { key, expect: None, version: contents.version, chunk_size_bytes })
+    }
+
+    pub(crate) fn begin_remove(self: &Arc<Self>, key: ChunkKey) -> Result<Begun, EngineError> {
+        self.begin(Admission { key, expect: None, version: Version::NONE, chunk_size_bytes: None })
+    }
+
+    fn begin(self: &Arc<Self>, admission: Admission) -> Result<Begun, EngineError> {
+        let task = Task::new(self);
+        Ok(Begun { line: self.admit(admission)?, _task: task })
+    }
+
+    pub(crate) async fn write(self: Arc<Self>, begun: Begun, op: WriteOp) -> Result<Written, EngineError> {
+        let Begun { line, _task } = begun;
         let blocks = self.whole_blocks(&line, &op).await?;
         let count = u32::try_from(blocks.crcs.len()).expect("a chunk has at most 16384 blocks");
         let runs = match self.allocate(count, Claim::Ordinary).await {
@@ -67,16 +105,8 @@ impl Core {
         Ok(written(&change))
     }
 
-    pub(crate) async fn punch(self: Arc<Self>, op: PunchOp) -> Result<Written, EngineError> {
-        check_range(op.key, op.offset_bytes, op.len_bytes as usize, op.chunk_size_bytes)?;
-        self.check()?;
-        let _task = Task::new(&self);
-        let line = self.admit(Admission {
-            key: op.key,
-            expect: Some(op.expect),
-            version: op.version,
-            chunk_size_bytes: Some(op.chunk_size_bytes),
-        })?;
+    pub(crate) async fn punch(self: Arc<Self>, begun: Begun, op: PunchOp) -> Result<Written, EngineError> {
+        let Begun { line, _task } = begun;
         let (hole, edges) = self.punched_edges(&line, &op).await?;
         let mut runs = Vec::new();
         for _ in &edges {
@@ -104,15 +134,12 @@ impl Core {
 
     pub(crate) async fn install(
         self: Arc<Self>,
+        begun: Begun,
         key: ChunkKey,
         contents: ChunkContents,
     ) -> Result<(), EngineError> {
-        check_contents(key, &contents)?;
-        self.check()?;
-        let _task = Task::new(&self);
+        let Begun { line, _task } = begun;
         let ChunkContents { version, windows, chunk_size_bytes, pieces } = contents;
-        let line =
-            self.admit(Admission { key, expect: None, version, chunk_size_bytes: Some(chunk_size_bytes) })?;
         line.first().await?;
         let mut blocks = Vec::new();
         for piece in pieces {
@@ -139,11 +166,8 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) async fn remove(self: Arc<Self>, key: ChunkKey) -> Result<(), EngineError> {
-        self.check()?;
-        let _task = Task::new(&self);
-        let line =
-            self.admit(Admission { key, expect: None, version: Version::NONE, chunk_size_bytes: None })?;
+    pub(crate) async fn remove(self: Arc<Self>, begun: Begun, key: ChunkKey) -> Result<(), EngineError> {
+        let Begun { line, _task } = begun;
         line.first().await?;
         if line.before() == Version::NONE {
             line.leave();
@@ -167,8 +191,11 @@ impl Core {
             if chunks.is_empty() {
                 return Ok(());
             }
-            let removed = join_all(chunks.into_iter().map(|key| self.clone().remove(key))).await;
-            removed.into_iter().collect::<Result<(), _>>()?;
+            let mut removing = Vec::with_capacity(chunks.len());
+            for key in chunks {
+                removing.push(self.clone().remove(self.begin_remove(key)?, key));
+            }
+            join_all(removing).await.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
@@ -197,7 +224,7 @@ impl Core {
     /// Writes `parts` to `runs` and makes `update` of them durable. Gives the runs back if that fails.
     async fn put(
         &self,
-        line: InLine<'_>,
+        line: InLine,
         parts: Vec<Blocks>,
         runs: Vec<Run>,
         early: bool,
@@ -247,7 +274,7 @@ impl Core {
         EngineError::Full { needed_bytes: blocks * BLOCK, available_bytes: 0 }
     }
 
-    fn hand_in(&self, line: InLine<'_>, update: Update, data: Option<Arc<AtomicBool>>) -> Done {
+    fn hand_in(&self, line: InLine, update: Update, data: Option<Arc<AtomicBool>>) -> Done {
         let (sender, done) = oneshot::channel();
         let ticket = Some(line.ticket());
         line.hand_in(Queued { update, data, ticket, done: sender });
@@ -274,7 +301,7 @@ impl Core {
     }
 
     /// The write's data as whole blocks at an aligned address: its own bytes if they are that already.
-    async fn whole_blocks(&self, line: &InLine<'_>, op: &WriteOp) -> Result<Blocks, EngineError> {
+    async fn whole_blocks(&self, line: &InLine, op: &WriteOp) -> Result<Blocks, EngineError> {
         let start = op.offset_bytes as usize;
         let end = start + op.data.len();
         let (first, last) = (start / BLOCK_SIZE, (end - 1) / BLOCK_SIZE);
@@ -308,7 +335,7 @@ impl Core {
     /// The whole blocks of a punch, and its edge blocks with their part zeroed.
     async fn punched_edges(
         &self,
-        line: &InLine<'_>,
+        line: &InLine,
         op: &PunchOp,
     ) -> Result<(Option<BlockRange>, Vec<Blocks>), EngineError> {
         let start = op.offset_bytes as usize;

@@ -1,0 +1,269 @@
+//! Failing and full disks, and damage to metadata, on the simulated disk.
+
+mod common;
+
+use chunkserver_engine::io::sim::{Faults, Power};
+use chunkserver_engine::{
+    Damage, Engine, EngineError, Failure, FileId, Geometry, OpenError, Problem, verify_parts,
+};
+use common::{CHUNK, Model, TestOp, World, call, key, observe};
+use coord_kv::{Batch, Durability, Family, Kv, Range, Read};
+use coord_types::BLOCK_SIZE;
+
+fn small(capacity_blocks: u64) -> World {
+    World::sized(Geometry { capacity_blocks, segment_blocks: 256, ..World::new().geometry })
+}
+
+fn write(chunk: u8, offset: u32, len: u32) -> TestOp {
+    TestOp::Write { chunk, offset, len, seed: chunk ^ len as u8 }
+}
+
+/// Runs one operation; a refused one leaves the model as it was.
+async fn run(engine: &Engine, model: &mut Model, op: TestOp) -> Result<(), EngineError> {
+    let (asked, effects) = model.plan(&op);
+    let result = call(engine, asked).await;
+    if result.is_err() {
+        model.take_back(&effects);
+    }
+    result
+}
+
+async fn fill(engine: &Engine, model: &mut Model) -> u32 {
+    for written in 0.. {
+        let (chunk, offset) = ((written / 16) as u8, written % 16 * 16384);
+        match run(engine, model, write(chunk, offset, 16384)).await {
+            Ok(()) => {}
+            Err(EngineError::Full { .. }) => return written,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("a disk fills up");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_but_still_punches_deletes_and_overwrites() {
+    let world = small(512);
+    let (engine, _disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    let written = fill(&engine, &mut model).await;
+    let usage = engine.usage();
+    assert_eq!(usage.capacity_bytes, 2 << 20);
+    assert!(usage.available_bytes() < 16384 && usage.reserve_bytes > 0, "{usage:?}");
+    assert!(u64::from(written) * 16384 + usage.reserve_bytes + 16384 > usage.capacity_bytes, "{written} fit");
+    for round in 0..50_u32 {
+        let offset = round % 16 * 16384;
+        run(&engine, &mut model, write(0, offset, 16384)).await.expect("an overwrite takes no space");
+        run(&engine, &mut model, write(0, offset + 100, 5000)).await.expect("nor does an unaligned one");
+    }
+    let refused = run(&engine, &mut model, write(90, 0, 4096)).await;
+    assert!(matches!(refused, Err(EngineError::Full { .. })), "new data still does not fit: {refused:?}");
+    // A punch with two edges needs two new blocks before it frees any.
+    run(&engine, &mut model, TestOp::Punch { chunk: 1, offset: 100, len: 60_000 }).await.unwrap();
+    run(&engine, &mut model, write(90, 0, 40_960)).await.expect("what was punched is free again");
+    run(&engine, &mut model, TestOp::DeleteData { data: 0 }).await.unwrap();
+    assert!(engine.usage().available_bytes() >= u64::from(CHUNK));
+    for (key, history) in &model.chunks {
+        assert_eq!(observe(&engine, *key).await, *history.states.last().unwrap());
+    }
+    run(&engine, &mut model, TestOp::DeleteData { data: 45 }).await.unwrap();
+    drop(engine);
+    world.assert_clean().await;
+}
+
+#[tokio::test]
+async fn filling_and_emptying_again_and_again_loses_no_block() {
+    let world = small(512);
+    let (engine, _disk) = world.boot().await.unwrap();
+    let mut first = None;
+    for _ in 0..5 {
+        let mut model = Model::default();
+        let written = fill(&engine, &mut model).await;
+        assert_eq!(*first.get_or_insert(written), written);
+        for data in 0..5 {
+            call(&engine, model.plan(&TestOp::DeleteData { data }).0).await.unwrap();
+        }
+        assert_eq!(engine.chunk_count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_full_file_system_below_makes_the_disk_smaller_not_broken() {
+    let world = small(1024);
+    let (engine, disk) = world.boot().await.unwrap();
+    disk.set_faults(Faults { segments_max: Some(2), ..Faults::default() });
+    let mut model = Model::default();
+    fill(&engine, &mut model).await;
+    assert_eq!(engine.usage().capacity_bytes, 2 << 20, "two segments of 1 MiB were made");
+    assert!(engine.failure().is_none());
+    run(&engine, &mut model, TestOp::DeleteData { data: 0 }).await.unwrap();
+    run(&engine, &mut model, write(80, 0, 16384)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_io_error_takes_the_disk_out_and_nothing_acknowledged_is_lost() {
+    for from in (0..60).step_by(7) {
+        let world = World::new();
+        let (engine, disk) = world.boot().await.unwrap();
+        let mut model = Model::default();
+        let begin = disk.operations();
+        disk.set_faults(Faults { eio_from: Some(begin + from), ..Faults::default() });
+        let mut failed = None;
+        for round in 0..40_u32 {
+            let (asked, effects) = model.plan(&write((round % 3) as u8, round * 4096, 100 + round * 2500));
+            match call(&engine, asked).await {
+                Ok(()) => model.acknowledge(&effects),
+                Err(EngineError::Failed(failure)) => {
+                    failed = Some(failure);
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let failure = failed.expect("the disk failed");
+        assert!(
+            matches!(&*failure, Failure::Io(error) if error.source.raw_os_error() == Some(libc::EIO)),
+            "{failure}"
+        );
+        disk.set_faults(Faults::default());
+        assert!(
+            matches!(engine.read(key(0), 0, 4096).await, Err(EngineError::Failed(_))),
+            "refused from here on"
+        );
+        assert!(matches!(engine.stat(key(0)), Err(EngineError::Failed(_))));
+        assert!(matches!(engine.put_setting("a", b"b").await, Err(EngineError::Failed(_))));
+        assert!(engine.failure().is_some());
+        drop(engine);
+        disk.crash();
+        world.kv.crash(0);
+        world.assert_clean().await;
+        let (engine, _disk) = world.boot().await.unwrap();
+        for (key, history) in &model.chunks {
+            let state = observe(&engine, *key).await;
+            assert!(history.states[history.acknowledged..].contains(&state), "from {from}");
+        }
+    }
+}
+
+/// A disk with three chunks, closed, nothing left in the journal.
+async fn three_chunks() -> (World, Model) {
+    let world = World::new();
+    let (engine, _disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    for chunk in 0..3 {
+        run(&engine, &mut model, write(chunk, 4096, 150_000)).await.unwrap();
+        run(&engine, &mut model, write(chunk, 0, 70_000)).await.unwrap();
+    }
+    engine.close().await;
+    (world, model)
+}
+
+async fn problems(world: &World) -> Vec<Problem> {
+    let (parts, _disk) = world.parts(&Power::new(None), 1);
+    verify_parts(&parts, &mut |_| {}).await.problems
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_any_record_is_found() {
+    let (world, _) = three_chunks().await;
+    for family in [0, 1] {
+        for (record, value) in world.kv.scan(Family(family), &Range::prefix(&[]), 100).unwrap() {
+            for at in (0..value.len()).step_by(13) {
+                let mut bad = value.clone();
+                bad[at] ^= 4;
+                put(&world, family, &record, bad);
+                let error = world.boot().await.map(drop).unwrap_err();
+                assert!(
+                    matches!(error, OpenError::Failed(Failure::Damage(Damage::Record { .. }))),
+                    "{error}"
+                );
+                assert!(!problems(&world).await.is_empty(), "byte {at} of {record:?}");
+            }
+            put(&world, family, &record, value);
+        }
+    }
+    assert!(problems(&world).await.is_empty());
+}
+
+fn put(world: &World, family: u8, key: &[u8], value: Vec<u8>) {
+    let mut batch = Batch::new();
+    batch.put(Family(family), key, value);
+    world.kv.write(batch, Durability::Synced).unwrap();
+}
+
+#[tokio::test]
+async fn verify_tells_a_lost_record_a_lost_page_and_a_page_of_another_chunk() {
+    let (world, _) = three_chunks().await;
+    let chunks = world.kv.scan(Family(0), &Range::prefix(&[]), 100).unwrap();
+    let pages = world.kv.scan(Family(1), &Range::prefix(&[]), 100).unwrap();
+    let delete = |family, key: &[u8]| {
+        let mut batch = Batch::new();
+        batch.delete(Family(family), key);
+        world.kv.write(batch, Durability::Synced).unwrap();
+    };
+    delete(0, &chunks[0].0);
+    let found = problems(&world).await;
+    assert!(matches!(found[..], [Problem::Orphan { .. }]), "{found:?}");
+    put(&world, 0, &chunks[0].0, chunks[0].1.clone());
+    delete(1, &pages[0].0);
+    let found = problems(&world).await;
+    assert!(matches!(found[..], [Problem::Allocated { .. }]), "{found:?}");
+    put(&world, 1, &pages[0].0, pages[0].1.clone());
+    // A page that names the blocks of another chunk's page, with a good checksum.
+    let mut twin = pages[0].1[..pages[0].1.len() - 4].to_vec();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&pages[1].0), &twin);
+    twin.extend(crc.to_le_bytes());
+    put(&world, 1, &pages[1].0, twin);
+    let found = problems(&world).await;
+    assert!(found.iter().any(|p| matches!(p, Problem::Damage(Damage::DoubleUse { .. }))), "{found:?}");
+    let error = world.boot().await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::Failed(Failure::Damage(Damage::DoubleUse { .. }))), "{error}");
+    put(&world, 1, &pages[1].0, pages[1].1.clone());
+    assert!(problems(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_the_journal_is_told_from_its_torn_end() {
+    let world = World::sized(Geometry { journal_bytes: 1 << 20, ..World::new().geometry });
+    let (engine, disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    for at in 0..20 {
+        call(&engine, model.plan(&write(0, at * 4096, 4096)).0).await.unwrap();
+    }
+    let last = model.chunks[&key(0)].states.last().unwrap().clone();
+    drop(engine);
+    disk.crash();
+    world.kv.crash(0);
+    let journal = world.medium.contents(FileId::Journal).unwrap();
+    let frames: Vec<usize> =
+        (0..journal.len()).step_by(BLOCK_SIZE).filter(|at| journal[*at..*at + 4] == *b"FTJ1").collect();
+    assert!(frames.len() >= 20, "{} frames", frames.len());
+    for byte in [0, 20, 70, 100] {
+        let bit = (frames[frames.len() / 2] + byte) * 8;
+        world.medium.flip(FileId::Journal, bit);
+        let error = world.boot().await.map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Failed(Failure::Damage(Damage::Journal { .. }))), "{error}");
+        assert!(!problems(&world).await.is_empty());
+        world.medium.flip(FileId::Journal, bit);
+    }
+    let (engine, _disk) = world.boot().await.unwrap();
+    assert_eq!(observe(&engine, key(0)).await, last, "all that was acknowledged is in the journal");
+}
+
+#[tokio::test]
+async fn a_damaged_block_fails_reads_of_it_and_unaligned_writes_to_it_only() {
+    let (world, mut model) = three_chunks().await;
+    let data = &model.chunks[&key(1)].states.last().unwrap().bytes[8192..8192 + 64];
+    let segment = world.medium.contents(FileId::Segment(0)).unwrap();
+    let at = segment.windows(64).position(|window| window == data).unwrap();
+    world.medium.flip(FileId::Segment(0), at * 8 + 3);
+    let (engine, _disk) = world.boot().await.unwrap();
+    assert!(matches!(
+        engine.read(key(1), 9000, 5).await,
+        Err(EngineError::Damaged(Damage::Block { block: 2, .. }))
+    ));
+    let refused = run(&engine, &mut model, write(1, 8200, 10)).await;
+    assert!(matches!(refused, Err(EngineError::Damaged(_))), "{refused:?}");
+    run(&engine, &mut model, write(1, 8192, 4096)).await.expect("a whole block replaces the damaged one");
+    assert_eq!(observe(&engine, key(1)).await, *model.chunks[&key(1)].states.last().unwrap());
+    assert!(engine.failure().is_none());
+}
