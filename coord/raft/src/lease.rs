@@ -46,6 +46,11 @@ impl Lease {
         }
     }
 
+    /// This member stops: it leads no more.
+    pub(crate) fn end(&self) {
+        *self.inner.lock() = Inner::default();
+    }
+
     /// A member accepted a request this member sent under `vote`.
     pub(crate) fn answered(&self, vote: &Vote, member: u64, sent_at: Instant) {
         let mut inner = self.inner.lock();

@@ -10,7 +10,10 @@
 
 mod batch;
 mod config;
+#[cfg(test)]
+mod conformance;
 mod error;
+mod joining;
 mod keys;
 mod lease;
 mod log;
@@ -22,6 +25,7 @@ mod read;
 mod sessions;
 mod snapshot;
 mod state_machine;
+pub mod testing;
 mod transaction;
 mod types;
 

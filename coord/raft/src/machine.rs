@@ -13,6 +13,7 @@ pub(crate) mod install;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use coord_kv::{Durability, Family, FamilySpec, Kv, KvError, Pair, Range, Read};
 use coord_kv_rocks::{LogUse, RocksKv, RocksOptions};
@@ -34,6 +35,9 @@ use crate::types::{Entry, EntryReplies, LogId, SnapshotMeta, StorageError, Store
 
 /// Payload bytes applied in one batch: a restart may have to apply a long stretch of the log at once.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Closing waits so long for whoever still uses the state.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state and who shares it.
 pub(crate) struct Machine<S> {
@@ -98,9 +102,19 @@ impl State {
         self.store.write().replace(Arc::new(store))
     }
 
-    /// Closes the store as soon as nobody is in the middle of a call on it.
+    /// Closes the store. Waits for calls that are in the middle of using it (a snapshot being made takes longest),
+    /// so that it can be opened again; gives up after [`CLOSE_PATIENCE`]. Blocks.
     pub(crate) fn close(&self) {
-        *self.store.write() = None;
+        let Some(mut store) = self.store.write().take() else { return };
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        while let Err(shared) = Arc::try_unwrap(store) {
+            if Instant::now() >= deadline {
+                tracing::warn!(path = %shared.path().display(), "the state is still in use while it is closed");
+                return;
+            }
+            store = shared;
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn applied(&self) -> Result<(Option<LogId>, StoredMembership), KvError> {

@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::RaftConfig;
 use crate::error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
+use crate::joining::Joining;
 use crate::lease::Lease;
 use crate::log::{LogOptions, LogStore};
 use crate::machine::{Machine, State, View};
-use crate::network::client::Network;
+use crate::network::client::{Network, last_log_index};
 use crate::network::service::PeerService;
 use crate::pb::RaftPeerServer;
 use crate::propose::{Proposer, ProposerLimits, leader_of};
@@ -106,6 +107,7 @@ struct Inner<S> {
     proposer: Arc<Proposer>,
     reads: Arc<Reads>,
     peers: PeerService,
+    joining: Arc<Joining>,
     applied: watch::Receiver<Option<LogId>>,
     leadership: watch::Sender<Leadership>,
     failure: Mutex<Option<String>>,
@@ -145,7 +147,14 @@ impl<S: StateMachine> RaftNode<S> {
         };
         let log = LogStore::open(&config.data_dir.join("log"), options, Arc::clone(&lease))?;
         let snapshots = Arc::new(SnapshotStore::open(&config.data_dir.join("snapshots"))?);
-        let peers = PeerService::new(node_id, log.clone(), Arc::clone(&snapshots), config.lease());
+        let joining = Arc::new(Joining::open(&config.data_dir, log.is_fresh())?);
+        let peers = PeerService::new(
+            node_id,
+            log.clone(),
+            Arc::clone(&joining),
+            Arc::clone(&snapshots),
+            config.lease(),
+        );
         let machine = Machine::new(Arc::clone(&service), Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
         let network = Network::new(log.clone(), Arc::clone(&lease));
@@ -171,6 +180,7 @@ impl<S: StateMachine> RaftNode<S> {
             proposer,
             reads,
             peers,
+            joining,
             applied,
             leadership: watch::Sender::new(Leadership::Follower { leader: None }),
             failure: Mutex::default(),
@@ -198,20 +208,31 @@ impl<S: StateMachine> RaftNode<S> {
     }
 
     /// Makes a cluster of fresh members, given with their addresses. Call it on any of them, or on all: with the
-    /// same members that is safe.
+    /// same members that is safe. A member that lost its data and finds its cluster at work does not form another.
     ///
     /// # Errors
-    /// [`MembershipError::AlreadyInitialized`] if this member has data.
+    /// [`MembershipError::AlreadyInitialized`] if this member has data, or another one has entries.
     pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
+        let others = members.iter().filter(|(id, _)| **id != self.inner.node_id);
+        let asked = others.map(|(id, address)| last_log_index(*id, address));
+        if futures::future::join_all(asked).await.into_iter().flatten().any(|last| last > 0) {
+            return Err(MembershipError::AlreadyInitialized);
+        }
         let members: BTreeMap<u64, BasicNode> =
             members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
-        self.inner.raft.initialize(members).await.map_err(|error| match error {
+        let formed = self.inner.raft.initialize(members).await.map_err(|error| match error {
             RaftError::Fatal(_) => MembershipError::Stopped,
             RaftError::APIError(InitializeError::NotAllowed(_)) => MembershipError::AlreadyInitialized,
             RaftError::APIError(error @ InitializeError::NotInMembers(_)) => {
                 MembershipError::Refused { reason: error.to_string() }
             }
-        })
+        });
+        if formed.is_ok() {
+            let reason = |error: crate::log::LogError| MembershipError::Refused { reason: error.to_string() };
+            self.inner.joining.end().map_err(reason)?;
+            self.inner.raft.runtime_config().elect(true);
+        }
+        formed
     }
 
     /// Whether this member belongs to a cluster already: has voted or holds entries.
@@ -368,11 +389,15 @@ impl<S: StateMachine> RaftNode<S> {
     #[doc(hidden)]
     pub async fn crash(&self) {
         self.stop().await;
-        self.inner.state.close();
+        let state = Arc::clone(&self.inner.state);
+        if tokio::task::spawn_blocking(move || state.close()).await.is_err() {
+            tracing::error!("closing the state panicked");
+        }
     }
 
     async fn stop(&self) {
         self.inner.proposer.close();
+        self.inner.reads.close();
         self.inner.stop_core().await;
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
@@ -451,6 +476,7 @@ impl<S: StateMachine> Inner<S> {
             if gone {
                 self.leadership.send_replace(Leadership::Stopped);
                 self.proposer.close();
+                self.reads.close();
                 return;
             }
         }
@@ -461,6 +487,7 @@ impl<S: StateMachine> Inner<S> {
         tracing::error!(%reason, member = self.node_id, "this member stops: its log cannot be written");
         *self.failure.lock() = Some(reason.to_string());
         self.proposer.close();
+        self.reads.close();
         self.stop_core().await;
     }
 

@@ -30,6 +30,7 @@ pub(crate) struct Reads {
 #[derive(Debug, Default)]
 struct Rounds {
     running: bool,
+    closed: bool,
     waiting: Vec<Answer>,
 }
 
@@ -43,6 +44,20 @@ impl Reads {
         Arc::new(Self { raft, lease, log, applied, rounds: Mutex::default() })
     }
 
+    /// From now on nobody is told that what this member has is current.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut rounds = self.rounds.lock();
+            rounds.closed = true;
+            std::mem::take(&mut rounds.waiting)
+        };
+        for answer in waiting {
+            // Whoever does not listen any more needs no answer.
+            let _ = answer.send(Err(ReadError::Stopped));
+        }
+        self.lease.end();
+    }
+
     pub(crate) async fn barrier(self: &Arc<Self>, deadline: Instant) -> Result<(), ReadError> {
         if self.current_by_lease() {
             return Ok(());
@@ -50,6 +65,9 @@ impl Reads {
         let (answer, reply) = oneshot::channel();
         let start = {
             let mut rounds = self.rounds.lock();
+            if rounds.closed {
+                return Err(ReadError::Stopped);
+            }
             if rounds.waiting.len() >= WAITING_MAX {
                 rounds.waiting.retain(|answer| !answer.is_closed());
             }

@@ -174,7 +174,8 @@ impl LogState {
 
     /// Plans that entries up to `upto` (inclusive) are gone, and what becomes free.
     pub(crate) fn purge(&mut self, upto: LogId) -> u64 {
-        if self.purged.is_none_or(|purged| purged.index < upto.index) {
+        let holds_some = self.positions.front().is_some_and(|first| first.log_id.index <= upto.index);
+        if holds_some || self.purged.is_none_or(|purged| purged.index < upto.index) {
             self.plan_record(RecordType::Purge, upto, &Bytes::new());
             self.forget_upto(upto);
             while let Some((&sequence, &highest)) = self.segments.first_key_value() {
@@ -237,7 +238,9 @@ impl LogState {
     }
 
     pub(crate) fn forget_upto(&mut self, upto: LogId) {
-        self.purged = Some(upto);
+        if self.purged.is_none_or(|purged| purged.index < upto.index) {
+            self.purged = Some(upto);
+        }
         while self.positions.front().is_some_and(|position| position.log_id.index <= upto.index) {
             self.positions.pop_front();
         }

@@ -29,6 +29,8 @@ const PIECE_BYTES: usize = 1 << 20;
 const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The receiver copies, syncs and opens a store.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// When a cluster is formed, for each other member.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 /// A member that cannot be reached is tried again after these, the last one over and over.
 const BACKOFF_MS: [u64; 5] = [10, 20, 50, 100, 200];
 
@@ -66,6 +68,15 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         });
         Peer { target, client, log: self.log.clone(), lease: Arc::clone(&self.lease) }
     }
+}
+
+/// The last log index of another member, if it answers at once and has a log. Asked by a vote request that nobody
+/// grants: of term 0.
+pub(crate) async fn last_log_index(id: u64, address: &str) -> Option<u64> {
+    let client = RaftPeerClient::new(Client::new(address.parse().ok()?, ClientConfig::default()));
+    let message = pb::VoteRequest { target: id, vote: Some(pb::Vote::default()), last_log_id: None };
+    let reply = client.vote(&message, &CallOptions::within(ASK_TIMEOUT)).await.ok()?;
+    reply.message.last_log_id.map(|last| last.index)
 }
 
 /// Another member.

@@ -9,6 +9,7 @@ use kuafu::{Request, Response, Status};
 use openraft::raft::{AppendEntriesResponse, VoteResponse};
 use openraft::storage::Snapshot;
 
+use crate::joining::Joining;
 use crate::log::LogStore;
 use crate::network::convert;
 use crate::network::receive::Incoming;
@@ -27,6 +28,7 @@ struct Inner {
     raft: OnceLock<Raft>,
     log: LogStore,
     snapshots: Arc<SnapshotStore>,
+    joining: Arc<Joining>,
     /// No votes before this.
     votes_from: Option<Instant>,
     incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
@@ -40,11 +42,24 @@ impl std::fmt::Debug for PeerService {
 
 impl PeerService {
     /// `promise`: how long a member that heard a leader votes for no other.
-    pub(crate) fn new(node_id: u64, log: LogStore, snapshots: Arc<SnapshotStore>, promise: Duration) -> Self {
+    pub(crate) fn new(
+        node_id: u64,
+        log: LogStore,
+        joining: Arc<Joining>,
+        snapshots: Arc<SnapshotStore>,
+        promise: Duration,
+    ) -> Self {
         // A member that never voted nor held an entry has promised nothing.
         let votes_from = (!log.is_fresh()).then(|| Instant::now() + promise);
-        let inner =
-            Inner { node_id, raft: OnceLock::new(), log, snapshots, votes_from, incoming: Arc::default() };
+        let inner = Inner {
+            node_id,
+            raft: OnceLock::new(),
+            log,
+            snapshots,
+            joining,
+            votes_from,
+            incoming: Arc::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -59,6 +74,26 @@ impl PeerService {
             return Err(Status::invalid_argument(text));
         }
         self.inner.raft.get().ok_or_else(|| Status::unavailable("the member is starting"))
+    }
+
+    fn may_vote(&self, request: &pb::VoteRequest) -> bool {
+        let in_promise = self.inner.votes_from.is_some_and(|from| Instant::now() < from);
+        let forms_cluster = request.last_log_id.as_ref().is_some_and(|last| last.index == 0);
+        !in_promise && (forms_cluster || !self.inner.joining.is_on())
+    }
+
+    /// A member that joins has caught up once it holds, durably, all its leader says is committed.
+    fn joined(&self, raft: &Raft, leader_commit: Option<&pb::LogId>) -> Result<(), Status> {
+        if !self.inner.joining.is_on() {
+            return Ok(());
+        }
+        let last = self.inner.log.vote_and_last().1.map(|id| id.index);
+        if leader_commit.is_some_and(|commit| last >= Some(commit.index)) {
+            self.inner.joining.end().map_err(|error| stopped(&error))?;
+            raft.runtime_config().elect(true);
+            tracing::info!(member = self.inner.node_id, "this member has caught up and votes from now on");
+        }
+        Ok(())
     }
 
     /// Pieces are written on a thread that may block.
@@ -80,7 +115,7 @@ fn stopped(error: &dyn std::error::Error) -> Status {
 impl RaftPeer for PeerService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let raft = self.raft(request.message.target)?;
-        if self.inner.votes_from.is_some_and(|from| Instant::now() < from) {
+        if !self.may_vote(&request.message) {
             let (vote, last_log_id) = self.inner.log.vote_and_last();
             let refused = VoteResponse { vote: vote.unwrap_or_default(), vote_granted: false, last_log_id };
             return Ok(Response::new(convert::vote_reply(&refused)));
@@ -98,6 +133,7 @@ impl RaftPeer for PeerService {
             // Gate (b).
             let submission = self.inner.log.submitted();
             self.inner.log.durable(submission).await.map_err(|error| stopped(&error))?;
+            self.joined(raft, request.message.leader_commit.as_ref())?;
         }
         Ok(Response::new(convert::append_reply(&response)))
     }
