@@ -31,6 +31,9 @@ struct Flags {
     command: Option<Command>,
     #[command(flatten)]
     serve: Option<Serve>,
+    // Here and not in `Serve`: clap takes an optional group that holds another group for absent.
+    #[command(flatten)]
+    logs: LogFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,8 +75,6 @@ struct Serve {
     /// Serve Prometheus metrics by HTTP on this address
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<SocketAddr>,
-    #[command(flatten)]
-    logs: LogFlags,
 }
 
 const EXAMPLE: &str = "\
@@ -90,7 +91,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match (flags.command, flags.serve) {
         (Some(Command::Verify { dir }), _) => Ok(runtime.block_on(verify(dir))),
         (None, Some(serve)) => {
-            serve.logs.start()?;
+            flags.logs.start()?;
             let config = config(serve)?;
             runtime.block_on(run(config))?;
             Ok(ExitCode::SUCCESS)
