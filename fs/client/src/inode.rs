@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use coord_types::{DataId, InodeId};
 use master_api::model::attr::mode;
-use master_api::model::{Attr, Changes, CommitWrite, Time, TimeSet};
+use master_api::model::{Attr, Changes, CommitWrite, Mutation, SetAttr, Time, TimeSet};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -204,6 +204,9 @@ impl Pending {
         if changes.kill_privileges {
             self.kill();
         }
+        if changes.mode.is_none() && (changes.uid.is_some() || changes.gid.is_some()) {
+            self.kill();
+        }
         if let Some(bits) = changes.mode {
             // A later chmod overrules what an earlier write took away.
             self.kill_privileges = false;
@@ -358,7 +361,7 @@ impl State {
 
     /// What to tell the master now that all of the file as of `size` is durable; `None` if nothing. Followed by
     /// [`end_commit`](Self::end_commit).
-    pub(crate) fn begin_commit(&mut self, size: u64) -> Option<CommitWrite> {
+    pub(crate) fn begin_commit(&mut self, size: u64) -> Option<Mutation> {
         if self.orphan || self.gone || self.pending.is_empty() {
             return None;
         }
@@ -368,16 +371,25 @@ impl State {
             self.pending.size = going.size;
             going.size = Some(size);
         }
-        let commit = CommitWrite {
-            ino: self.attr.ino,
-            data: self.attr.data,
-            size_at_least_bytes: going.size.unwrap_or(0),
-            allocated_delta_bytes: going.allocated_delta,
-            garbage_cleared: self.garbage_cleared && self.attr.garbage_end_bytes > 0,
-            attributes: going.changes(),
+        let ino = self.attr.ino;
+        let written = going.size.is_some() || going.mtime.is_some() || going.allocated_delta != 0;
+        let mut changes = going.changes().unwrap_or_default();
+        let mutation = if written {
+            // Without a time, the master would take the commit for the write.
+            changes.mtime = changes.mtime.or(Some(TimeSet::At(self.attr.mtime)));
+            Mutation::CommitWrite(CommitWrite {
+                ino,
+                data: self.attr.data,
+                size_at_least_bytes: going.size.unwrap_or(0),
+                allocated_delta_bytes: going.allocated_delta,
+                garbage_cleared: self.garbage_cleared && self.attr.garbage_end_bytes > 0,
+                attributes: Some(changes),
+            })
+        } else {
+            Mutation::SetAttr(SetAttr { ino, changes })
         };
         self.committing = Some(going);
-        Some(commit)
+        Some(mutation)
     }
 
     /// The master's answer to what [`begin_commit`](Self::begin_commit) said.
@@ -429,8 +441,11 @@ mod tests {
         state.pending.mtime = Some(Time::from_nanos(9));
         assert_eq!(state.shown().size_bytes, 500);
         assert_eq!(state.shown().mode, mode::REGULAR | 0o755);
-        let commit = state.begin_commit(400).unwrap();
-        assert_eq!(commit.size_at_least_bytes, 400);
+        let told = |mutation| match mutation {
+            Some(Mutation::CommitWrite(commit)) => commit.size_at_least_bytes,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(state.begin_commit(400)), 400);
         assert_eq!(state.shown().size_bytes, 500, "the rest is still pending");
         state.end_commit(Ok(Some(Attr {
             size_bytes: 400,
@@ -439,7 +454,7 @@ mod tests {
             ..attr()
         })));
         assert_eq!(state.shown().size_bytes, 500);
-        assert_eq!(state.begin_commit(500).unwrap().size_at_least_bytes, 500);
+        assert_eq!(told(state.begin_commit(500)), 500);
     }
 
     #[tokio::test]

@@ -218,7 +218,7 @@ impl Client {
             state.begin_commit(sent_end)
         };
         let Some(commit) = commit else { return Ok(()) };
-        let answer = self.mutate(Mutation::CommitWrite(commit)).await;
+        let answer = self.mutate(commit).await;
         pin.lock().end_commit(answer.clone().map(|mutated| mutated.attr));
         answer.map(|_| ())
     }

@@ -329,7 +329,8 @@ impl Segment {
         let (from, to) = (self.position(old.start), self.position(old.end_exclusive));
         self.buffer.as_mut_slice()[from..to].copy_from_slice(old.slice(old.start, old.end_exclusive));
         let shift = usize::try_from(old.base - self.base).expect("within a piece") / BLOCK_SIZE;
-        for block in 0..old.crcs.len() {
+        // Not those beyond its end: a truncate leaves what was known of them.
+        for block in 0..old.position(old.end_exclusive).div_ceil(BLOCK_SIZE) {
             if old.is_known(block) {
                 self.crcs[block + shift] = old.crcs[block];
                 self.set_known(block + shift, true);

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use master_api::model::Mutation;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -142,7 +141,7 @@ pub(crate) async fn flush(client: Arc<Client>, pin: Pin, depth: Depth) {
         // Somebody else's commit took it along.
         let Some(commit) = commit else { return };
         let ino = pin.ino;
-        let answer = client.mutate(Mutation::CommitWrite(commit)).await;
+        let answer = client.mutate(commit).await;
         if let Err(errno) = &answer {
             tracing::warn!(?ino, %errno, "the master did not take what was written");
         }
