@@ -52,6 +52,15 @@ pub fn servers(read: &dyn Read) -> OpResult<Vec<Server>> {
     Ok(servers)
 }
 
+/// What is written down of one server.
+///
+/// # Errors
+/// A store that failed.
+pub fn server(read: &dyn Read, id: ServerId) -> OpResult<Option<ServerRecord>> {
+    let record = read.get(keys::TABLE, &keys::server(id))?;
+    record.map(|record| records::decode("a server", &record)).transpose()
+}
+
 fn read_disks(read: &dyn Read) -> OpResult<Vec<(DiskId, DiskRecord)>> {
     let pairs = read.scan(keys::TABLE, &keys::disks(), usize::MAX)?;
     pairs

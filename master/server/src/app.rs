@@ -1,9 +1,10 @@
 //! What services and background jobs share: the Raft member, the leader's soft state, and how failures become statuses.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use coord_raft::{Leader, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
+use coord_raft::{Leader, Leadership, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
 use kuafu::Status;
 use master_core::{Command, CommandReply, OpError};
 use tokio::sync::Notify;
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) soft: Soft,
     /// A chunkserver registered: groups may be missing.
     pub(crate) registered: Notify,
+    /// The cluster's beginning was seen in the state. It never goes away again.
+    pub(crate) begun: AtomicBool,
 }
 
 impl App {
@@ -38,11 +41,33 @@ impl App {
         self.raft.propose(Proposal { stamp, command }, deadline).await.map_err(|error| propose_status(&error))
     }
 
+    /// UNAVAILABLE until the cluster's first command is applied here: before it there is not even a root directory.
+    pub(crate) fn must_have_begun(&self) -> Result<(), Status> {
+        // Relaxed: only ever set, and a stale `false` costs one look at the store.
+        if self.begun.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match master_core::table::cluster(&self.raft.view()).map_err(|error| store_status(&error))? {
+            Some(_) => {
+                self.begun.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            None => Err(Status::unavailable("the cluster is being made")),
+        }
+    }
+
     /// One of the master's own commands.
     pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<CommandReply, Status> {
+        if !matches!(command, Command::Initialize(_)) && self.leads() {
+            self.must_have_begun()?;
+        }
         let reply = self.propose(None, command.encode(), deadline).await?;
         match CommandReply::decode(&reply) {
-            Ok(CommandReply::Refused(reason)) => Err(Status::invalid_argument(reason)),
+            Ok(CommandReply::Refused(reason)) => {
+                // Applied before the cluster's first command: nothing is wrong with it, it came early.
+                self.must_have_begun()?;
+                Err(Status::invalid_argument(reason))
+            }
             Ok(reply) => Ok(reply),
             Err(error) => Err(Status::internal(format!("the reply of a command cannot be read: {error}"))),
         }
@@ -51,7 +76,13 @@ impl App {
     /// The state with everything in it that was acknowledged before the call.
     pub(crate) async fn current(&self, deadline: Instant) -> Result<View, Status> {
         self.raft.read_barrier(deadline).await.map_err(|error| read_status(&error))?;
+        self.must_have_begun()?;
         Ok(self.raft.view())
+    }
+
+    /// Whether this master leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self.raft.leadership(), Leadership::Leader { .. })
     }
 }
 

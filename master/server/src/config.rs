@@ -34,6 +34,15 @@ pub struct Config {
     pub chunkserver_heartbeat: Duration,
     /// A chunkserver may serve this long after it was heard. Default 3 s, at least three heartbeats.
     pub chunkserver_lease: Duration,
+    /// Groups are made when no chunkserver joined for this long, so that they spread over all that are just
+    /// starting. Default 300 ms, 0 in an embedded platform.
+    pub group_settle: Duration,
+    /// The same while there are fewer racks than replicas: a rack may be late, and groups made without it keep two
+    /// replicas in one place. Default 3 s.
+    pub group_settle_narrow: Duration,
+    /// Deleted data is kept this long, for readers and writers that have not heard of the deletion. Default 2 s: what
+    /// clients believe of attributes is at most 1 s old.
+    pub deletion_delay: Duration,
     /// Memory for the state's block cache. Default 256 MiB.
     pub cache_bytes: usize,
 }
@@ -41,7 +50,9 @@ pub struct Config {
 /// A setting that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("master {id} is not in the cluster's list of masters, which has {known}: correct --id or the list")]
+    #[error(
+        "master {id} is not in the cluster's list of masters, which has {known}: correct --id or the list"
+    )]
     NotAMember { id: u64, known: String },
     #[error("--replicas is {0}, it must be from 1 to 7")]
     Replicas(u32),
@@ -68,6 +79,9 @@ impl Config {
             session_lease: Duration::from_secs(30),
             chunkserver_heartbeat: Duration::from_millis(500),
             chunkserver_lease: Duration::from_secs(3),
+            group_settle: Duration::from_millis(300),
+            group_settle_narrow: Duration::from_secs(3),
+            deletion_delay: Duration::from_secs(2),
             cache_bytes: 256 << 20,
         }
     }

@@ -62,10 +62,8 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     flags.logs.start()?;
     let config = config(flags)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the event loop")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(async {
         let signal = stop_signal().context("listen for signals")?;
         let server = MasterServer::start(config).await?;

@@ -13,7 +13,8 @@ const RAFT_LAST_LOG: (&str, &str) = ("pangu_master_raft_last_log_index", "Last i
 const RAFT_APPLIED: (&str, &str) = ("pangu_master_raft_applied_index", "Last index applied to the state");
 const INODES: (&str, &str) = ("pangu_master_inodes", "Files and directories");
 const SESSIONS: (&str, &str) = ("pangu_master_sessions", "Open sessions");
-const DELETIONS: (&str, &str) = ("pangu_master_deletions_pending", "Deleted files whose chunks are not freed yet");
+const DELETIONS: (&str, &str) =
+    ("pangu_master_deletions_pending", "Deleted files whose chunks are not freed yet");
 const ALLOCATED: (&str, &str) = ("pangu_master_allocated_bytes", "Bytes of files, before replication");
 
 /// Prometheus text: the master's own numbers, then the calls served.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use coord_raft::{Leadership, MembershipError, OpenError, RaftConfig, RaftNode};
@@ -90,7 +91,13 @@ impl MasterServer {
         let raft = RaftNode::open(raft_config, Machine)
             .await
             .map_err(|source| StartError::Open { path: config.data_dir.clone(), source })?;
-        let app = Arc::new(App { config, raft, soft: Soft::default(), registered: Notify::new() });
+        let app = Arc::new(App {
+            config,
+            raft,
+            soft: Soft::default(),
+            registered: Notify::new(),
+            begun: AtomicBool::new(false),
+        });
         match Self::serve(Arc::clone(&app)).await {
             Ok(server) => Ok(server),
             Err(error) => {
@@ -185,7 +192,7 @@ impl MasterServer {
     /// Whether this master leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        matches!(self.app.raft.leadership(), Leadership::Leader { .. })
+        self.app.leads()
     }
 
     /// Resolves when the master stopped by itself, for example because its disk failed.
@@ -211,15 +218,33 @@ impl MasterServer {
         }
         self.app.raft.shutdown().await;
     }
+
+    /// Stops as a killed process would: nothing is answered, nothing is flushed that the protocol does not ask for.
+    #[doc(hidden)]
+    pub async fn crash(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.app.raft.crash().await;
+        self.stop.cancel();
+    }
 }
 
 /// Makes the cluster, if this master is the one to do so: the lowest in the list, and no other has ever had data. A
 /// member whose disk was replaced finds that the others have, and waits for the leader instead.
 async fn begin(app: Arc<App>) {
     let members = &app.config.members;
-    if members.keys().next() != Some(&app.config.id) {
-        return;
-    }
+    let Some(first) = members.keys().next().filter(|first| **first != app.config.id) else {
+        return make_cluster(&app).await;
+    };
+    tracing::info!(
+        first,
+        "this master has no data: waiting for a leader, or for the first master to make the cluster"
+    );
+}
+
+async fn make_cluster(app: &App) {
+    let members = &app.config.members;
     let others: Vec<AdminClient> = members
         .iter()
         .filter(|(id, _)| **id != app.config.id)
@@ -235,7 +260,11 @@ async fn begin(app: Arc<App>) {
             }
             Freshness::Unknown { answered } => {
                 if !std::mem::replace(&mut said, true) {
-                    tracing::info!(answered, of = others.len(), "waiting for the other masters to make the cluster");
+                    tracing::info!(
+                        answered,
+                        of = others.len(),
+                        "waiting for the other masters to make the cluster"
+                    );
                 }
                 tokio::time::sleep(JOIN_PERIOD).await;
             }
@@ -252,7 +281,9 @@ enum Freshness {
     /// Every other master answered, and none has data.
     All,
     SomeHaveData,
-    Unknown { answered: usize },
+    Unknown {
+        answered: usize,
+    },
 }
 
 async fn fresh(others: &[AdminClient]) -> Freshness {
@@ -265,6 +296,7 @@ async fn fresh(others: &[AdminClient]) -> Freshness {
     });
     let answers = futures::future::join_all(asked).await;
     let known: Vec<_> = answers.into_iter().flatten().collect();
+    // A member that heard of a cluster has a log, even if nothing is applied yet.
     if known.iter().any(|status| !status.cluster_id.is_empty() || status.last_log_index > 0) {
         return Freshness::SomeHaveData;
     }

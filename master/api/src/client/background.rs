@@ -10,6 +10,8 @@ use crate::proto;
 
 /// Renewals per lease: two may get lost.
 const RENEWALS_PER_LEASE: u32 = 3;
+/// After a refusal that a human must look at.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// The lease until a master told it.
 const LEASE_GUESS: Duration = Duration::from_secs(30);
 
@@ -35,10 +37,15 @@ async fn keep(shared: &Shared) {
                     announce(shared, previous.replace(session), session);
                     session
                 }
-                Err(error) => {
+                Err(error @ ClientError::OtherCluster { .. }) => {
                     tracing::error!(%error, "open a session; giving up");
                     shared.closed.send_replace(true);
                     return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "open a session; trying again");
+                    tokio::time::sleep(REFUSED_WAIT).await;
+                    continue;
                 }
             },
         };

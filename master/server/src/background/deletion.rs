@@ -3,7 +3,7 @@
 //! Restart-safe without a record of progress: telling a disk twice is harmless, and data is struck off only when all
 //! disks said yes. A disk that is away keeps its data in the queue; the rest of the queue goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chunkserver_api::pb::{DeleteItem, DeleteRequest, ReplicaClient};
@@ -12,8 +12,8 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
 use master_api::model::Table;
+use master_core::Command;
 use master_core::deletion::{Deletion, deletions};
-use master_core::{Command, OpResult};
 
 use crate::app::{App, COMMAND_TIMEOUT, store_status};
 
@@ -21,8 +21,6 @@ use crate::app::{App, COMMAND_TIMEOUT, store_status};
 const PERIOD: Duration = Duration::from_millis(500);
 /// Data of one round: one call per disk, one command for all.
 const PAGE: usize = 512;
-/// Data is left alone for this long after its deletion, so that writes under way to it find their chunks.
-const GRACE: Duration = Duration::from_secs(2);
 /// One disk's answer; deletes of many chunks take a while.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,32 +29,30 @@ pub(super) async fn run(app: &App) {
     // Where the next round begins, so that data stuck behind a dead disk does not hold up what follows it.
     let mut after: Option<DataId> = None;
     loop {
-        let page = match due(app, after) {
-            Ok(page) => page,
-            Err(error) => {
-                store_status(&error);
-                Vec::new()
-            }
-        };
-        if page.is_empty() {
-            after = None;
-            tokio::time::sleep(PERIOD).await;
-            continue;
-        }
+        let page = deletions(&app.raft.view(), after, PAGE).unwrap_or_else(|error| {
+            store_status(&error);
+            Vec::new()
+        });
         after = page.last().map(|deletion| deletion.data);
-        if let Err(error) = round(app, &mut peers, &page).await {
+        let due = due(page, app.config.deletion_delay);
+        if !due.is_empty()
+            && let Err(error) = round(app, &mut peers, &due).await
+        {
             tracing::warn!(%error, "free deleted data");
+            tokio::time::sleep(PERIOD).await;
+        }
+        if after.is_none() {
             tokio::time::sleep(PERIOD).await;
         }
     }
 }
 
-fn due(app: &App, after: Option<DataId>) -> OpResult<Vec<Deletion>> {
+/// Those deleted at least `delay` ago, by the clock that was written down with them.
+fn due(mut page: Vec<Deletion>, delay: Duration) -> Vec<Deletion> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let limit = u64::try_from(now.saturating_sub(GRACE).as_nanos()).unwrap_or(u64::MAX);
-    let mut page = deletions(&app.raft.view(), after, PAGE)?;
+    let limit = u64::try_from(now.saturating_sub(delay).as_nanos()).unwrap_or(u64::MAX);
     page.retain(|deletion| deletion.time_nanos <= limit);
-    Ok(page)
+    page
 }
 
 async fn round(app: &App, peers: &mut Peers, page: &[Deletion]) -> Result<(), Status> {
@@ -69,22 +65,24 @@ async fn round(app: &App, peers: &mut Peers, page: &[Deletion]) -> Result<(), St
             async move {
                 let request = DeleteRequest { disk: disk.0, items: order.items };
                 let done = match client {
-                    Some(client) => client.delete(request, &CallOptions::within(CALL_TIMEOUT)).await.map(drop),
+                    Some(client) => {
+                        client.delete(request, &CallOptions::within(CALL_TIMEOUT)).await.map(drop)
+                    }
                     None => Err(Status::unavailable(format!("disk {disk} is in no chunkserver"))),
                 };
                 (disk, order.data, done)
             }
         })
         .collect();
-    let mut left: HashMap<DataId, ()> = HashMap::new();
+    let mut left: BTreeSet<DataId> = BTreeSet::new();
     while let Some((disk, data, done)) = calls.next().await {
         if let Err(error) = done {
             tracing::debug!(%disk, %error, "a disk did not free deleted data");
-            left.extend(data.into_iter().map(|data| (data, ())));
+            left.extend(data);
         }
     }
     let data: Vec<DataId> =
-        page.iter().map(|deletion| deletion.data).filter(|data| !left.contains_key(data)).collect();
+        page.iter().map(|deletion| deletion.data).filter(|data| !left.contains(data)).collect();
     if data.is_empty() {
         return Err(Status::unavailable(format!("the disks of {} deletions are away", page.len())));
     }

@@ -11,7 +11,7 @@ use master_api::proto;
 use master_core::{OpError, OpResult};
 
 use crate::app::{App, store_status};
-use crate::service::cluster::table_seen;
+use crate::service::cluster::{table_seen, usage_seen};
 
 /// Serves `Admin`.
 pub(crate) struct Admin(pub(crate) Arc<App>);
@@ -37,11 +37,7 @@ impl proto::Admin for Admin {
                 leader: *id == leader_id,
             })
             .collect();
-        let usage = match master_core::query(&view, &Query::StatFs) {
-            Ok(answer) => answer.stat_fs.map(Into::into),
-            Err(OpError::Errno(_)) => None,
-            Err(error) => return Err(store_status(&error)),
-        };
+        let usage = usage_seen(&self.0, &view)?;
         Ok(Response::new(proto::StatusReply {
             cluster_id: cluster.map(|cluster| cluster.cluster_id).unwrap_or_default(),
             member_id: raft.node_id,
@@ -51,7 +47,7 @@ impl proto::Admin for Admin {
             applied_index: raft.applied_index,
             members,
             table: Some(proto::Table::from(&table_seen(&self.0, &view)?)),
-            usage,
+            usage: Some(usage.into()),
             sessions: counters.map_or(0, |counters| counters.sessions),
             deletions_pending: counters.map_or(0, |counters| counters.deletions_pending),
         }))
@@ -85,7 +81,9 @@ impl proto::Admin for Admin {
         let address: Address =
             address.parse().map_err(|error| Status::invalid_argument(format!("{address:?}: {error}")))?;
         let raft = &self.0.raft;
-        raft.add_learner(id, address.to_string(), request.deadline).await.map_err(|error| membership(&error))?;
+        raft.add_learner(id, address.to_string(), request.deadline)
+            .await
+            .map_err(|error| membership(&error))?;
         let mut voters = self.voters();
         voters.insert(id);
         raft.change_members(voters, request.deadline).await.map_err(|error| membership(&error))?;
@@ -150,9 +148,7 @@ fn membership(error: &MembershipError) -> Status {
         MembershipError::NotLeader { leader } => {
             Status::not_leader(leader.as_ref().map(|leader| leader.address.as_str()))
         }
-        MembershipError::InProgress => {
-            Status::busy(error.to_string(), std::time::Duration::from_secs(1))
-        }
+        MembershipError::InProgress => Status::busy(error.to_string(), std::time::Duration::from_secs(1)),
         MembershipError::Timeout => Status::deadline_exceeded(error.to_string()),
         MembershipError::Stopped => Status::unavailable(error.to_string()),
         MembershipError::AlreadyInitialized | MembershipError::Refused { .. } => {

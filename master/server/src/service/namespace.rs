@@ -8,12 +8,13 @@ use coord_raft::ProposalStamp;
 use coord_types::SessionId;
 use kuafu::{Request, Response, Status};
 use master_api::convert;
-use master_api::model::Query;
+use master_api::model::{Answer, Query};
 use master_api::proto;
 use master_core::{Command, CommandReply, OpError, session};
 use prost::Message as _;
 
 use crate::app::{App, store_status};
+use crate::service::cluster::usage_seen;
 
 /// Serves `Namespace`.
 pub(crate) struct Namespace(pub(crate) Arc<App>);
@@ -38,8 +39,7 @@ impl proto::Namespace for Namespace {
             return Err(Status::internal("a session was not opened"));
         };
         self.0.soft.heard_session(session, Instant::now());
-        let view = self.0.raft.view();
-        let cluster = master_core::table::cluster(&view)
+        let cluster = master_core::table::cluster(&self.0.raft.view())
             .map_err(|error| store_status(&error))?
             .ok_or_else(|| Status::unavailable("the cluster is being made"))?;
         tracing::info!(%session, description, "session opened");
@@ -99,6 +99,10 @@ impl proto::Namespace for Namespace {
     ) -> Result<Response<proto::QueryReply>, Status> {
         let op = request.message.op.ok_or_else(|| Status::invalid_argument("the query asks nothing"))?;
         let answer = match Query::try_from(op) {
+            Ok(Query::StatFs) => {
+                let view = self.0.current(request.deadline).await?;
+                Ok(Answer { stat_fs: Some(usage_seen(&self.0, &view)?), ..Answer::default() })
+            }
             Ok(query) => {
                 let view = self.0.current(request.deadline).await?;
                 match master_core::query(&view, &query) {
