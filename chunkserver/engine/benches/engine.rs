@@ -1,6 +1,6 @@
 //! The engine beside fio: the same block size, depth and sync policy on the same disk.
 //!
-//! `cargo bench -p chunkserver-engine` (in `$TMPDIR` or `--dir DIR`; `--seconds N` a line, `--quick`). Writes are
+//! `cargo bench -p chunkserver-engine` (in `$TMPDIR` or `--dir DIR`; `--seconds N` a line, `--quick`, `--only TEXT` a line's name has). Writes are
 //! durable on both sides: the engine answers after data and metadata are, fio opens with O_DSYNC and overwrites a file
 //! written before. Runs take turns and the median of three is shown, because a shared disk changes its mind.
 
@@ -38,6 +38,12 @@ struct Figures {
     cpu_s_per_gib: f64,
 }
 
+impl Case {
+    fn name(self) -> String {
+        format!("{:?} {} KiB, depth {}", self.kind, self.size >> 10, self.depth)
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1).cloned());
@@ -59,6 +65,9 @@ fn main() {
         for size in [4096, 1 << 20] {
             for depth in [1, 8, 32] {
                 let case = Case { kind, size, depth };
+                if value("--only").is_some_and(|only| !case.name().contains(&only)) {
+                    continue;
+                }
                 let (mut ours, mut theirs) = (Vec::new(), Vec::new());
                 for _ in 0..rounds {
                     ours.push(runtime.block_on(bench.run(case, seconds)));
@@ -77,7 +86,7 @@ fn median(mut figures: Vec<Figures>) -> Figures {
 }
 
 fn report(case: Case, ours: Figures, theirs: Figures) {
-    let name = format!("{:?} {} KiB, depth {}", case.kind, case.size >> 10, case.depth);
+    let name = case.name();
     let rate = |figures: Figures| {
         if case.size > BLOCK_SIZE {
             format!("{:.0} MB/s", figures.per_second * case.size as f64 / 1e6)

@@ -41,6 +41,8 @@ pub(crate) const BLOCK: u64 = BLOCK_SIZE as u64;
 pub(crate) struct Core {
     pub(crate) geometry: Geometry,
     pub(crate) pool: Arc<BufferPool>,
+    /// Frames of this life carry it.
+    pub(crate) salt: u64,
     pub(crate) state: Mutex<State>,
     /// Updates wait, data became durable, or a checkpoint ended: the committer looks.
     pub(crate) commit: Notify,
@@ -162,6 +164,7 @@ pub(crate) struct Start {
     pub(crate) index: Index,
     pub(crate) alloc: Allocator,
     pub(crate) journal: Ring,
+    pub(crate) salt: u64,
 }
 
 impl Core {
@@ -171,6 +174,7 @@ impl Core {
             io: start.io,
             geometry: start.geometry,
             pool: start.pool,
+            salt: start.salt,
             state: Mutex::new(State {
                 index: start.index,
                 alloc: start.alloc,

@@ -3,7 +3,9 @@
 //! Byte map and crash argument in docs/disk-format.md. Invariants:
 //! - frames are numbered without gaps for the disk's whole life; a number is used once;
 //! - a frame never overwrites one the metadata store may still need;
-//! - at most one frame is being written, so only the newest can be torn, and a hole before a valid frame is damage.
+//! - a frame says up to which one all were durable when it was written: one of those that is missing is damage, any
+//!   other one that is missing was cut off by a crash, and what lies behind it was never answered;
+//! - frames carry a number drawn when the disk was opened: what an earlier life left behind is never taken for them.
 
 use std::collections::VecDeque;
 
@@ -26,6 +28,8 @@ pub(crate) struct Header {
     pub(crate) sequence: u64,
     /// The data of every update up to this frame (perhaps this one) was durable when the frame was written.
     pub(crate) settled: u64,
+    /// All frames up to this one were durable when this one was written.
+    pub(crate) durable: u64,
     pub(crate) body_bytes: usize,
     pub(crate) updates: u32,
     body_crc: u32,
@@ -52,10 +56,10 @@ impl Header {
         if from.get_u64_le() != salt {
             return None;
         }
-        let (sequence, settled) = (from.get_u64_le(), from.get_u64_le());
+        let (sequence, settled, durable) = (from.get_u64_le(), from.get_u64_le(), from.get_u64_le());
         let (body_bytes, updates, body_crc) =
             (from.get_u32_le() as usize, from.get_u32_le(), from.get_u32_le());
-        let header = Self { sequence, settled, body_bytes, updates, body_crc };
+        let header = Self { sequence, settled, durable, body_bytes, updates, body_crc };
         (HEADER_BYTES + body_bytes <= FRAME_BYTES_MAX).then_some(header)
     }
 
@@ -76,11 +80,18 @@ impl Header {
     }
 }
 
+/// What a frame says besides its updates; see [`Header`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) sequence: u64,
+    pub(crate) settled: u64,
+    pub(crate) durable: u64,
+}
+
 /// A frame as it goes to the disk: whole blocks.
 pub(crate) fn encode_frame<'a>(
     salt: u64,
-    sequence: u64,
-    settled: u64,
+    Numbers { sequence, settled, durable }: Numbers,
     updates: impl Iterator<Item = &'a Update>,
 ) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
@@ -98,6 +109,7 @@ pub(crate) fn encode_frame<'a>(
     header.put_u64_le(salt);
     header.put_u64_le(sequence);
     header.put_u64_le(settled);
+    header.put_u64_le(durable);
     header.put_u32_le(body_len);
     header.put_u32_le(count);
     header.put_u32_le(body_crc);
@@ -195,10 +207,11 @@ mod tests {
     proptest! {
         #[test]
         fn frames_come_back_as_written(updates in proptest::collection::vec(updates(), 0..8), flip in any::<prop::sample::Index>()) {
-            let frame = encode_frame(7, 42, 41, updates.iter());
+            let frame = encode_frame(7, Numbers { sequence: 42, settled: 41, durable: 40 }, updates.iter());
             prop_assert_eq!(frame.len() % BLOCK_SIZE, 0);
             let header = Header::decode(&frame, 7).unwrap();
-            prop_assert_eq!((header.sequence, header.settled, header.frame_bytes()), (42, 41, frame.len()));
+            prop_assert_eq!((header.sequence, header.settled, header.durable), (42, 41, 40));
+            prop_assert_eq!(header.frame_bytes(), frame.len());
             let body = &frame[HEADER_BYTES..HEADER_BYTES + header.body_bytes];
             prop_assert_eq!(header.decode_body(body).unwrap().unwrap(), updates);
             prop_assert_eq!(Header::decode(&frame, 8), None);

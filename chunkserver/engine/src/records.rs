@@ -223,6 +223,8 @@ pub(crate) struct Applied {
     pub(crate) sequence: u64,
     /// Where that frame ends: the next one begins here, or at 0 if it does not fit.
     pub(crate) end_bytes: u64,
+    /// Drawn anew each time the disk is opened; later frames carry it.
+    pub(crate) salt: u64,
 }
 
 impl Applied {
@@ -230,15 +232,16 @@ impl Applied {
         let mut out = vec![APPLIED_MAGIC, FORMAT, 0, 0];
         out.extend_from_slice(&self.sequence.to_le_bytes());
         out.extend_from_slice(&self.end_bytes.to_le_bytes());
+        out.extend_from_slice(&self.salt.to_le_bytes());
         seal(&mut out, APPLIED);
         out
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, &'static str> {
         let body = unseal(value, APPLIED, APPLIED_MAGIC)?;
-        let body: &[u8; 20] = body.try_into().map_err(|_| "wrong length")?;
+        let body: &[u8; 28] = body.try_into().map_err(|_| "wrong length")?;
         let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
-        Ok(Self { sequence: u64_at(4), end_bytes: u64_at(12) })
+        Ok(Self { sequence: u64_at(4), end_bytes: u64_at(12), salt: u64_at(20) })
     }
 }
 
@@ -315,7 +318,7 @@ mod tests {
             allocated_blocks: 37,
             windows: vec![window; 3],
         };
-        let applied = Applied { sequence: 5, end_bytes: 8192 };
+        let applied = Applied { sequence: 5, end_bytes: 8192, salt: 77 };
         assert_eq!(ChunkRecord::decode(key(), &record.encode(key())).unwrap(), record);
         assert_eq!(Applied::decode(&applied.encode()).unwrap(), applied);
         let flips = |value: Vec<u8>, ok: &dyn Fn(&[u8]) -> bool| {

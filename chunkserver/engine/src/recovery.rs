@@ -54,7 +54,7 @@ impl Parts {
     /// [`Failure::Kv`].
     pub fn format_kv(kv: &dyn Kv) -> Result<(), Failure> {
         let mut batch = Batch::new();
-        batch.put(STATE, APPLIED, Applied { sequence: 0, end_bytes: 0 }.encode());
+        batch.put(STATE, APPLIED, Applied { sequence: 0, end_bytes: 0, salt: 0 }.encode());
         kv.write(batch, Durability::Unlogged)?;
         kv.flush()?;
         Ok(())
@@ -96,13 +96,17 @@ pub(crate) async fn recover(parts: &Parts) -> Result<Recovered, OpenError> {
         let sequence = header.sequence;
         let updates = header.decode_body(&body).expect("the reader checked it");
         let updates = updates.map_err(|reason| Damage::JournalRecord { sequence, reason })?;
-        let end = Applied { sequence, end_bytes: reader.at_bytes };
+        let end = Applied { sequence, end_bytes: reader.at_bytes, salt: applied.salt };
         replay(parts, &mut recovered, updates, end, sequence <= settled).await?;
     }
     if recovered.replayed > 0 || recovered.dropped > 0 {
         let (replayed, dropped) = (recovered.replayed, recovered.dropped);
         tracing::info!(replayed, dropped, "applied updates found in the journal");
     }
+    // From here on frames carry another number: one that a crash left behind a missing one must not be taken for the
+    // one that gets its place and sequence now.
+    recovered.applied.salt = rand::random();
+    recovered.index.commit(Overlay::default(), recovered.applied).map_err(Failure::from)?;
     parts.kv.flush()?;
     Ok(recovered)
 }
@@ -196,6 +200,7 @@ fn check_segments(parts: &Parts) -> Result<(), Damage> {
 /// Walks the frames behind the applied one.
 struct Reader<'a> {
     parts: &'a Parts,
+    salt: u64,
     /// The last frame seen, and where it ends.
     sequence: u64,
     at_bytes: u64,
@@ -205,8 +210,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(parts: &'a Parts, applied: Applied) -> Self {
-        let (sequence, at_bytes) = (applied.sequence, applied.end_bytes);
-        Self { parts, sequence, at_bytes, window: Vec::new(), window_start: 0 }
+        let Applied { sequence, end_bytes: at_bytes, salt } = applied;
+        Self { parts, salt, sequence, at_bytes, window: Vec::new(), window_start: 0 }
     }
 
     /// The next frame: it begins where the last one ended, or at the journal's start if it did not fit there.
@@ -226,7 +231,7 @@ impl<'a> Reader<'a> {
         if start + BLOCK > journal_bytes {
             return Ok(None);
         }
-        let salt = self.parts.geometry.salt();
+        let salt = self.salt;
         let Some(header) = Header::decode(self.bytes(start, HEADER_BYTES).await?, salt) else {
             return Ok(None);
         };
@@ -237,14 +242,13 @@ impl<'a> Reader<'a> {
         Ok(header.decode_body(&body).is_some().then_some((header, body)))
     }
 
-    /// One frame is written at a time, so nothing newer can lie behind one that is missing or torn: unless it was
-    /// written well and was damaged since.
+    /// A crash may have cut off the frame that is missing here. But not if a later one says that it was durable.
     async fn check_end(&mut self) -> Result<(), OpenError> {
-        let salt = self.parts.geometry.salt();
+        let salt = self.salt;
         let mut at = 0;
         while at < self.parts.geometry.journal_bytes {
             if let Some(header) = Header::decode(self.bytes(at, HEADER_BYTES).await?, salt)
-                && header.sequence > self.sequence + 1
+                && header.durable > self.sequence
             {
                 return Err(Damage::Journal { sequence: self.sequence + 1, later: header.sequence }.into());
             }
@@ -295,7 +299,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
     });
     counted.map_err(Failure::from)?;
     recovered.index.set_chunk_count(chunks);
-    let Applied { sequence, end_bytes } = recovered.applied;
+    let Applied { sequence, end_bytes, salt } = recovered.applied;
     Ok(Core::new(Start {
         io: parts.io,
         geometry: parts.geometry,
@@ -304,5 +308,6 @@ pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
         index: recovered.index,
         alloc,
         journal: Ring::new(parts.geometry.journal_bytes, sequence, end_bytes),
+        salt,
     }))
 }

@@ -86,13 +86,6 @@ impl Geometry {
         u32::try_from(left).expect("bounded by a u32 just above")
     }
 
-    /// A number that frames of this disk's journal carry, so that those of an earlier disk in the same place of the
-    /// medium are not taken for its own.
-    #[must_use]
-    pub fn salt(&self) -> u64 {
-        u64::from_le_bytes(self.uuid[..8].try_into().expect("eight bytes"))
-    }
-
     /// One copy of the superblock.
     #[must_use]
     pub fn encode(&self) -> [u8; COPY_BYTES] {

@@ -11,12 +11,14 @@
 //!    no look at data ("settled"), or a flushed store: so whoever looks at the data of an early update after a
 //!    crash still finds it.
 //!
-//! One frame is written at a time; what comes meanwhile goes into the next. Frames are applied in order, each once
-//! it and all early data of it are durable.
+//! A few frames are written at a time; what comes meanwhile goes into the next. Frames are applied in order, each
+//! once it, all before it and all early data of it are durable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
 use crate::alloc::Run;
@@ -24,21 +26,32 @@ use crate::buffer::PoolBuf;
 use crate::core::{Core, Limbo, Queued, State};
 use crate::error::{Damage, EngineError, Failure, IoError};
 use crate::index::{Change, Outcome, Overlay};
-use crate::io::{Completion, FileId, Op, WriteMode};
-use crate::journal::{FRAME_BYTES_MAX, FRAME_BYTES_TARGET, Place, encode_frame};
+use crate::io::{FileId, Op, WriteMode};
+use crate::journal::{FRAME_BYTES_MAX, FRAME_BYTES_TARGET, Numbers, Place, encode_frame};
 use crate::records::Applied;
+
+/// Frames being written at a time. With one, an update that just missed a frame waits for that one and its own: at
+/// 32 writes in flight a frame takes as long as a data write, and that halved the rate.
+const WRITING_MAX: usize = 4;
 
 /// A frame in the journal or on its way there.
 struct Frame {
     place: Place,
+    settled: u64,
     updates: Vec<Queued>,
-    durable: bool,
+    written: bool,
 }
 
-/// The frame being written.
-struct Writing {
-    completion: Completion,
-    settled: u64,
+/// The end of a frame's write.
+type Written = (u64, Result<(), IoError>);
+
+/// Frames from the first one that is not applied.
+#[derive(Default)]
+struct Frames {
+    queue: VecDeque<Frame>,
+    writing: FuturesUnordered<BoxFuture<'static, Written>>,
+    /// All frames up to this one are durable.
+    durable: u64,
 }
 
 impl Frame {
@@ -47,33 +60,50 @@ impl Frame {
     }
 }
 
+impl Frames {
+    /// The next frame that can be applied.
+    fn pop_ready(&mut self) -> Option<Frame> {
+        let first = self.queue.front()?;
+        if first.place.sequence <= self.durable && first.data_done() { self.queue.pop_front() } else { None }
+    }
+
+    /// Notes a written frame. Returns up to where frames need no look at data after a crash: what a frame says of
+    /// that counts once all frames before it are durable too, or a crash would not read it.
+    fn note_written(&mut self, sequence: u64) -> u64 {
+        if let Some(frame) = self.queue.iter_mut().find(|frame| frame.place.sequence == sequence) {
+            frame.written = true;
+        }
+        let mut settled = 0;
+        for frame in self.queue.iter().take_while(|frame| frame.written) {
+            self.durable = self.durable.max(frame.place.sequence);
+            settled = settled.max(frame.settled);
+        }
+        settled
+    }
+}
+
 impl Core {
     /// Runs until the engine goes and nothing is in flight.
     pub(crate) async fn run_committer(self: Arc<Self>) {
-        let mut frames = VecDeque::new();
-        let mut writing = None;
+        let mut frames = Frames { durable: self.state.lock().applied, ..Frames::default() };
         loop {
             if self.failure().is_some() {
                 return self.refuse_frames(frames);
             }
-            while frames.front().is_some_and(|frame: &Frame| frame.durable && frame.data_done()) {
-                let frame = frames.pop_front().expect("just seen");
+            while let Some(frame) = frames.pop_ready() {
                 if let Err(failure) = self.apply(frame) {
                     self.fail(failure);
                 }
             }
             self.checkpoint_if_due();
-            if writing.is_none() {
-                writing = self.start_frame(&mut frames);
-            }
-            if writing.is_none() && frames.is_empty() && self.is_done() {
+            while frames.writing.len() < WRITING_MAX && self.start_frame(&mut frames) {}
+            if frames.queue.is_empty() && self.is_done() {
                 return;
             }
             tokio::select! {
                 biased;
-                result = finish(&mut writing) => {
-                    let done = writing.take().expect("it just finished");
-                    self.frame_written(result, done.settled, &mut frames);
+                Some((sequence, result)) = frames.writing.next() => {
+                    self.frame_written(sequence, result, &mut frames);
                 }
                 () = self.commit.notified() => {}
             }
@@ -85,48 +115,54 @@ impl Core {
         state.stopping && state.queue.is_empty() && state.tasks == 0
     }
 
-    fn refuse_frames(&self, frames: VecDeque<Frame>) {
+    fn refuse_frames(&self, frames: Frames) {
         let Err(error) = self.check() else { return };
-        for queued in frames.into_iter().flat_map(|frame| frame.updates) {
+        for queued in frames.queue.into_iter().flat_map(|frame| frame.updates) {
             let _ = queued.done.send(Err(error.clone()));
         }
     }
 
-    /// Gathers what waits into a frame and starts to write it.
-    fn start_frame(&self, frames: &mut VecDeque<Frame>) -> Option<Writing> {
+    /// Gathers what waits into a frame and starts to write it. `false` if there is nothing or no room.
+    fn start_frame(&self, frames: &mut Frames) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.queue.is_empty() && !state.want_settle {
-            return None;
+            return false;
         }
         let count = gather(&state.queue);
         let sequence = state.journal.next_sequence();
         // Nothing of a frame needs a look after a crash if its data is durable before it is written.
-        let unsettled = frames.iter().find(|frame| !frame.data_done()).map(|frame| frame.place.sequence);
+        let unsettled =
+            frames.queue.iter().find(|frame| !frame.data_done()).map(|frame| frame.place.sequence);
         let own_done = state.queue.iter().take(count).all(Queued::data_done);
         let settled = unsettled.unwrap_or(if own_done { sequence + 1 } else { sequence }) - 1;
-        if count == 0 && settled <= state.settled {
+        let said = frames.queue.back().map_or(0, |frame| frame.settled).max(state.settled);
+        if count == 0 && settled <= said {
             // An empty frame would say nothing new yet.
-            return None;
+            return false;
         }
+        let numbers = Numbers { sequence, settled, durable: frames.durable };
         let updates = state.queue.iter().take(count).map(|queued| &queued.update);
-        let frame = encode_frame(self.geometry.salt(), sequence, settled, updates);
+        let frame = encode_frame(self.salt, numbers, updates);
         debug_assert!(frame.len() <= FRAME_BYTES_MAX, "a frame is too long to be read back");
-        let place = state.journal.place(frame.len() as u64)?;
+        let Some(place) = state.journal.place(frame.len() as u64) else { return false };
         state.want_settle = false;
-        frames.push_back(Frame { place, updates: state.queue.drain(..count).collect(), durable: false });
+        let updates = state.queue.drain(..count).collect();
+        frames.queue.push_back(Frame { place, settled, updates, written: false });
         let mut buffer = self.pool.allocate(frame.len());
         buffer.copy_from_slice(&frame);
         let op = Op::Write { data: PoolBuf::freeze(buffer), mode: WriteMode::Durable };
-        Some(Writing { completion: self.io.submit(FileId::Journal, place.offset_bytes, op), settled })
+        let completion = self.io.submit(FileId::Journal, place.offset_bytes, op);
+        frames.writing.push(async move { (sequence, completion.await) }.boxed());
+        true
     }
 
-    fn frame_written(&self, result: Result<(), IoError>, settled: u64, frames: &mut VecDeque<Frame>) {
+    fn frame_written(&self, sequence: u64, result: Result<(), IoError>, frames: &mut Frames) {
         if let Err(error) = result {
             self.fail_io(error);
             return;
         }
-        frames.back_mut().expect("the frame being written is the last").durable = true;
+        let settled = frames.note_written(sequence);
         let mut state = self.state.lock();
         state.settled = state.settled.max(settled);
         self.release(&mut state);
@@ -165,7 +201,7 @@ impl Core {
             }
         }
         let Place { sequence, end_bytes, .. } = frame.place;
-        state.index.commit(overlay, Applied { sequence, end_bytes })?;
+        state.index.commit(overlay, Applied { sequence, end_bytes, salt: self.salt })?;
         state.applied = sequence;
         if !freed.is_empty() {
             state.limbo_blocks += freed.iter().map(|run| u64::from(run.len)).sum::<u64>();
@@ -233,12 +269,4 @@ fn gather(queue: &VecDeque<Queued>) -> usize {
             first || bytes <= FRAME_BYTES_TARGET
         })
         .count()
-}
-
-/// Waits for the frame being written; forever, if there is none.
-async fn finish(writing: &mut Option<Writing>) -> Result<(), IoError> {
-    match writing {
-        Some(writing) => (&mut writing.completion).await,
-        None => std::future::pending().await,
-    }
 }
