@@ -60,11 +60,6 @@ impl Lease {
         }
     }
 
-    /// Whether this member leads, as far as it knows.
-    pub(crate) fn leads(&self) -> bool {
-        self.inner.lock().led(self.node_id).is_some()
-    }
-
     /// The term (and node) this member leads in, if nobody else can lead at `now`.
     pub(crate) fn holder(&self, now: Instant, membership: &Membership) -> Option<CommittedLeaderId<u64>> {
         let inner = self.inner.lock();

@@ -12,6 +12,8 @@ pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod state;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vote;
 pub(crate) mod writer;
 

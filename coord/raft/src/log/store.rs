@@ -109,6 +109,14 @@ impl LogStore {
         self.writer.close();
     }
 
+    /// Entries that are waited for elsewhere.
+    #[cfg(test)]
+    pub(crate) fn submit(&self, entries: Vec<Entry>) -> u64 {
+        let submission = self.shared.state.lock().append(entries);
+        self.shared.kick();
+        submission
+    }
+
     fn check(&self) -> Result<(), LogError> {
         match self.shared.durability.failure() {
             Some(reason) => Err(LogError::Failed { reason }),

@@ -116,14 +116,6 @@ impl Shared {
         self.submitted.notify_one();
     }
 
-    /// Writes what was submitted on this thread, unless the log's thread is writing: then that one goes on with it.
-    pub(crate) fn write_here(&self) {
-        match self.io.try_lock() {
-            Some(mut io) => while self.write_pending(&mut io) {},
-            None => self.kick(),
-        }
-    }
-
     fn run(&self) {
         loop {
             {

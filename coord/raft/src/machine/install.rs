@@ -153,3 +153,113 @@ fn delete_when_unused(old: Arc<RocksKv>) {
         tracing::warn!(%error, path = %path.display(), "the state before the snapshot stays until the next start");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use openraft::storage::RaftStateMachine;
+    use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder};
+
+    use super::*;
+    use crate::lease::Lease;
+    use crate::log::{LogOptions, LogStore};
+    use crate::machine::State;
+    use crate::node::Proposal;
+    use crate::snapshot::SnapshotStore;
+    use crate::testing::Ledger;
+    use crate::types::{Entry, EntryData};
+    use crate::{RaftConfig, StateMachine};
+
+    fn open(dir: &Path) -> Machine<Ledger> {
+        let config = RaftConfig::new(5, "unix:///nowhere", dir);
+        let options =
+            LogOptions { node_id: 5, segment_bytes: 64 << 10, spare_segments: 1, tail_bytes: 1 << 20 };
+        let log = LogStore::open(&dir.join("log"), options, Arc::new(Lease::new(5, Duration::from_secs(1))))
+            .unwrap();
+        let state = State::open(dir.join("state"), Ledger.families(), &config.store).unwrap();
+        let snapshots = SnapshotStore::open(&dir.join("snapshots")).unwrap();
+        Machine::new(Arc::new(Ledger), Arc::new(state), log, Arc::new(snapshots)).unwrap()
+    }
+
+    fn close(machine: Machine<Ledger>) {
+        machine.log.close();
+        machine.state.close();
+    }
+
+    fn add(index: u64, amount: u64) -> Entry {
+        let proposal = Proposal { stamp: None, command: Ledger::add("x", amount) };
+        let bytes: Bytes = crate::batch::encode(index, std::iter::once(&proposal));
+        let data = EntryData { bytes, waiters: None };
+        let log_id = LogId::new(CommittedLeaderId::new(1, 5), index);
+        Entry { log_id, payload: EntryPayload::Normal(data) }
+    }
+
+    fn counter(machine: &Machine<Ledger>) -> u64 {
+        Ledger::counter(&*machine.state.store().unwrap(), "x").unwrap()
+    }
+
+    fn directories(dir: &Path) -> Vec<String> {
+        let found = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = found.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_crash_at_any_step_leaves_the_old_state_or_the_new_one_whole() {
+        let leader_dir = tempfile::tempdir().unwrap();
+        let mut leader = open(leader_dir.path());
+        leader.apply((1..=10).map(|index| add(index, 7))).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        // What came later is not in it.
+        leader.apply([add(11, 1000)]).await.unwrap();
+        for stop in [Some(Step::Copied), Some(Step::Checked), Some(Step::Published), Some(Step::Chosen), None]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let mut follower = open(dir.path());
+            follower.apply([add(1, 3)]).await.unwrap();
+            coord_kv::Kv::flush(&*follower.state.store().unwrap()).unwrap();
+            let mut crash = |step| match stop {
+                Some(stop) if stop == step => {
+                    Err(SnapshotError::Invalid { path: PathBuf::new(), reason: "the test stops here" })
+                }
+                _ => Ok(()),
+            };
+            let installed = install(&follower, &snapshot.meta, &snapshot.snapshot, &mut crash);
+            assert_eq!(installed.is_ok(), stop.is_none());
+            close(follower);
+            let mut follower = open(dir.path());
+            let new = matches!(stop, Some(Step::Chosen) | None);
+            assert_eq!(counter(&follower), if new { 70 } else { 3 }, "stopped after {stop:?}");
+            let (applied, _) = follower.applied_state().await.unwrap();
+            assert_eq!(applied.unwrap().index, if new { 10 } else { 1 });
+            let state = directories(&dir.path().join("state"));
+            assert_eq!(state.len(), 2, "after {stop:?} there are {state:?}");
+            // And it can be done again.
+            follower.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
+            follower.apply([add(11, 1)]).await.unwrap();
+            assert_eq!(counter(&follower), 71);
+            assert_eq!(follower.get_current_snapshot().await.unwrap().unwrap().meta, snapshot.meta);
+            assert_eq!(directories(&dir.path().join("snapshots")).len(), 1);
+            close(follower);
+        }
+        close(leader);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_not_what_it_says_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = open(dir.path());
+        machine.apply([add(1, 3)]).await.unwrap();
+        let snapshot = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        let mut meta = snapshot.meta.clone();
+        meta.last_log_id = Some(LogId::new(CommittedLeaderId::new(1, 5), 9));
+        let refused = install(&machine, &meta, &snapshot.snapshot, &mut |_| Ok(()));
+        assert!(matches!(refused, Err(SnapshotError::Invalid { .. })), "{refused:?}");
+        assert_eq!(counter(&machine), 3);
+        close(machine);
+    }
+}

@@ -1,0 +1,329 @@
+//! The log under crashes, damage and random use.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use openraft::storage::RaftLogStorage;
+use openraft::{BasicNode, CommittedLeaderId, EntryPayload, RaftLogReader};
+use proptest::prelude::*;
+
+use crate::lease::Lease;
+use crate::log::files::{SegmentFile, SegmentFiles};
+use crate::log::record::{Record, SEGMENT_HEADER_LEN, padded_len};
+use crate::log::recovery::recover;
+use crate::log::state::LogState;
+use crate::log::writer::Writer;
+use crate::log::{LogError, LogOptions, LogStore};
+use crate::types::{Entry, EntryData, LogId, Membership, Vote};
+
+const NODE: u64 = 3;
+const SEGMENT: u64 = 16 << 10;
+const TAIL: usize = 4 << 10;
+
+fn open(dir: &Path) -> Result<LogStore, LogError> {
+    let options = LogOptions { node_id: NODE, segment_bytes: SEGMENT, spare_segments: 2, tail_bytes: TAIL };
+    LogStore::open(dir, options, Arc::new(Lease::new(NODE, Duration::from_secs(1))))
+}
+
+fn recovered(dir: &Path) -> Result<LogState, LogError> {
+    let files = SegmentFiles::open(dir, SEGMENT, 2)?;
+    recover(&files, NODE, SEGMENT, 1 << 20).map(|found| found.0)
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term, NODE), index)
+}
+
+fn entry(term: u64, index: u64, bytes: &[u8]) -> Entry {
+    let data = EntryData { bytes: bytes.to_vec().into(), waiters: None };
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(data) }
+}
+
+fn bytes_of(entry: &Entry) -> Vec<u8> {
+    match &entry.payload {
+        EntryPayload::Normal(data) => data.bytes.to_vec(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => panic!("only normal entries were written"),
+    }
+}
+
+fn append(store: &LogStore, entries: Vec<Entry>) {
+    let submission = store.submit(entries);
+    block_on(store.durable(submission)).unwrap();
+}
+
+fn contents(store: &LogStore) -> Vec<(LogId, Vec<u8>)> {
+    let entries = block_on(store.clone().try_get_log_entries(..)).unwrap();
+    entries.iter().map(|entry| (entry.log_id, bytes_of(entry))).collect()
+}
+
+fn contents_of(state: &LogState) -> Vec<(LogId, Vec<u8>)> {
+    let ids = state.positions.iter().map(|position| position.log_id);
+    ids.map(|id| (id, bytes_of(state.cached(id.index).expect("the tail holds all")))).collect()
+}
+
+/// What a crash leaves: the files as they are, in another directory.
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
+    }
+    to
+}
+
+fn segment(dir: &Path, sequence: u64) -> std::path::PathBuf {
+    dir.join(format!("seg-{sequence:016x}.log"))
+}
+
+#[test]
+fn of_a_torn_write_a_restart_finds_a_prefix_and_all_that_was_durable_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let durable: Vec<_> = (0..4).map(|i| entry(1, i, format!("durable {i}").as_bytes())).collect();
+    for entry in &durable {
+        append(&store, vec![entry.clone()]);
+    }
+    let before = copy(dir.path());
+    let torn: Vec<_> =
+        (4..7).map(|i| entry(1, i, format!("torn {i} {}", "x".repeat(9)).as_bytes())).collect();
+    append(&store, torn.clone());
+    let old = std::fs::read(segment(before.path(), 1)).unwrap();
+    let new = std::fs::read(segment(dir.path(), 1)).unwrap();
+    let start = (0..old.len()).find(|&i| old[i] != new[i]).unwrap();
+    let end = (0..old.len()).rfind(|&i| old[i] != new[i]).unwrap() + 1;
+    assert!(end - start > 200, "the write is there");
+    let all: Vec<_> = durable.iter().chain(&torn).map(|entry| (entry.log_id, bytes_of(entry))).collect();
+    for cut in start..=end {
+        for front in [true, false] {
+            let mut bytes = old.clone();
+            let arrived = if front { start..cut } else { cut..end };
+            bytes[arrived.clone()].copy_from_slice(&new[arrived]);
+            let crashed = copy(before.path());
+            std::fs::write(segment(crashed.path(), 1), &bytes).unwrap();
+            let found = contents_of(&recovered(crashed.path()).unwrap());
+            assert!(found.len() >= durable.len(), "cut at {cut}: {} entries", found.len());
+            assert_eq!(found, all[..found.len()], "cut at {cut}");
+            if bytes == new {
+                assert_eq!(found.len(), all.len());
+            }
+            if cut % 8 == 0 {
+                // What is written next is followed by nothing of the torn write.
+                let store = open(crashed.path()).unwrap();
+                let index = found.len() as u64;
+                append(&store, vec![entry(2, index, b"next")]);
+                drop(store);
+                let after = contents_of(&recovered(crashed.path()).unwrap());
+                assert_eq!(after.len(), found.len() + 1, "cut at {cut}");
+                assert_eq!(after[found.len()], (log_id(2, index), b"next".to_vec()));
+            }
+        }
+    }
+}
+
+/// A write of exactly the torn one's first record leaves its second record right behind: it must not count.
+#[test]
+fn a_whole_record_of_a_torn_write_does_not_follow_what_overwrote_its_predecessor() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, vec![entry(1, 0, b"durable")]);
+    append(&store, vec![entry(1, 1, b"first"), entry(1, 2, b"second")]);
+    drop(store);
+    let path = segment(dir.path(), 1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let first = usize::try_from(SEGMENT_HEADER_LEN).unwrap() + padded_len(b"durable".len());
+    bytes[first + 8] ^= 0xff;
+    assert!(
+        Record::decode(&bytes[first + padded_len(b"first".len())..]).is_some(),
+        "the second one is whole"
+    );
+    std::fs::write(&path, &bytes).unwrap();
+    let store = open(dir.path()).unwrap();
+    assert_eq!(contents(&store).len(), 1);
+    append(&store, vec![entry(2, 1, b"other")]);
+    drop(store);
+    let found = contents_of(&recovered(dir.path()).unwrap());
+    assert_eq!(found.last().unwrap(), &(log_id(2, 1), b"other".to_vec()));
+}
+
+#[test]
+fn damage_of_what_was_durable_is_no_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let one = padded_len(10);
+    for i in 0..5 {
+        append(&store, vec![entry(1, i, b"0123456789")]);
+    }
+    drop(store);
+    let intact = std::fs::read(segment(dir.path(), 1)).unwrap();
+    let start = usize::try_from(SEGMENT_HEADER_LEN).unwrap();
+    for at in start..start + 4 * one {
+        let padding = (at - start) % one >= 66;
+        let mut bytes = intact.clone();
+        bytes[at] ^= 1;
+        let damaged = copy(dir.path());
+        std::fs::write(segment(damaged.path(), 1), &bytes).unwrap();
+        match recovered(damaged.path()) {
+            Err(LogError::Corrupt { offset, .. }) => assert!(offset <= at as u64 && !padding),
+            other => assert!(padding, "byte {at}: {:?}", other.map(|state| state.positions.len())),
+        }
+    }
+}
+
+#[test]
+fn a_missing_or_foreign_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for i in 0..30 {
+        append(&store, vec![entry(1, i, &[7; 2000])]);
+    }
+    drop(store);
+    let count = SegmentFiles::open(dir.path(), SEGMENT, 2).unwrap().sequences().unwrap().len();
+    assert!(count >= 4, "{count} segments");
+    let missing = copy(dir.path());
+    std::fs::remove_file(segment(missing.path(), 2)).unwrap();
+    assert!(matches!(recovered(missing.path()), Err(LogError::Corrupt { .. })));
+    // Records of a sealed segment that are gone were durable: the next segment is begun.
+    let cut = copy(dir.path());
+    let mut bytes = std::fs::read(segment(cut.path(), 1)).unwrap();
+    bytes[8 << 10..].fill(0);
+    std::fs::write(segment(cut.path(), 1), bytes).unwrap();
+    assert!(matches!(recovered(cut.path()), Err(LogError::Corrupt { .. })));
+    let files = SegmentFiles::open(dir.path(), SEGMENT, 2).unwrap();
+    let foreign = recover(&files, NODE + 1, SEGMENT, TAIL).map(|found| found.0.positions.len());
+    assert!(matches!(foreign, Err(LogError::WrongMember { found: NODE, .. })), "{foreign:?}");
+}
+
+#[test]
+fn a_write_that_fails_is_never_reported_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let files = SegmentFiles::open(dir.path(), SEGMENT, 2).unwrap();
+    let path = files.path(1);
+    files.prepare(1).unwrap();
+    // Opened for reading only: each write fails.
+    let broken = SegmentFile { sequence: 1, file: std::fs::File::open(&path).unwrap(), path };
+    let state = LogState::new(NODE, SEGMENT, TAIL, 1);
+    let writer = Writer::start(Arc::new(files), state, Some(broken)).unwrap();
+    let submission = writer.shared.state.lock().append([entry(1, 0, b"lost")]);
+    writer.shared.kick();
+    let waited = block_on(writer.shared.durability.wait(submission));
+    assert!(matches!(waited, Err(LogError::Failed { .. })), "{waited:?}");
+    assert!(block_on(writer.shared.durability.failed()).contains("seg-0000000000000001"));
+    let later = writer.shared.state.lock().append([entry(1, 1, b"lost too")]);
+    writer.shared.kick();
+    assert!(block_on(writer.shared.durability.wait(later)).is_err(), "a log that failed takes nothing more");
+}
+
+#[test]
+fn a_leader_that_lost_its_tail_does_not_lead_the_same_term_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for (saved, found) in [
+        (Vote::new_committed(4, NODE), Vote::new(4, NODE)),
+        (Vote::new(5, NODE), Vote::new(5, NODE)),
+        (Vote::new_committed(6, NODE + 1), Vote::new_committed(6, NODE + 1)),
+    ] {
+        block_on(open(dir.path()).unwrap().save_vote(&saved)).unwrap();
+        assert_eq!(block_on(open(dir.path()).unwrap().read_vote()).unwrap(), Some(found));
+    }
+}
+
+#[test]
+fn the_effective_membership_follows_the_log() {
+    let members = |ids: &[u64]| -> Membership {
+        Membership::from(ids.iter().map(|id| (*id, BasicNode::default())).collect::<BTreeMap<_, _>>())
+    };
+    let change = |index, ids: &[u64]| Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Membership(members(ids)),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let voters =
+        |store: &LogStore| store.effective_membership().map(|found| found.voter_ids().collect::<Vec<_>>());
+    assert_eq!(voters(&store), None, "nothing is known");
+    store.set_base_membership(None, members(&[1]));
+    append(&store, vec![change(0, &[1, 2]), entry(1, 1, b"x"), change(2, &[1, 2, 3])]);
+    assert_eq!(voters(&store), Some(vec![1, 2, 3]));
+    block_on(store.clone().truncate(log_id(1, 2))).unwrap();
+    assert_eq!(voters(&store), Some(vec![1, 2]));
+    block_on(store.clone().purge(log_id(1, 1))).unwrap();
+    assert_eq!(voters(&store), Some(vec![1, 2]), "its entry is gone, it counts");
+    drop(store);
+    let store = open(dir.path()).unwrap();
+    store.set_base_membership(Some(0), members(&[1, 2]));
+    assert_eq!(voters(&store), Some(vec![1, 2]));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<usize>),
+    Truncate(u64),
+    Purge(u64),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => proptest::collection::vec(0..3000_usize, 1..5).prop_map(Step::Append),
+        1 => (0..6_u64).prop_map(Step::Truncate),
+        1 => (0..8_u64).prop_map(Step::Purge),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_log_is_what_a_simple_list_is(steps in proptest::collection::vec(step(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path()).unwrap();
+        let mut model: BTreeMap<u64, (LogId, Vec<u8>)> = BTreeMap::new();
+        let (mut next, mut term, mut purged) = (0_u64, 1, None);
+        for step in steps {
+            match step {
+                Step::Append(sizes) => {
+                    let entries: Vec<_> = sizes.iter().zip(next..).map(|(size, index)| {
+                        entry(term, index, &vec![u8::try_from(index % 256).unwrap(); *size])
+                    }).collect();
+                    model.extend(entries.iter().map(|entry| (entry.log_id.index, (entry.log_id, bytes_of(entry)))));
+                    next += entries.len() as u64;
+                    append(&store, entries);
+                }
+                Step::Truncate(back) => {
+                    let from = next.saturating_sub(back).max(purged.map_or(0, |id: LogId| id.index + 1));
+                    if from < next {
+                        block_on(store.truncate(model[&from].0)).unwrap();
+                        model.split_off(&from);
+                        (next, term) = (from, term + 1);
+                    }
+                }
+                Step::Purge(ahead) => {
+                    let first = model.keys().next().copied();
+                    if let Some((_, (id, _))) = first.and_then(|first| model.range(..=first + ahead).next_back()) {
+                        let id = *id;
+                        block_on(store.purge(id)).unwrap();
+                        model = model.split_off(&(id.index + 1));
+                        purged = Some(id);
+                    }
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(dir.path()).unwrap();
+                }
+            }
+            prop_assert_eq!(contents(&store), model.values().cloned().collect::<Vec<_>>());
+            let found = block_on(store.get_log_state()).unwrap();
+            prop_assert_eq!(found.last_purged_log_id, purged);
+            prop_assert_eq!(found.last_log_id, model.values().next_back().map(|last| last.0).or(purged));
+        }
+        let live: usize = model.values().map(|(_, bytes)| padded_len(bytes.len())).sum();
+        drop(store);
+        let files = std::fs::read_dir(dir.path()).unwrap().count();
+        // Live entries, what was truncated among them, one segment in use, one prepared, two spares, the vote.
+        let bound = live / 4096 + 40;
+        prop_assert!(files <= bound, "{} files for {} live bytes", files, live);
+    }
+}
