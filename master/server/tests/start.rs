@@ -41,7 +41,8 @@ async fn the_data_of_another_master() {
     cluster.running.remove(&3).unwrap().shutdown().await;
     config.data_dir = cluster.data_dir(3);
     let error = MasterServer::start(config).await.unwrap_err();
-    let chain = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
     assert!(chain.contains("belongs to member 3"), "{chain}");
     cluster.shutdown().await;
 }
