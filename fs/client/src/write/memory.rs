@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Buffers of a whole piece kept for reuse: what one streaming writer has on its way.
 const SPARE_MAX: usize = 32;
+/// And at most this share of the budget, which does not count them.
+const SPARE_SHARE: usize = 8;
 
 /// The budget, counted in blocks.
 #[derive(Debug)]
@@ -110,7 +112,8 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if self.capacity_bytes == WRITE_SIZE_MAX {
             let mut spare = self.memory.spare.lock();
-            if spare.len() < SPARE_MAX {
+            let most = self.memory.blocks_total as usize / (WRITE_SIZE_MAX / BLOCK_SIZE) / SPARE_SHARE;
+            if spare.len() < most.min(SPARE_MAX) {
                 spare.push(std::mem::take(&mut self.bytes));
             }
         }
@@ -125,15 +128,15 @@ mod tests {
 
     #[test]
     fn shares_come_back_with_the_last_reference() {
-        let memory = Memory::new(2 << 20);
+        let memory = Memory::new(10 << 20);
         let mut reservation = memory.try_reserve(WRITE_SIZE_MAX + 1).unwrap();
         assert_eq!(reservation.bytes(), WRITE_SIZE_MAX + BLOCK_SIZE);
         let buffer = reservation.allocate(&memory, WRITE_SIZE_MAX);
-        assert!(buffer.as_ref().as_ptr().cast::<[u8; BLOCK_SIZE]>() as usize % BLOCK_SIZE == 0);
+        assert_eq!(buffer.as_ref().as_ptr().align_offset(BLOCK_SIZE), 0);
         drop(reservation);
-        assert_eq!(memory.free_bytes(), 1 << 20);
+        assert_eq!(memory.free_bytes(), 9 << 20);
         let sent = bytes::Bytes::from_owner(buffer).slice(10..20);
-        let waiting = memory.reserve(WRITE_SIZE_MAX * 2);
+        let waiting = memory.reserve(WRITE_SIZE_MAX * 10);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(sent);

@@ -21,7 +21,10 @@ use crate::write::flush::Depth;
 use crate::write::memory::Reservation;
 use crate::{Errno, OpReply, OpResult};
 
-/// A file may hold this share of the budget before its writer waits: one stream must not make all others wait.
+/// What a file may hold before its writer waits: twice what may be in flight. More would only be colder in the caches
+/// when its turn comes.
+const BACKLOG_MAX: u64 = 32 << 20;
+/// And at most this share of the budget: one stream must not make all others wait.
 const FILE_SHARE: u64 = 2;
 /// Files hurried when memory is short, in one go.
 const HURRIED_MAX: usize = 256;
@@ -89,7 +92,7 @@ impl Client {
             return Attempt::Gap;
         }
         let held = state.dirty.bytes() + state.flights.bytes();
-        if held > 0 && held >= self.config.memory_bytes / FILE_SHARE {
+        if held > 0 && held >= self.backlog_max() {
             return Attempt::Backlog;
         }
         let cost = state.dirty.cost(input.offset, input.data.len());
@@ -172,12 +175,16 @@ impl Client {
                 Attempt::Backlog => {
                     drop(reservation.take());
                     self.hurry(pin);
-                    let limit = self.config.memory_bytes / FILE_SHARE;
+                    let limit = self.backlog_max();
                     pin.until(|state| (state.dirty.bytes() + state.flights.bytes() < limit).then_some(()))
                         .await;
                 }
             }
         }
+    }
+
+    fn backlog_max(&self) -> u64 {
+        (self.config.memory_bytes / FILE_SHARE).min(BACKLOG_MAX)
     }
 
     /// Sends all of a file's dirty data as soon as may be.
