@@ -1,4 +1,5 @@
 //! The store keeps what `Kv` promises, on a real RocksDB.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use coord_kv::{Batch, Durability, Family, FamilySpec, Kv, Range, Read};
 use coord_kv_rocks::{LogUse, OpenError, RocksKv, RocksOptions};

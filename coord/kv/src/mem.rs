@@ -127,7 +127,8 @@ mod tests {
         kv.write(put(b"c"), Durability::Logged).unwrap();
         kv.write(put(b"d"), Durability::Logged).unwrap();
         kv.crash(1);
-        let keys: Vec<_> = kv.scan(FAMILY, &Range::prefix(b""), 9).unwrap().into_iter().map(|p| p.0).collect();
+        let keys: Vec<_> =
+            kv.scan(FAMILY, &Range::prefix(b""), 9).unwrap().into_iter().map(|p| p.0).collect();
         assert_eq!(keys, [b"a", b"b", b"c"]);
     }
 

@@ -43,7 +43,7 @@ impl Joining {
             return Ok(false);
         }
         std::fs::remove_file(&self.path).map_err(|source| LogError::io("delete", &self.path, source))?;
-        sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+        sync_dir(self.path.parent().unwrap_or_else(|| Path::new(".")))?;
         Ok(self.joining.swap(false, Ordering::SeqCst))
     }
 }

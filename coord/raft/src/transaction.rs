@@ -166,3 +166,78 @@ impl Overlay {
         merged.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use coord_kv::{Durability, Kv, MemKv};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FAMILIES: [Family; 2] = [Family(0), Family(1)];
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(0..4_u8, 0..4)
+    }
+
+    fn range() -> impl Strategy<Value = Range> {
+        (key(), proptest::option::of(key())).prop_map(|(start, end_exclusive)| Range { start, end_exclusive })
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let family = (0..2_u8).prop_map(Family);
+        prop_oneof![
+            4 => (family.clone(), key(), any::<u8>())
+                .prop_map(|(family, key, value)| Change::Put { family, key, value: vec![value] }),
+            2 => (family.clone(), key()).prop_map(|(family, key)| Change::Delete { family, key }),
+            1 => (family, range()).prop_map(|(family, range)| Change::DeleteRange { family, range }),
+        ]
+    }
+
+    fn batch(changes: Vec<Change>) -> Batch {
+        let mut batch = Batch::new();
+        for change in changes {
+            match change {
+                Change::Put { family, key, value } => batch.put(family, key, value),
+                Change::Delete { family, key } => batch.delete(family, key),
+                Change::DeleteRange { family, range } => batch.delete_range(family, range),
+            }
+        }
+        batch
+    }
+
+    proptest! {
+        #[test]
+        fn it_shows_what_the_store_will_hold(
+            base in proptest::collection::vec(change(), 0..30), changes in proptest::collection::vec(change(), 0..30),
+            scanned in range(), limit in 0..12_usize,
+        ) {
+            let (under, wanted) = (MemKv::new(), MemKv::new());
+            for kv in [&under, &wanted] {
+                kv.write(batch(base.clone()), Durability::Synced).unwrap();
+            }
+            wanted.write(batch(changes.clone()), Durability::Synced).unwrap();
+            let mut tx = Transaction::new(&under);
+            tx.apply(batch(changes));
+            let everything = Range::prefix(b"");
+            for family in FAMILIES {
+                for range in [&scanned, &everything] {
+                    prop_assert_eq!(tx.scan(family, range, limit).unwrap(), wanted.scan(family, range, limit).unwrap());
+                }
+                for (key, value) in wanted.scan(family, &everything, 1000).unwrap() {
+                    prop_assert_eq!(tx.get(family, &key).unwrap(), Some(value));
+                }
+                prop_assert_eq!(
+                    tx.get(family, &scanned.start).unwrap(), wanted.get(family, &scanned.start).unwrap()
+                );
+            }
+            let out = tx.into_batch();
+            under.write(out, Durability::Synced).unwrap();
+            for family in FAMILIES {
+                prop_assert_eq!(
+                    under.scan(family, &everything, 1000).unwrap(), wanted.scan(family, &everything, 1000).unwrap()
+                );
+            }
+        }
+    }
+}

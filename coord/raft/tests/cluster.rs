@@ -1,4 +1,5 @@
 //! Three members in one process: what the kit promises, under crashes.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::{Duration, Instant};
 

@@ -174,7 +174,7 @@ pub(crate) fn create_durably(path: &Path, bytes: &[u8]) -> Result<(), LogError> 
     file.write_all_at(bytes, 0).map_err(io("write"))?;
     file.sync_all().map_err(io("sync"))?;
     rename(&new, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
+    sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 /// One write, durable when it returns.

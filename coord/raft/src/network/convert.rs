@@ -57,12 +57,9 @@ pub(crate) fn append_request(
 ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     let entries = decode_wire(payload).map_err(Status::invalid_argument)?;
     let prev_log_id = message.prev_log_id.as_ref().map(log_id_from_wire);
-    let mut next = prev_log_id.map_or(0, |id| id.index + 1);
-    for entry in &entries {
-        if entry.log_id.index != next {
-            return Err(Status::invalid_argument("the entries are not consecutive"));
-        }
-        next += 1;
+    let expected = prev_log_id.map_or(0, |id| id.index + 1)..;
+    if entries.iter().zip(expected).any(|(entry, expected)| entry.log_id.index != expected) {
+        return Err(Status::invalid_argument("the entries are not consecutive"));
     }
     if entries.len() != message.count as usize {
         return Err(Status::invalid_argument("the number of entries is not what was announced"));

@@ -135,3 +135,77 @@ fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use kuafu::Code;
+
+    use super::*;
+
+    const CONTENTS: [&[u8]; 3] = [b"first file", b"", b"third"];
+
+    fn begin(store: &SnapshotStore) -> Result<Incoming, Status> {
+        let file =
+            |(i, bytes): (usize, &&[u8])| pb::SnapshotFile { name: format!("f{i}"), len: bytes.len() as u64 };
+        let message = pb::SnapshotBeginRequest {
+            id: "7-1".to_owned(),
+            files: CONTENTS.iter().enumerate().map(file).collect(),
+            ..pb::SnapshotBeginRequest::default()
+        };
+        let meta = SnapshotMeta { snapshot_id: "7-1".to_owned(), ..SnapshotMeta::default() };
+        Incoming::begin(store, &message, &serde_json::to_vec(&meta).unwrap())
+    }
+
+    fn piece(incoming: &mut Incoming, file: u32, offset: u64, bytes: &'static [u8]) -> Result<(), Status> {
+        let message = pb::SnapshotPieceRequest { id: "7-1".to_owned(), file, offset, target: 1 };
+        incoming.piece(&message, &Bytes::from_static(bytes))
+    }
+
+    fn crcs() -> Vec<u32> {
+        CONTENTS.iter().map(|bytes| crc32c::crc32c(bytes)).collect()
+    }
+
+    #[test]
+    fn files_arrive_whole_and_go_with_the_last_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        let mut incoming = begin(&store).unwrap();
+        piece(&mut incoming, 0, 0, b"first").unwrap();
+        piece(&mut incoming, 0, 5, b" file").unwrap();
+        piece(&mut incoming, 2, 0, b"third").unwrap();
+        let (meta, received) = incoming.finish(&crcs()).unwrap();
+        assert_eq!(meta.snapshot_id, "7-1");
+        for (i, bytes) in CONTENTS.iter().enumerate() {
+            assert_eq!(std::fs::read(received.path.join(format!("f{i}"))).unwrap(), *bytes);
+        }
+        drop(received);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn whatever_does_not_fit_is_refused_and_nothing_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        let mut incoming = begin(&store).unwrap();
+        let refused =
+            |result: Result<(), Status>| assert_eq!(result.unwrap_err().code, Code::InvalidArgument);
+        refused(piece(&mut incoming, 2, 0, b"third"));
+        refused(piece(&mut incoming, 0, 3, b"gap"));
+        refused(piece(&mut incoming, 0, 0, b"longer than announced"));
+        refused(piece(&mut incoming, 9, 0, b"x"));
+        piece(&mut incoming, 0, 0, b"first").unwrap();
+        refused(piece(&mut incoming, 0, 0, b"first"));
+        piece(&mut incoming, 0, 5, b" file").unwrap();
+        piece(&mut incoming, 2, 0, b"third").unwrap();
+        refused(piece(&mut incoming, 0, 10, b""));
+        let mut wrong = crcs();
+        wrong[2] ^= 1;
+        assert_eq!(incoming.finish(&wrong).unwrap_err().code, Code::DataLoss);
+        let incomplete = begin(&store).unwrap().finish(&crcs());
+        assert_eq!(incomplete.unwrap_err().code, Code::InvalidArgument);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        for name in ["../x", "a/b", "", ".hidden"] {
+            assert!(!is_plain_name(name), "{name}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! A service for tests: counters that show how often and in which order commands were applied.
 
 use bytes::Bytes;
-use coord_kv::{Family, FamilySpec, KvError, Range, Read};
+use coord_kv::{Family, FamilySpec, KvError, Pair, Range, Read};
 use coord_types::SessionId;
 
 use crate::{ApplyContext, StateMachine, Transaction};
@@ -52,13 +52,13 @@ impl Ledger {
     ///
     /// # Errors
     /// If the store failed.
-    pub fn history(state: &dyn Read) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KvError> {
+    pub fn history(state: &dyn Read) -> Result<Vec<Pair>, KvError> {
         state.scan(HISTORY, &Range::prefix(b""), usize::MAX >> 1)
     }
 }
 
 fn apply(tx: &mut Transaction<'_>, context: ApplyContext, command: &[u8]) -> Result<Bytes, KvError> {
-    let number = |bytes: &[u8]| bytes.get(..8).map_or(0, |bytes| Ledger::value(bytes));
+    let number = |bytes: &[u8]| bytes.get(..8).map_or(0, Ledger::value);
     let (&kind, rest) = command.split_first().unwrap_or((&b'?', &[]));
     let reply = match kind {
         b'+' => {
