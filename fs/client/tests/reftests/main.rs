@@ -1,8 +1,7 @@
 //! The file system against a simple model of one, over a cluster in memory that misbehaves: random operations, with
 //! contents and attributes compared after each ([`harness`]), and plain tests of single promises ([`plain`]).
 
-// Clippy knows functions that are tests, not those they call.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod cluster;
 mod generators;
