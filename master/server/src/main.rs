@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -58,8 +59,18 @@ Example:
   EOF
   pangu-master --cluster cluster.toml --id 1 --data /var/lib/feitian/master-1";
 
-fn main() -> anyhow::Result<()> {
-    let flags = Flags::parse();
+fn main() -> ExitCode {
+    match run(Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain on one line, and no backtrace whatever the environment says: it is for whoever typed the command.
+            eprintln!("pangu-master: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
     flags.logs.start()?;
     let config = config(flags)?;
     let runtime =

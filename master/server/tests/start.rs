@@ -41,8 +41,12 @@ async fn the_data_of_another_master() {
     cluster.running.remove(&3).unwrap().shutdown().await;
     config.data_dir = cluster.data_dir(3);
     let error = MasterServer::start(config).await.unwrap_err();
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
     assert!(chain.contains("belongs to member 3"), "{chain}");
     cluster.shutdown().await;
 }
