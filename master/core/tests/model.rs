@@ -4,6 +4,8 @@
 //! The model keeps names in nested maps and link counts by looking, so it shares nothing with the records and
 //! counters it checks. Errors are compared by their errno.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 use std::collections::BTreeMap;
 
 use coord_kv::{Durability, Kv as _, MemKv};

@@ -1,5 +1,7 @@
 //! Administration as a person or another language sees it: gRPC and the page of metrics.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod fixture;
 
 use fixture::{Cluster, create, soon};

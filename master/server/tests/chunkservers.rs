@@ -1,5 +1,7 @@
 //! Chunkservers join, groups are made, deleted data is freed on every disk.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod fixture;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! What `pangu-master` says to wrong flags and files: one line that names the thing, and a failing exit.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! Three masters: the namespace through the client, over deaths of the leader and of all.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod fixture;
 
 use std::time::Duration;

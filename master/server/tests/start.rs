@@ -1,5 +1,7 @@
 //! What a master says when it cannot start.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
 mod fixture;
 
 use std::error::Error as _;

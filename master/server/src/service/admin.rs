@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use coord_raft::{MembershipError, Role};
+use coord_raft::MembershipError;
 use coord_types::InodeId;
 use kuafu::{Address, Request, Response, Status};
 use master_api::model::{Attr, Query, Table};
@@ -105,14 +105,13 @@ impl proto::Admin for Admin {
 impl Admin {
     fn voters(&self) -> BTreeSet<u64> {
         let status = self.0.raft.status();
-        debug_assert!(status.role != Role::Stopped || status.failure.is_some());
         status.members.iter().filter(|(_, member)| member.voter).map(|(id, _)| *id).collect()
     }
 }
 
 fn find(view: &coord_raft::View, file: proto::where_request::File) -> OpResult<Attr> {
     let answer = match file {
-        proto::where_request::File::Path(path) => master_core::query(view, &Query::Resolve(path.into()))?,
+        proto::where_request::File::Path(path) => master_core::query(view, &Query::Resolve(path))?,
         proto::where_request::File::Ino(ino) => master_core::query(view, &Query::GetAttr(InodeId(ino)))?,
     };
     Ok(answer.attr.ok_or(master_api::Errno::ENOENT)?)
