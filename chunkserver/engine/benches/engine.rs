@@ -74,6 +74,9 @@ fn main() {
                     theirs.push(fio(&fio_file, case, seconds));
                 }
                 report(case, median(ours), median(theirs));
+                if args.iter().any(|arg| arg == "--stats") {
+                    println!("{:?}", bench.engine.stats());
+                }
             }
         }
     }

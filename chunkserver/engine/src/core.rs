@@ -33,7 +33,7 @@ use crate::index::{Change, Index, IndexError};
 use crate::io::{FileId, Io};
 use crate::journal::Ring;
 use crate::superblock::Geometry;
-use crate::types::Usage;
+use crate::types::{Stats, Usage};
 use crate::update::Update;
 
 pub(crate) const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -96,6 +96,7 @@ pub(crate) struct State {
     /// Write tasks that live.
     pub(crate) tasks: usize,
     pub(crate) stopping: bool,
+    pub(crate) stats: Stats,
 }
 
 /// Freed blocks that may not be handed out yet.
@@ -195,6 +196,7 @@ impl Core {
                 starving: 0,
                 tasks: 0,
                 stopping: false,
+                stats: Stats::default(),
             }),
             commit: Notify::new(),
             keeper: Notify::new(),

@@ -21,7 +21,8 @@ use crate::records::FAMILIES;
 use crate::recovery::{self, Parts};
 use crate::superblock::{COPY_BYTES, COPY_OFFSETS, DecodeError, FORMAT, Geometry};
 use crate::types::{
-    ChunkContents, ChunkMeta, EngineConfig, FormatOptions, IoKind, PunchOp, ReadOut, Usage, WriteOp, Written,
+    ChunkContents, ChunkMeta, EngineConfig, FormatOptions, IoKind, PunchOp, ReadOut, Stats, Usage, WriteOp,
+    Written,
 };
 use crate::verify::{Problem, VerifyProgress, VerifyReport, check};
 
@@ -253,6 +254,11 @@ impl Engine {
     #[must_use]
     pub fn chunk_count(&self) -> u64 {
         self.core.state.lock().index.chunk_count()
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.state.lock().stats
     }
 
     /// Why the disk is out, if it is.

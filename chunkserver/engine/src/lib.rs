@@ -29,7 +29,7 @@ pub use io::FileId;
 pub use recovery::Parts;
 pub use superblock::Geometry;
 pub use types::{
-    ChunkContents, ChunkMeta, EngineConfig, FormatOptions, IoKind, Piece, PunchOp, ReadOut, Usage, WriteOp,
-    WriterWindow, Written,
+    ChunkContents, ChunkMeta, EngineConfig, FormatOptions, IoKind, Piece, PunchOp, ReadOut, Stats, Usage,
+    WriteOp, WriterWindow, Written,
 };
 pub use verify::{Problem, VerifyProgress, VerifyReport, verify_parts};

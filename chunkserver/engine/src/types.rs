@@ -160,6 +160,21 @@ impl Usage {
     }
 }
 
+/// Counters since the disk was opened, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Journal frames written.
+    pub frames: u64,
+    /// Updates applied; per frame: how well updates gather.
+    pub updates: u64,
+    /// Updates whose data was written at the same time as their frame.
+    pub early: u64,
+    /// Times the metadata store was flushed so that the journal could go on.
+    pub checkpoints: u64,
+    /// Blocks written in advance.
+    pub blocks_ahead: u64,
+}
+
 /// How to lay out a new disk.
 #[derive(Clone, Debug)]
 pub struct FormatOptions {

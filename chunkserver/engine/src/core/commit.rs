@@ -203,6 +203,8 @@ impl Core {
         let Place { sequence, end_bytes, .. } = frame.place;
         state.index.commit(overlay, Applied { sequence, end_bytes, salt: self.salt })?;
         state.applied = sequence;
+        state.stats.frames += 1;
+        state.stats.updates += answers.len() as u64;
         if !freed.is_empty() {
             state.limbo_blocks += freed.iter().map(|run| u64::from(run.len)).sum::<u64>();
             let epoch = state.readers.turn();
@@ -246,6 +248,7 @@ impl Core {
             let mut state = self.state.lock();
             state.checkpointing = false;
             if flushed.is_ok() {
+                state.stats.checkpoints += 1;
                 state.journal.release(upto);
                 state.settled = state.settled.max(upto);
                 self.release(&mut state);

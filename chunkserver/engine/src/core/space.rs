@@ -213,7 +213,10 @@ impl Core {
         let mut state = self.state.lock();
         state.ahead_blocks -= u64::from(run.len);
         match written {
-            Ok(()) => state.alloc.pool(run),
+            Ok(()) => {
+                state.stats.blocks_ahead += u64::from(run.len);
+                state.alloc.pool(run);
+            }
             Err(error) if error.is_full() => state.alloc.free(run),
             Err(error) => {
                 drop(state);

@@ -90,7 +90,7 @@ impl Core {
             }
             other => other?,
         };
-        let early = count <= SMALL_BLOCKS;
+        let early = self.is_early(count);
         let update = |extents| Update::Write {
             key: op.key,
             expect: op.expect,
@@ -287,6 +287,16 @@ impl Core {
             // The committer went away: only a failed disk does that with updates queued.
             Err(_) => Err(self.check().err().unwrap_or_else(|| self.fail(crate::error::Failure::Closed))),
         }
+    }
+
+    /// Whether a write's data and its journal record are written at the same time. Frames are applied in order, so
+    /// that a large write would hold up the answers to small ones in its frame and behind: large ones go so only if
+    /// nothing else is in flight.
+    fn is_early(&self, blocks: u32) -> bool {
+        let mut state = self.state.lock();
+        let early = blocks <= SMALL_BLOCKS || state.tasks == 1;
+        state.stats.early += u64::from(early);
+        early
     }
 
     /// Whether a write changes only blocks that have data already.
