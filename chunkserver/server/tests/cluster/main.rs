@@ -1,0 +1,5 @@
+//! Whole chunkservers, three of them, with real disks and connections, against a master that only hands out a table.
+
+mod process;
+mod replication;
+mod support;
