@@ -1,1 +1,13 @@
-//! The whole platform in one process, for the first mount.
+//! The whole platform in one process, for the first mount: a single-voter master and one or more chunkservers, the same
+//! code and the same formats as in a cluster, over Unix sockets in its own data directory.
+//!
+//! Read in this order: [`EmbeddedConfig`] (what is wanted), `store` (what a data directory is: its lock, its
+//! description, where the sockets go), [`Embedded`] (start and stop).
+
+mod config;
+mod platform;
+mod store;
+
+pub use config::{ConfigError, EmbeddedConfig, default_data_dir};
+pub use platform::{Embedded, EmbeddedError};
+pub use store::StoreError;

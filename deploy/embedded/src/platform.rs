@@ -1,0 +1,267 @@
+//! Start and stop of the servers. They share one thread with one runtime: a hand-over between threads costs more than
+//! the work of a request.
+//!
+//! Start: master, then chunkservers. Stop: chunkservers (so that nothing is written any more), then the master.
+//! A kill at any moment is what the servers' formats are made for; the next start finds everything.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use chunkserver_server::{ChunkServer, Location};
+use kuafu::Address;
+use master_server::MasterServer;
+use nix::sys::statvfs::statvfs;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{EmbeddedConfig, Shape};
+use crate::store::{Store, StoreError};
+
+/// The master of a single machine serves one client; a cluster's default would be memory lost to the page cache.
+const MASTER_CACHE_BYTES: usize = 64 << 20;
+/// Memory of one chunkserver between sockets and disk.
+const BUFFER_BYTES: usize = 64 << 20;
+/// Less than this is no store.
+const CAPACITY_MIN_BYTES: u64 = 64 << 20;
+
+/// Why the platform did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "{path} has room for {room} bytes a chunkserver, at least 64 MiB are needed: free some space or choose another \
+         place with --data",
+        path = path.display()
+    )]
+    NoRoom { path: PathBuf, room: u64 },
+    #[error("ask how much space is free at {path}", path = path.display())]
+    FreeSpace {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("start the servers' thread")]
+    Thread(#[source] std::io::Error),
+    #[error("start the master")]
+    Master(#[from] master_server::StartError),
+    #[error("start chunkserver {n}")]
+    Chunkserver {
+        n: u32,
+        #[source]
+        source: Box<chunkserver_server::StartError>,
+    },
+    #[error("the servers' thread ended before it had started them")]
+    Died,
+}
+
+/// A running platform. Dropped, it stops the servers and waits for them.
+#[derive(Debug)]
+pub struct Embedded {
+    master: Address,
+    dir: PathBuf,
+    cluster_file: PathBuf,
+    shape: Shape,
+    stop: CancellationToken,
+    /// The reason, if the servers ended by themselves.
+    failed: watch::Receiver<Option<String>>,
+    thread: Option<thread::JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// How long a drop waits for the servers.
+const DROP_WAIT: Duration = Duration::from_secs(10);
+
+impl Embedded {
+    /// Starts the servers; they serve when this returns.
+    ///
+    /// # Errors
+    /// See [`EmbeddedError`].
+    pub fn start(config: &EmbeddedConfig) -> Result<Self, EmbeddedError> {
+        let store = Store::open(config)?;
+        let capacity_bytes = capacity(&store, config)?;
+        let (master, dir, cluster_file, shape) =
+            (store.master_address(), store.dir().to_owned(), store.cluster_file(), store.shape);
+        let stop = CancellationToken::new();
+        let (started, starting) = mpsc::sync_channel(1);
+        let (tell_failed, failed) = watch::channel(None);
+        let (end, ended) = mpsc::sync_channel(1);
+        let stopping = stop.clone();
+        let thread = thread::Builder::new()
+            .name("servers".into())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => {
+                        runtime.block_on(run(&store, capacity_bytes, &started, &tell_failed, stopping))
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(EmbeddedError::Thread(error)));
+                    }
+                }
+                drop(store);
+                // Nobody listens any more after a drop that gave up.
+                let _ = end.send(());
+            })
+            .map_err(EmbeddedError::Thread)?;
+        let embedded = Self { master, dir, cluster_file, shape, stop, failed, thread: Some(thread), ended };
+        starting.recv().map_err(|_| EmbeddedError::Died)??;
+        Ok(embedded)
+    }
+
+    /// Where its master listens.
+    #[must_use]
+    pub const fn master(&self) -> &Address {
+        &self.master
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cluster description it wrote.
+    #[must_use]
+    pub fn cluster_file(&self) -> &Path {
+        &self.cluster_file
+    }
+
+    #[must_use]
+    pub const fn replicas(&self) -> u32 {
+        self.shape.replicas
+    }
+
+    #[must_use]
+    pub const fn chunkservers(&self) -> u32 {
+        self.shape.chunkservers
+    }
+
+    /// Resolves with the reason when the servers stopped by themselves.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        let reason = match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        reason.unwrap_or_else(|| "the servers' thread ended".to_owned())
+    }
+
+    /// Stops the servers; `false` if that took longer than `deadline`. Blocks the calling thread.
+    pub fn stop(mut self, deadline: Duration) -> bool {
+        self.stop_within(deadline)
+    }
+
+    fn stop_within(&mut self, deadline: Duration) -> bool {
+        let Some(thread) = self.thread.take() else { return true };
+        self.stop.cancel();
+        if let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline) {
+            return false;
+        }
+        if thread.join().is_err() {
+            tracing::error!("the servers' thread panicked");
+        }
+        true
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stop_within(DROP_WAIT);
+    }
+}
+
+/// The share of a chunkserver that is made now.
+fn capacity(store: &Store, config: &EmbeddedConfig) -> Result<Option<u64>, EmbeddedError> {
+    let new = store.shape.chunkservers - store.chunkservers_before;
+    if new == 0 || config.capacity_bytes.is_some() {
+        return Ok(config.capacity_bytes);
+    }
+    let path = store.dir().to_owned();
+    let free = match statvfs(&path) {
+        Ok(stat) => stat.blocks_available() * stat.fragment_size(),
+        Err(errno) => return Err(EmbeddedError::FreeSpace { path, source: errno.into() }),
+    };
+    let share = free / 10 * 9 / u64::from(new);
+    if share < CAPACITY_MIN_BYTES {
+        return Err(EmbeddedError::NoRoom { path, room: share });
+    }
+    Ok(Some(share))
+}
+
+/// The servers' life, on their thread.
+async fn run(
+    store: &Store,
+    capacity_bytes: Option<u64>,
+    started: &mpsc::SyncSender<Result<(), EmbeddedError>>,
+    failed: &watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
+    let master = match start_master(store).await {
+        Ok(master) => master,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let mut chunkservers = Vec::new();
+    let mut outcome = Ok(());
+    for n in 1..=store.shape.chunkservers {
+        match start_chunkserver(store, n, capacity_bytes).await {
+            Ok(chunkserver) => chunkservers.push(chunkserver),
+            Err(source) => {
+                outcome = Err(EmbeddedError::Chunkserver { n, source: Box::new(source) });
+                break;
+            }
+        }
+    }
+    let up = outcome.is_ok();
+    // Whoever started us waits for this.
+    let _ = started.send(outcome);
+    if up {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = master.failed() => {
+                let reason = master.failure().unwrap_or_else(|| "unknown".to_owned());
+                tracing::error!(reason, "the master stopped by itself");
+                failed.send_replace(Some(format!("the master stopped by itself: {reason}")));
+            }
+        }
+    }
+    for chunkserver in chunkservers {
+        chunkserver.shutdown().await;
+    }
+    master.shutdown().await;
+}
+
+async fn start_master(store: &Store) -> Result<MasterServer, EmbeddedError> {
+    let address = store.master_address();
+    let mut config = master_server::Config::new(1, [(1, address)].into(), store.master_dir());
+    config.replicas = store.shape.replicas;
+    config.min_replicas = store.shape.replicas.min(2);
+    config.cache_bytes = MASTER_CACHE_BYTES;
+    // All chunkservers start with us: nobody has to be waited for.
+    config.group_settle = Duration::ZERO;
+    Ok(MasterServer::start(config).await?)
+}
+
+async fn start_chunkserver(
+    store: &Store,
+    n: u32,
+    capacity_bytes: Option<u64>,
+) -> Result<chunkserver_server::Handle, chunkserver_server::StartError> {
+    // A rack each: copies of a chunk go to different ones, as in a cluster.
+    let location: Location = format!("/local/rack{n}/host").parse()?;
+    let data = store.chunkserver_dir(n);
+    let mut config = chunkserver_server::Config::new(
+        store.chunkserver_address(n),
+        vec![data],
+        location,
+        vec![store.master_address()],
+    );
+    config.capacity_bytes = capacity_bytes;
+    config.buffer_bytes = BUFFER_BYTES;
+    ChunkServer::start(config).await
+}
