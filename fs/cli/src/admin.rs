@@ -1,0 +1,157 @@
+//! The command line of `pangu`, one command a file.
+
+mod df;
+mod status;
+mod verify;
+mod r#where;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use master_api::{ClientConfig, MasterClient};
+
+use crate::find::Found;
+use crate::fuse::one_line;
+
+/// Looks at a Pangu cluster and at where its files are.
+///
+/// The cluster is the one of --cluster or --mount, or of the path asked about; otherwise the one described in
+/// $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml or /etc/feitian/cluster.toml, or this user's embedded one.
+#[derive(Debug, Parser)]
+#[command(name = "pangu", version, after_help = EXAMPLES)]
+pub struct Flags {
+    /// Cluster description
+    #[arg(long, value_name = "FILE", global = true)]
+    cluster: Option<PathBuf>,
+    /// The cluster that is mounted here
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "cluster")]
+    mount: Option<PathBuf>,
+    /// Print JSON instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    /// Give up after so many seconds without an answer
+    #[arg(long, value_name = "SECONDS", global = true, default_value_t = 10)]
+    timeout: u64,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Masters, chunkservers, groups, sessions: what there is and how it is
+    Status,
+    /// Space and files
+    Df,
+    /// Where a file's chunks are: which chunkservers, in which racks
+    Where {
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// Read every copy of a file from every chunkserver and compare them with their checksums and with each other
+    Verify {
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pangu status
+  pangu where /mnt/pangu/some/file
+  pangu verify /mnt/pangu/some/file
+  pangu --cluster cluster.toml df --json
+
+Exit status: 0 if all is well, 1 if an answer could not be had, 2 for wrong flags, 3 if verify found damage.";
+
+/// What a command ends with when it worked.
+enum Verdict {
+    Well,
+    Damaged,
+}
+
+/// A cluster, and how to ask it.
+struct Session {
+    found: Found,
+    master: MasterClient,
+    timeout: Duration,
+    json: bool,
+}
+
+impl Session {
+    async fn open(found: Found, flags: &Flags) -> anyhow::Result<Self> {
+        let description = format!("pangu {}", std::process::id());
+        let master = MasterClient::new(ClientConfig::new(found.cluster.masters.clone(), description))?;
+        Ok(Self { found, master, timeout: Duration::from_secs(flags.timeout.max(1)), json: flags.json })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(Instant::now() + self.timeout)
+    }
+
+    async fn close(self) {
+        self.master.close(Instant::now() + Duration::from_secs(2)).await;
+    }
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main(flags: Flags) -> ExitCode {
+    match run(&flags) {
+        Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Damaged) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("pangu: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> anyhow::Result<Verdict> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    let (cluster, mount) = (flags.cluster.as_deref(), flags.mount.as_deref());
+    runtime.block_on(async {
+        match &flags.command {
+            Command::Status => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = status::run(&session).await;
+                finish(session, text).await
+            }
+            Command::Df => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = df::run(&session).await;
+                finish(session, text).await
+            }
+            Command::Where { path } => {
+                let file = crate::find::file(cluster, mount, path)?;
+                let session = Session::open(file.found, flags).await?;
+                let text = r#where::run(&session, path, file.path).await;
+                finish(session, text).await
+            }
+            Command::Verify { path } => {
+                let file = crate::find::file(cluster, mount, path)?;
+                let session = Session::open(file.found, flags).await?;
+                let report = verify::run(&session, path, file.path).await;
+                session.close().await;
+                let (text, verdict) = report?;
+                print(&text);
+                Ok(verdict)
+            }
+        }
+    })
+}
+
+async fn finish(session: Session, text: anyhow::Result<String>) -> anyhow::Result<Verdict> {
+    session.close().await;
+    print(&text?);
+    Ok(Verdict::Well)
+}
+
+/// A reader that went away (`pangu status | head`) is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _reader_gone = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,135 @@
+//! `pangu status`: what there is and how it is.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use master_api::proto::{MemberState, StatusReply};
+use serde_json::{Value, json};
+
+use super::Session;
+use crate::text::{Table, size};
+
+/// A chunkserver heard this recently is up: a few heartbeats.
+const UP_MS: u64 = 2_000;
+
+pub(super) async fn run(session: &Session) -> anyhow::Result<String> {
+    // With a session the client knows the leader, which alone hears the chunkservers.
+    let ready = tokio::time::timeout(session.timeout, session.master.ready()).await;
+    ready.with_context(|| format!("no master answered within {:?}: are they running?", session.timeout))??;
+    let status = session.master.status(session.deadline()).await.context("ask the masters for their state")?;
+    Ok(if session.json { format!("{:#}\n", value(session, &status)) } else { text(session, &status) })
+}
+
+fn text(session: &Session, status: &StatusReply) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| writeln!(out, "{text}").expect("a String grows");
+    line(format!("cluster  {} ({})", session.found.cluster.name, status.cluster_id));
+    line(format!("         {}", session.found.description.display()));
+    line(String::new());
+    let mut masters = Table::new(["master", "address", "role"]);
+    for member in &status.members {
+        let role = match (member.leader, member.voter) {
+            (true, _) => "leader",
+            (false, true) => "follower",
+            (false, false) => "learner",
+        };
+        masters.row([member.id.to_string(), member.address.clone(), role.to_owned()]);
+    }
+    line(masters.render());
+    if let Some(table) = &status.table {
+        let mut servers = Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard"]);
+        for server in &table.servers {
+            let sum = |of: fn(&master_api::proto::Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
+            let failed = server.disk_states.iter().filter(|disk| disk.failed).count();
+            let disks = server.disks.len();
+            servers.row([
+                server.id.to_string(),
+                server.address.clone(),
+                server.location.clone(),
+                if failed == 0 { disks.to_string() } else { format!("{disks} ({failed} failed)") },
+                size(sum(|disk| disk.used_bytes)),
+                size(sum(|disk| disk.capacity_bytes)),
+                heard(server.silent_ms),
+            ]);
+        }
+        line(servers.render());
+        let whole = table
+            .groups
+            .iter()
+            .filter(|group| group.members.iter().all(|member| member.state() == MemberState::Serving))
+            .count();
+        line(format!(
+            "groups   {} of {} copies each, {whole} whole (table version {})",
+            table.groups.len(),
+            table.replicas,
+            table.version
+        ));
+    }
+    if let Some(usage) = &status.usage {
+        line(format!(
+            "space    {} used of {}, {} files and directories",
+            size(usage.used_bytes),
+            size(usage.total_bytes),
+            usage.inodes_used
+        ));
+    }
+    line(format!("sessions {}, deletions pending {}", status.sessions, status.deletions_pending));
+    line(format!("raft     term {}, log {}, applied {}", status.term, status.last_log_index, status.applied_index));
+    out
+}
+
+fn heard(silent_ms: u64) -> String {
+    if silent_ms <= UP_MS { "now".to_owned() } else { format!("{} s ago", silent_ms / 1000) }
+}
+
+fn value(session: &Session, status: &StatusReply) -> Value {
+    let masters: Vec<Value> = status
+        .members
+        .iter()
+        .map(|m| json!({"id": m.id, "address": m.address, "voter": m.voter, "leader": m.leader}))
+        .collect();
+    let servers: Vec<Value> = status
+        .table
+        .iter()
+        .flat_map(|table| &table.servers)
+        .map(|s| {
+            let disks: Vec<Value> = s
+                .disks
+                .iter()
+                .zip(&s.disk_states)
+                .map(|(id, d)| {
+                    json!({"id": id, "capacity_bytes": d.capacity_bytes, "used_bytes": d.used_bytes,
+                           "failed": d.failed})
+                })
+                .collect();
+            json!({"id": s.id, "address": s.address, "location": s.location, "silent_ms": s.silent_ms,
+                   "disks": disks})
+        })
+        .collect();
+    let groups: Vec<Value> = status
+        .table
+        .iter()
+        .flat_map(|table| &table.groups)
+        .map(|g| {
+            let members: Vec<Value> = g
+                .members
+                .iter()
+                .map(|m| json!({"disk": m.disk, "state": super::r#where::state_name(m.state())}))
+                .collect();
+            json!({"id": g.id, "epoch": g.epoch, "members": members})
+        })
+        .collect();
+    json!({
+        "cluster": session.found.cluster.name,
+        "cluster_id": status.cluster_id,
+        "leader": status.leader_id,
+        "term": status.term,
+        "last_log_index": status.last_log_index,
+        "applied_index": status.applied_index,
+        "sessions": status.sessions,
+        "deletions_pending": status.deletions_pending,
+        "masters": masters,
+        "chunkservers": servers,
+        "groups": groups,
+    })
+}

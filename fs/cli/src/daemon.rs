@@ -1,0 +1,106 @@
+//! Leaving the terminal: the parent waits until the mount is up (or is not), then ends with that as its status.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+
+use anyhow::Context as _;
+use nix::unistd::ForkResult;
+
+use crate::fuse::one_line;
+
+/// Told once, when the mount is up.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The parent reads it to its end; a first line that begins with `+` is good news.
+    parent: Option<std::fs::File>,
+}
+
+impl Ready {
+    pub(crate) fn foreground() -> Self {
+        Self { parent: None }
+    }
+
+    /// The mount is up: the parent says so and ends, and this process lets go of the terminal.
+    pub(crate) fn tell(self, news: &str) {
+        match self.parent {
+            None => eprintln!("pangu-fuse: {news}"),
+            Some(mut parent) => {
+                // The parent may have been killed; the mount is up all the same.
+                let _nobody_listens = write!(parent, "+{news}");
+                release_terminal();
+            }
+        }
+    }
+}
+
+/// Runs `serve` in a process of its own, which outlives this one. Must be called before any thread is started.
+pub(crate) fn run(serve: impl FnOnce(Ready) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let (reader, writer) = nix::unistd::pipe().context("make a pipe")?;
+    // SAFETY: the process has one thread here (called first thing by `main`), so the child may do anything.
+    match unsafe { nix::unistd::fork() }.context("go to the background")? {
+        ForkResult::Parent { .. } => {
+            drop(writer);
+            wait(reader)
+        }
+        ForkResult::Child => {
+            drop(reader);
+            // Without a terminal of its own it cannot be stopped by the one it came from.
+            let _already_leader = nix::unistd::setsid();
+            let mut failed = std::fs::File::from(writer.try_clone().context("keep the pipe")?);
+            let code = match serve(Ready { parent: Some(std::fs::File::from(writer)) }) {
+                Ok(()) => 0,
+                Err(error) => {
+                    let text = one_line(&error);
+                    tracing::error!("{text}");
+                    // After the mount was up nobody reads this any more.
+                    let _nobody_listens = failed.write_all(text.as_bytes());
+                    1
+                }
+            };
+            std::process::exit(code);
+        }
+    }
+}
+
+fn wait(reader: OwnedFd) -> anyhow::Result<()> {
+    let mut reader = std::fs::File::from(reader);
+    let mut news = Vec::new();
+    let mut byte = [0; 512];
+    loop {
+        match reader.read(&mut byte) {
+            Ok(0) => break,
+            Ok(n) => news.extend_from_slice(&byte[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("wait for the mount"),
+        }
+        if news.first() == Some(&b'+') {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&news);
+    match text.strip_prefix('+') {
+        Some(good) => {
+            eprintln!("pangu-fuse: {good}");
+            Ok(())
+        }
+        None if text.is_empty() => anyhow::bail!("the process in the background ended before it had mounted"),
+        None => anyhow::bail!("{text}"),
+    }
+}
+
+/// Standard input, output and error become /dev/null, and the working directory the root.
+fn release_terminal() {
+    let _stays = std::env::set_current_dir("/");
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let (mut input, mut output, mut error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        replace(&null, &mut input);
+        replace(&null, &mut output);
+        replace(&null, &mut error);
+    }
+}
+
+fn replace(null: &std::fs::File, stream: &mut impl std::os::fd::AsRawFd) {
+    // SAFETY: both descriptors are open: `null` is borrowed, and the standard streams are never closed.
+    unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(null), stream.as_raw_fd()) };
+}

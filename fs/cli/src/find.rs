@@ -1,0 +1,89 @@
+//! Which cluster is meant: a flag, the mount a path lies in, the usual places, or the embedded store of this user.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use fs_mount::mountpoint;
+use master_api::ClusterConfig;
+
+/// What `mount` shows as the type of a Pangu mount.
+const FS_TYPE: &str = "fuse.pangu";
+
+/// The cluster to ask.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) description: PathBuf,
+    pub(crate) cluster: ClusterConfig,
+}
+
+/// A file as the cluster names it, and its cluster.
+#[derive(Debug)]
+pub(crate) struct FoundFile {
+    pub(crate) found: Found,
+    /// From the file system's root.
+    pub(crate) path: Vec<u8>,
+}
+
+/// The cluster named by a flag or a mount, or the one of the usual places.
+pub(crate) fn cluster(flag: Option<&Path>, mount: Option<&Path>) -> anyhow::Result<Found> {
+    if let Some(mount) = mount {
+        return at(mount)?.map(|(found, _)| found).with_context(|| {
+            format!("{} is in no Pangu mount: `findmnt -t fuse.pangu` lists them", mount.display())
+        });
+    }
+    if let Some((description, cluster)) = ClusterConfig::find(flag)? {
+        return Ok(Found { description, cluster });
+    }
+    let embedded = deploy_embedded::default_data_dir().map(|dir| dir.join("cluster.toml"));
+    if let Some(description) = embedded.filter(|path| path.exists()) {
+        let cluster = ClusterConfig::load(&description)?;
+        return Ok(Found { description, cluster });
+    }
+    let mounts = mountpoint::mounts()?;
+    if let Some(mount) = mounts.iter().rfind(|mount| mount.fs_type == FS_TYPE)
+        && let Some((found, _)) = at(&mount.mountpoint)?
+    {
+        return Ok(found);
+    }
+    anyhow::bail!(
+        "no cluster is known: mount one with pangu-fuse, or name its description with --cluster FILE or its mount with \
+         --mount DIR"
+    )
+}
+
+/// A path in a mount, or from the root of the cluster that a flag names.
+pub(crate) fn file(flag: Option<&Path>, mount: Option<&Path>, path: &Path) -> anyhow::Result<FoundFile> {
+    if flag.is_none() && mount.is_none() && let Some((found, inner)) = at(path)? {
+        return Ok(FoundFile { found, path: inner });
+    }
+    let found = cluster(flag, mount)?;
+    let inner = match mount {
+        Some(mount) => path.strip_prefix(mount).unwrap_or(path),
+        None => path,
+    };
+    let inner = inner.strip_prefix("/").unwrap_or(inner);
+    Ok(FoundFile { found, path: inner.as_os_str().as_bytes().to_vec() })
+}
+
+/// The cluster of the mount that `path` lies in, and the path inside it.
+fn at(path: &Path) -> anyhow::Result<Option<(Found, Vec<u8>)>> {
+    // Links on the way may lead into a mount; the last one is itself what is asked about.
+    let path = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            parent.canonicalize().with_context(|| format!("look at {}", parent.display()))?.join(name)
+        }
+        _ => path.canonicalize().with_context(|| format!("look at {}", path.display()))?,
+    };
+    let Some(mount) = mountpoint::mount_of(&path)? else { return Ok(None) };
+    if mount.fs_type != FS_TYPE {
+        return Ok(None);
+    }
+    let description = PathBuf::from(&mount.source);
+    let cluster = ClusterConfig::load(&description).with_context(|| {
+        format!("{} was mounted with a cluster description that cannot be read now", mount.mountpoint.display())
+    })?;
+    let inner = path.strip_prefix(&mount.mountpoint).unwrap_or(&path).as_os_str().as_bytes().to_vec();
+    Ok(Some((Found { description, cluster }, inner)))
+}

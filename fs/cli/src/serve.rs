@@ -1,0 +1,184 @@
+//! A mount's life: the servers (if embedded), the client, the mount, and all of it down again in the opposite order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use deploy_embedded::Embedded;
+use fs_client::{ClientConfig, FileSystem};
+use fs_mount::{Access, MountOptions, Mounted, UnmountReport, mountpoint};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::daemon::Ready;
+use crate::fuse::{Flags, Source};
+
+/// After this the user is told what the mount waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Programs with files open on the mount may close them within this, when it is told to stop.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// Written data may take this long to reach the chunkservers at the end.
+const FLUSH_GRACE: Duration = Duration::from_secs(60);
+/// The embedded servers may take this long to stop.
+const SERVERS_GRACE: Duration = Duration::from_secs(20);
+
+/// Mounts, serves until the mount ends, cleans up.
+pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Result<()> {
+    flags.logs.start()?;
+    let found = mountpoint::make_ready(&flags.mountpoint)?;
+    if found.cleared > 0 {
+        eprintln!(
+            "pangu-fuse: cleared {} dead mount(s) of an earlier pangu-fuse from {}",
+            found.cleared,
+            flags.mountpoint.display()
+        );
+    }
+    if found.hides_files {
+        tracing::warn!(mountpoint = %flags.mountpoint.display(), "the directory is not empty: the mount hides what is in it");
+    }
+    let (embedded, description, masters) = match source {
+        Source::Embedded(config) => {
+            let embedded = Embedded::start(&config)?;
+            let (description, master) = (embedded.cluster_file().to_owned(), embedded.master().clone());
+            (Some(embedded), description, vec![master])
+        }
+        Source::Cluster { description, masters } => (None, description, masters),
+    };
+    let description = std::path::absolute(&description).unwrap_or(description);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    let config = ClientConfig {
+        masters,
+        description: format!("pangu-fuse {} on {}", std::process::id(), flags.mountpoint.display()),
+        memory_bytes: flags.memory,
+        ..ClientConfig::default()
+    };
+    let result = runtime.block_on(run(flags, config, &description, embedded.as_ref(), ready));
+    let stopped = embedded.is_none_or(|embedded| embedded.stop(SERVERS_GRACE));
+    if !stopped {
+        tracing::warn!("the embedded servers did not stop in time; what they confirmed is on disk");
+    }
+    result
+}
+
+async fn run(
+    flags: &Flags,
+    config: ClientConfig,
+    description: &Path,
+    embedded: Option<&Embedded>,
+    ready: Ready,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("listen for signals")?;
+    let masters = config.masters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let connect = FileSystem::connect(config);
+    tokio::pin!(connect);
+    let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    let mut told = false;
+    let fs = loop {
+        tokio::select! {
+            connected = &mut connect => break connected?,
+            name = signals.next() => anyhow::bail!("{name} before the mount was up"),
+            () = &mut patience, if !told => {
+                told = true;
+                eprintln!("pangu-fuse: waiting for a master at {masters} (Ctrl-C to give up)");
+            }
+        }
+    };
+    let mounted = fs_mount::mount(Arc::new(fs.clone()), &options(flags, description), &tokio::runtime::Handle::current())?;
+    let what = match embedded {
+        Some(embedded) => format!(
+            "embedded, {} of everything in {}",
+            match embedded.replicas() {
+                1 => "one copy".to_owned(),
+                n => format!("{n} copies"),
+            },
+            embedded.data_dir().display()
+        ),
+        None => format!("cluster {}", description.display()),
+    };
+    ready.tell(&format!("mounted {} ({what})", mounted.mountpoint().display()));
+    let outcome = tokio::select! {
+        ended = mounted.ended() => ended.map_err(anyhow::Error::from).context("the connection to the kernel broke"),
+        name = signals.next() => {
+            tracing::info!(signal = name, "unmounting");
+            take_down(&mounted, &mut signals).await
+        }
+        reason = servers_failed(embedded) => Err(anyhow::anyhow!("the embedded servers stopped: {reason}")),
+    };
+    let flushed = tokio::select! {
+        flushed = tokio::time::timeout(FLUSH_GRACE, fs.shutdown()) => flushed,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "told again to stop: written data that was not synced may be lost");
+            return outcome;
+        }
+    };
+    match flushed {
+        Ok(Ok(())) => outcome,
+        Ok(Err(errno)) => outcome.and(Err(anyhow::anyhow!("written data that nobody waited for was lost: {errno}"))),
+        Err(_) => outcome.and(Err(anyhow::anyhow!(
+            "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
+        ))),
+    }
+}
+
+fn options(flags: &Flags, description: &Path) -> MountOptions {
+    MountOptions {
+        // `pangu` finds the cluster of a mounted path by this.
+        fs_name: description.display().to_string(),
+        access: if flags.only_owner || !nix::unistd::geteuid().is_root() { Access::Owner } else { Access::Everybody },
+        read_only: flags.read_only,
+        set_id: flags.allow_suid,
+        devices: flags.allow_devices,
+        ..MountOptions::new(&flags.mountpoint)
+    }
+}
+
+/// Out of the tree at once; open files get their grace, a second signal cuts it short.
+async fn take_down(mounted: &Mounted, signals: &mut Signals) -> anyhow::Result<()> {
+    if !mounted.detach()? {
+        tracing::info!(grace = ?CLOSE_GRACE, "files are open on the mount: waiting for them to be closed");
+    }
+    let report = tokio::select! {
+        report = mounted.finish(CLOSE_GRACE) => report,
+        _ = signals.next() => {
+            mounted.abort();
+            UnmountReport::Aborted
+        }
+    };
+    if report == UnmountReport::Aborted {
+        tracing::warn!("files were still open: their users get errors from now on");
+    }
+    Ok(())
+}
+
+async fn servers_failed(embedded: Option<&Embedded>) -> String {
+    match embedded {
+        Some(embedded) => embedded.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end a mount.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}
