@@ -83,8 +83,18 @@ Examples:
       --data /var/lib/feitian/disk-1 --location /home/rack1/host1 --capacity 100G
   pangu-chunkserver verify /var/lib/feitian/disk-1";
 
-fn main() -> anyhow::Result<ExitCode> {
-    let flags = Flags::parse();
+fn main() -> ExitCode {
+    match start(Flags::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line, without the backtrace RUST_BACKTRACE would add: what is wrong lies outside of the program.
+            eprintln!("pangu-chunkserver: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: Flags) -> anyhow::Result<ExitCode> {
     // One thread: a hand-over between threads costs more than the work of a request.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;

@@ -53,14 +53,14 @@ fn refuses_punches_and_reads_that_do_not_fit() {
     };
     let request = pb::PunchRequest::from(punch);
     assert_eq!(Punch::try_from(&request), Ok(punch));
-    assert!(Punch::try_from(&pb::PunchRequest { offset_bytes: 1, ..request.clone() }).is_err());
+    assert!(Punch::try_from(&pb::PunchRequest { offset_bytes: 1, ..request }).is_err());
     assert!(Punch::try_from(&pb::PunchRequest { len_bytes: 0, ..request }).is_err());
 
     let read = Read { key: punch.key, epoch: Epoch(6), offset_bytes: 10, len_bytes: 10 };
     let request = pb::ReadRequest::from(read);
     assert_eq!(Read::try_from(&request), Ok(read));
-    assert!(Read::try_from(&pb::ReadRequest { len_bytes: 0, ..request.clone() }).is_err());
-    assert!(Read::try_from(&pb::ReadRequest { len_bytes: 2 << 20, ..request.clone() }).is_err());
+    assert!(Read::try_from(&pb::ReadRequest { len_bytes: 0, ..request }).is_err());
+    assert!(Read::try_from(&pb::ReadRequest { len_bytes: 2 << 20, ..request }).is_err());
     assert!(Read::try_from(&pb::ReadRequest { offset_bytes: 64 << 20, ..request }).is_err());
 }
 
