@@ -89,7 +89,6 @@ impl BufferPool {
     }
 
     /// The whole mapping, for registration with a ring; `None` if the pool is empty.
-
     pub(crate) fn region(&self) -> Option<(*mut u8, usize)> {
         (self.len_bytes > 0).then_some((self.base.as_ptr(), self.len_bytes))
     }

@@ -42,6 +42,9 @@ impl From<IndexError> for Failure {
 
 type Result<T> = std::result::Result<T, IndexError>;
 
+/// Is shown a record's key, and the record if it decodes.
+type Visit<'a, T> = dyn FnMut(&[u8], std::result::Result<T, Damage>) -> Result<()> + 'a;
+
 pub(crate) struct Index {
     kv: Arc<dyn Kv>,
     chunks: Cache<ChunkKey, Option<Arc<ChunkRecord>>>,
@@ -195,10 +198,7 @@ impl Index {
     }
 
     /// Calls `each` with every page of the disk.
-    pub(crate) fn for_each_page(
-        &self,
-        each: &mut dyn FnMut(&[u8], std::result::Result<(PageKey, Page), Damage>) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn for_each_page(&self, each: &mut Visit<'_, (PageKey, Page)>) -> Result<()> {
         let mut range = Range::prefix(&[]);
         loop {
             let step = self.kv.scan(EXTENTS, &range, SCAN_STEP)?;
@@ -218,10 +218,7 @@ impl Index {
     }
 
     /// Calls `each` with every chunk record of the disk.
-    pub(crate) fn for_each_chunk(
-        &self,
-        each: &mut dyn FnMut(&[u8], std::result::Result<(ChunkKey, ChunkRecord), Damage>) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn for_each_chunk(&self, each: &mut Visit<'_, (ChunkKey, ChunkRecord)>) -> Result<()> {
         let mut range = Range::prefix(&[]);
         loop {
             let step = self.kv.scan(CHUNKS, &range, SCAN_STEP)?;

@@ -173,11 +173,10 @@ impl ReadBuffer {
         let buf = Arc::new(buf);
         let targets = parts
             .iter()
-            // SAFETY: the part lies in the buffer, checked above.
-            .map(|part| ReadTarget {
-                start: unsafe { base.add(part.start) },
-                len: part.len(),
-                _keep: buf.clone(),
+            .map(|part| {
+                // SAFETY: the part lies in the buffer, checked above.
+                let start = unsafe { base.add(part.start) };
+                ReadTarget { start, len: part.len(), _keep: buf.clone() }
             })
             .collect();
         (Self { buf }, targets)

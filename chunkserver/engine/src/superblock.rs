@@ -40,10 +40,10 @@ impl Geometry {
             });
         }
         let least = options.capacity_bytes.div_ceil(SEGMENTS_MAX).next_power_of_two();
-        let segment_bytes = options.segment_bytes.unwrap_or(SEGMENT_BYTES_DEFAULT.max(least));
+        let segment_bytes = options.segment_bytes.unwrap_or_else(|| SEGMENT_BYTES_DEFAULT.max(least));
         let journal_bytes = options
             .journal_bytes
-            .unwrap_or((options.capacity_bytes / 8).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_DEFAULT))
+            .unwrap_or_else(|| (options.capacity_bytes / 8).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_DEFAULT))
             .next_multiple_of(block);
         let geometry = Self {
             uuid: options.uuid,
@@ -66,7 +66,7 @@ impl Geometry {
         if u64::from(self.segments()) > SEGMENTS_MAX {
             return Err("more than 512 segments");
         }
-        if self.journal_bytes < JOURNAL_BYTES_MIN || self.journal_bytes % BLOCK_SIZE as u64 != 0 {
+        if self.journal_bytes < JOURNAL_BYTES_MIN || !self.journal_bytes.is_multiple_of(BLOCK_SIZE as u64) {
             return Err("the journal is under 1 MiB or not whole blocks");
         }
         Ok(())

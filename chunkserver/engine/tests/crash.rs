@@ -1,6 +1,8 @@
 //! Power cuts: at every step of a random run of operations. Afterwards every acknowledged operation is there, every
 //! other one is there whole or not at all, the offline check finds nothing, and no block is lost.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -133,7 +135,10 @@ fn check(world: &World, model: &Arc<Mutex<Model>>, context: &str) {
     runtime.block_on(async {
         world.assert_clean().await;
         let (engine, _disk) = world.boot().await.unwrap();
-        let mut model = model.lock();
+        // Taken out: nobody else has it now, and a lock must not be held while waiting.
+        let mut model_now = std::mem::take(&mut *model.lock());
+        let model_slot = model;
+        let model = &mut model_now;
         let mut observed = BTreeMap::new();
         for (key, history) in &mut model.chunks {
             let state = observe(&engine, *key).await;
@@ -158,6 +163,7 @@ fn check(world: &World, model: &Arc<Mutex<Model>>, context: &str) {
         );
         model.settings = setting.into_iter().collect();
         model.setting_acknowledged = model.settings.len();
+        *model_slot.lock() = model_now;
     });
 }
 

@@ -1,5 +1,7 @@
 //! Real disks in temporary directories: both ways of IO, locking, formatting, damage, verify.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 mod common;
 
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,7 @@
 //! Failing and full disks, and damage to metadata, on the simulated disk.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 mod common;
 
 use chunkserver_engine::io::sim::{Faults, Power};

@@ -316,7 +316,7 @@ impl Core {
         let end = start + op.data.len();
         let (first, last) = (start / BLOCK_SIZE, (end - 1) / BLOCK_SIZE);
         let first_block = first as u32;
-        if start % BLOCK_SIZE == 0 && end % BLOCK_SIZE == 0 {
+        if is_block(start) && is_block(end) {
             return Ok(Blocks {
                 first_block,
                 data: self.aligned(op.data.clone()),
@@ -326,10 +326,10 @@ impl Core {
         // What an edge block holds besides is known once all writes before this one are applied.
         line.first().await?;
         let mut buffer = self.pool.allocate((last - first + 1) * BLOCK_SIZE);
-        if start % BLOCK_SIZE != 0 {
+        if !is_block(start) {
             self.read_block(op.key, first_block, &mut buffer[..BLOCK_SIZE]).await?;
         }
-        if end % BLOCK_SIZE != 0 && (last != first || start % BLOCK_SIZE == 0) {
+        if !is_block(end) && (last != first || is_block(start)) {
             let at = (last - first) * BLOCK_SIZE;
             self.read_block(op.key, last as u32, &mut buffer[at..]).await?;
         }
@@ -354,11 +354,11 @@ impl Core {
         let hole = (inner_start < inner_end)
             .then(|| BlockRange { first_block: inner_start as u32, count: (inner_end - inner_start) as u32 });
         let mut partial: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
-        if start % BLOCK_SIZE != 0 {
+        if !is_block(start) {
             let block = start / BLOCK_SIZE;
             partial.push((block, start % BLOCK_SIZE..(end - block * BLOCK_SIZE).min(BLOCK_SIZE)));
         }
-        if end % BLOCK_SIZE != 0 && (start % BLOCK_SIZE == 0 || end / BLOCK_SIZE != start / BLOCK_SIZE) {
+        if !is_block(end) && (is_block(start) || end / BLOCK_SIZE != start / BLOCK_SIZE) {
             let block = end / BLOCK_SIZE;
             partial.push((block, start.saturating_sub(block * BLOCK_SIZE)..end % BLOCK_SIZE));
         }
@@ -378,13 +378,18 @@ impl Core {
     }
 
     fn aligned(&self, data: Bytes) -> Bytes {
-        if data.as_ptr() as usize % BLOCK_SIZE == 0 {
+        if is_block(data.as_ptr() as usize) {
             return data;
         }
         let mut buffer = self.pool.allocate(data.len());
         buffer.copy_from_slice(&data);
         buffer.freeze()
     }
+}
+
+/// Whether a block begins here.
+const fn is_block(offset: usize) -> bool {
+    offset.is_multiple_of(BLOCK_SIZE)
 }
 
 fn written(change: &Change) -> Written {
@@ -466,7 +471,7 @@ fn check_contents(key: ChunkKey, contents: &ChunkContents) -> Result<(), EngineE
     let mut from = 0;
     for piece in &contents.pieces {
         check_range(key, piece.offset_bytes, piece.data.len(), contents.chunk_size_bytes)?;
-        if piece.offset_bytes as usize % BLOCK_SIZE != 0 || piece.data.len() % BLOCK_SIZE != 0 {
+        if !is_block(piece.offset_bytes as usize) || !is_block(piece.data.len()) {
             return invalid("a piece is not whole blocks");
         }
         if (piece.offset_bytes as usize) < from {

@@ -281,7 +281,9 @@ impl Shared {
                 into.copy_from_slice(from);
             }
             Kind::Op(Op::Write { data, mode }) => {
-                assert!(data.as_ptr() as usize % 4096 == 0 && data.len() % 4096 == 0, "an unaligned write");
+                let aligned =
+                    (data.as_ptr() as usize).is_multiple_of(4096) && data.len().is_multiple_of(4096);
+                assert!(aligned, "an unaligned write");
                 if start + data.len() > file.current.len() {
                     return Err(io::ErrorKind::WriteZero.into());
                 }

@@ -1,6 +1,6 @@
 //! A simulated disk with its history: what every chunk was after each operation.
 
-#![allow(dead_code, unreachable_pub)] // Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test binary uses a part of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
