@@ -49,6 +49,8 @@ pub(crate) struct Faults {
     pub(crate) away: bool,
     /// Writes are refused for lack of space.
     pub(crate) full: bool,
+    /// Punches are refused for good.
+    pub(crate) no_punch: bool,
     /// Every copy has a wrong checksum.
     pub(crate) damaged: bool,
     /// Writes are taken and neither done nor answered.
@@ -340,6 +342,10 @@ impl Inner {
         }
         if self.faults.full && matches!(change, Change::Write(..)) {
             return Err(ChunkError::NoSpace { message: "full".to_owned() });
+        }
+        if self.faults.no_punch && matches!(change, Change::Punch(..)) {
+            let code = kuafu::Code::InvalidArgument;
+            return Err(ChunkError::Refused { code, message: "no".to_owned() });
         }
         if self.rng.random_range(0..1000) < self.faults.per_mille {
             match self.rng.random_range(0..6) {

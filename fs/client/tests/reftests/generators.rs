@@ -27,11 +27,13 @@ pub(crate) enum Step {
         access: i32,
         through: i32,
     },
+    /// `sending`: what was written before is put into flight first, and not waited for.
     Write {
         handle: usize,
         offset: u64,
         len: usize,
         fill: u8,
+        sending: bool,
     },
     Read {
         handle: usize,
@@ -130,8 +132,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (spot(), prop::bool::weighted(0.2), access(), prop_oneof![
                 4 => Just(0), 1 => Just(libc::O_DIRECT), 1 => Just(libc::O_SYNC), 1 => Just(libc::O_DSYNC)])
             .prop_map(|(spot, truncate, access, through)| Step::Open { spot, truncate, access, through }),
-        30 => (handle.clone(), offset(), len, any::<u8>())
-            .prop_map(|(handle, offset, len, fill)| Step::Write { handle, offset, len, fill }),
+        30 => (handle.clone(), offset(), len, any::<u8>(), prop::bool::weighted(0.3)).prop_map(
+            |(handle, offset, len, fill, sending)| Step::Write { handle, offset, len, fill, sending }),
         8 => (handle.clone(), offset(), 1..40_000u32)
             .prop_map(|(handle, offset, len)| Step::Read { handle, offset, len }),
         6 => (handle.clone(), offset()).prop_map(|(handle, size)| Step::Truncate { handle, size }),

@@ -287,8 +287,11 @@ impl Harness {
 
     async fn file_step(&mut self, step: &Step) {
         match *step {
-            Step::Write { handle, offset, len, fill } => {
+            Step::Write { handle, offset, len, fill, sending } => {
                 let Some((at, handle, file)) = self.pick(handle) else { return };
+                if sending {
+                    self.begin_fsync(file, handle, 1).await;
+                }
                 let data: Vec<u8> = (0..len).map(|i| fill.wrapping_add((i / 7) as u8) | 1).collect();
                 let op = Op::Write {
                     ino: self.ino(file),
@@ -364,16 +367,23 @@ impl Harness {
             }
             Step::Interrupted { handle, polls } => {
                 let Some((_, handle, file)) = self.pick(handle) else { return };
-                let op = Op::Fsync { ino: self.ino(file), handle, data_only: false };
-                let mut waiting = Box::pin(self.fs.handle(&CALLER, op));
-                for _ in 0..polls {
-                    if waiting.as_mut().now_or_never().is_some() {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                }
+                self.begin_fsync(file, handle, polls).await;
             }
             _ => unreachable!("not a step of a file"),
+        }
+    }
+
+    /// Asks for fsync and gives up after so many polls.
+    async fn begin_fsync(&self, file: u64, handle: HandleId, polls: usize) {
+        let op = Op::Fsync { ino: self.ino(file), handle, data_only: false };
+        let mut waiting = Box::pin(self.fs.handle(&CALLER, op));
+        for poll in 0..polls {
+            if poll > 0 {
+                tokio::task::yield_now().await;
+            }
+            if waiting.as_mut().now_or_never().is_some() {
+                return;
+            }
         }
     }
 

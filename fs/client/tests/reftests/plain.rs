@@ -159,6 +159,26 @@ async fn overlapping_writes_keep_their_order_while_answers_get_lost() {
 }
 
 #[tokio::test]
+async fn a_read_sees_the_newest_of_all_layers() {
+    let (cluster, _, mount) = mounted(27);
+    let file = mount.create("f").await;
+    mount.write(file, 0, &[1; 30_000]).await.unwrap();
+    mount.fsync(file).await.unwrap();
+    mount.write(file, 5000, &[2; 10_000]).await.unwrap();
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    assert!(mount.fsync(file).now_or_never().is_none());
+    mount.write(file, 3000, &[3; 4000]).await.unwrap();
+    mount.write(file, 12_000, &[4; 1000]).await.unwrap();
+    mount.write(file, 14_500, &[5; 1000]).await.unwrap();
+    let layers = [(3000, 1), (4000, 3), (5000, 2), (1000, 4), (1500, 2), (1000, 5), (14_500, 1)];
+    let expected: Vec<u8> = layers.iter().flat_map(|(len, byte)| vec![*byte; *len]).collect();
+    assert!(mount.read(file, 0, 40_000).await.unwrap() == expected);
+    cluster.set(Faults::default());
+    mount.fsync(file).await.unwrap();
+    assert!(mount.read(file, 0, 40_000).await.unwrap() == expected);
+}
+
+#[tokio::test]
 async fn a_small_file_costs_two_commands_and_one_write() {
     let (cluster, _, mount) = mounted(3);
     let file = mount.create("f").await;
@@ -362,6 +382,46 @@ async fn no_stale_byte_reappears_though_the_client_died_between() {
     assert!(again.read(file, 50_003, 1 << 20).await.unwrap() == vec![0; 49_997]);
 }
 
+/// I8: the punch fails, and the client that made the file makes it longer again.
+#[tokio::test]
+async fn what_could_not_be_punched_is_punched_before_it_could_show() {
+    let (cluster, _, mount) = mounted(24);
+    let file = mount.create("f").await;
+    mount.write(file, 0, &[0xaa; 100_000]).await.unwrap();
+    mount.fsync(file).await.unwrap();
+    cluster.set(Faults { no_punch: true, ..Faults::default() });
+    for size in [1000, 50_000] {
+        let changes = SetAttr { size_bytes: Some(size), ..SetAttr::default() };
+        assert_eq!(mount.ask(Op::SetAttr { ino: file.ino, changes }).await.unwrap_err(), Errno::EIO);
+        assert_eq!(mount.attr(file.ino).await.size_bytes, 1000);
+    }
+    cluster.set(Faults::default());
+    mount.truncate(file, 100_000).await;
+    let found = mount.read(file, 0, 1 << 20).await.unwrap();
+    assert!(found == [vec![0xaa; 1000], vec![0; 99_000]].concat());
+}
+
+/// I8: what is in flight when the file gets shorter must not land after the punch.
+#[tokio::test]
+async fn a_truncate_waits_for_what_is_in_flight() {
+    let (cluster, _, mount) = mounted(25);
+    let file = mount.create("f").await;
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    mount.write(file, 0, &vec![0xaa; 2 * MIB]).await.unwrap();
+    let changes = SetAttr { size_bytes: Some(1000), ..SetAttr::default() };
+    let cut = mount.ask(Op::SetAttr { ino: file.ino, changes });
+    tokio::pin!(cut);
+    assert!(cut.as_mut().now_or_never().is_none());
+    settle().await;
+    let counts = cluster.counts();
+    assert_eq!((counts.in_flight, counts.mutations), (2, 1), "the master is told after they landed");
+    cluster.set(Faults::default());
+    cut.await.unwrap();
+    mount.truncate(file, 1 << 21).await;
+    let found = mount.read(file, 0, 1 << 21).await.unwrap();
+    assert!(found == [vec![0xaa; 1000], vec![0; (1 << 21) - 1000]].concat());
+}
+
 /// I8: a client dies after it sent data the master never heard of.
 #[tokio::test]
 async fn what_a_dead_writer_sent_beyond_the_end_never_shows() {
@@ -450,6 +510,36 @@ async fn a_file_that_is_replaced_while_open_lives_too() {
     cluster.check();
 }
 
+/// An open and an unlink at the same moment: the open fails, or the file is all there.
+#[tokio::test]
+async fn an_open_that_races_an_unlink_gets_the_file_or_an_error() {
+    let (mut opened, mut failed) = (0, 0);
+    for seed in 0..200 {
+        let (cluster, _, mount) = mounted(seed);
+        let file = mount.create("f").await;
+        mount.write(file, 0, &[1; 5000]).await.unwrap();
+        mount.close(file).await.unwrap();
+        cluster.set(Faults { delay_max: 6, ..Faults::default() });
+        let unlink = mount.ask(Op::Unlink { parent: InodeId::ROOT, name: b"f" });
+        let (found, gone) = futures::join!(mount.open(file.ino, libc::O_RDONLY), unlink);
+        gone.unwrap();
+        match found {
+            Ok((file, _)) => {
+                opened += 1;
+                assert_eq!(mount.read(file, 0, 9000).await.unwrap(), [1; 5000], "seed {seed}");
+                mount.close(file).await.unwrap();
+                settle().await;
+            }
+            Err(errno) => {
+                failed += 1;
+                assert!(errno == Errno::ENOENT || errno == Errno::ESTALE);
+            }
+        }
+        assert_eq!(cluster.blocks(), 0, "seed {seed}");
+    }
+    assert!(opened > 0 && failed > 0, "both happen: {opened} {failed}");
+}
+
 #[tokio::test]
 async fn an_unlinked_file_is_lost_with_its_session_and_says_so() {
     let (_, link, mount) = mounted(18);
@@ -491,6 +581,26 @@ async fn a_second_mount_sees_a_file_once_it_is_closed() {
     two.close(reader).await.unwrap();
     let (_, keep) = two.open(writer.ino, libc::O_RDONLY).await.unwrap();
     assert!(!keep, "it changed");
+}
+
+/// A write that came after an fsync began is not part of it, nor is the length it gave the file.
+#[tokio::test]
+async fn a_size_is_told_only_when_its_bytes_are_there() {
+    let cluster = Cluster::new(26);
+    let (one, two) = (Mount(cluster.link().mount(quiet())), Mount(cluster.link().mount(quiet())));
+    let file = one.create("f").await;
+    one.write(file, 0, &[1; 5000]).await.unwrap();
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    let syncing = one.fsync(file);
+    tokio::pin!(syncing);
+    assert!(syncing.as_mut().now_or_never().is_none());
+    one.write(file, 5000, &[2; 5000]).await.unwrap();
+    cluster.set(Faults::default());
+    syncing.await.unwrap();
+    assert_eq!(two.attr(file.ino).await.size_bytes, 5000);
+    assert_eq!(one.attr(file.ino).await.size_bytes, 10_000);
+    one.fsync(file).await.unwrap();
+    assert_eq!(two.attr(file.ino).await.size_bytes, 10_000);
 }
 
 /// Even within the time to live.
