@@ -27,7 +27,7 @@ impl Ready {
             None => eprintln!("pangu-fuse: {news}"),
             Some(mut parent) => {
                 // The parent may have been killed; the mount is up all the same.
-                let _nobody_listens = write!(parent, "+{news}");
+                let _nobody_listens = parent.write_all(format!("+{news}\n").as_bytes());
                 release_terminal();
             }
         }
@@ -74,14 +74,15 @@ fn wait(reader: OwnedFd) -> anyhow::Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context("wait for the mount"),
         }
-        if news.first() == Some(&b'+') {
+        // The child keeps the pipe open after good news, so their end is the end of the line.
+        if news.first() == Some(&b'+') && news.last() == Some(&b'\n') {
             break;
         }
     }
     let text = String::from_utf8_lossy(&news);
     match text.strip_prefix('+') {
         Some(good) => {
-            eprintln!("pangu-fuse: {good}");
+            eprint!("pangu-fuse: {good}");
             Ok(())
         }
         None if text.is_empty() => anyhow::bail!("the process in the background ended before it had mounted"),

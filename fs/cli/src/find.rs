@@ -54,7 +54,10 @@ pub(crate) fn cluster(flag: Option<&Path>, mount: Option<&Path>) -> anyhow::Resu
 
 /// A path in a mount, or from the root of the cluster that a flag names.
 pub(crate) fn file(flag: Option<&Path>, mount: Option<&Path>, path: &Path) -> anyhow::Result<FoundFile> {
-    if flag.is_none() && mount.is_none() && let Some((found, inner)) = at(path)? {
+    if flag.is_none()
+        && mount.is_none()
+        && let Some((found, inner)) = at(path)?
+    {
         return Ok(FoundFile { found, path: inner });
     }
     let found = cluster(flag, mount)?;
@@ -82,7 +85,10 @@ fn at(path: &Path) -> anyhow::Result<Option<(Found, Vec<u8>)>> {
     }
     let description = PathBuf::from(&mount.source);
     let cluster = ClusterConfig::load(&description).with_context(|| {
-        format!("{} was mounted with a cluster description that cannot be read now", mount.mountpoint.display())
+        format!(
+            "{} was mounted with a cluster description that cannot be read now",
+            mount.mountpoint.display()
+        )
     })?;
     let inner = path.strip_prefix(&mount.mountpoint).unwrap_or(&path).as_os_str().as_bytes().to_vec();
     Ok(Some((Found { description, cluster }, inner)))

@@ -46,8 +46,11 @@ pub struct Flags {
     /// Memory for written data that is on its way to the chunkservers
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
     pub memory: u64,
-    /// Let only the user who mounts in; the default lets in everybody whom file permissions do
+    /// Let in everybody whom file permissions let in, not only the user who mounts [default for root]
     #[arg(long)]
+    pub allow_other: bool,
+    /// Let in only the user who mounts [default for others than root]
+    #[arg(long, conflicts_with = "allow_other")]
     pub only_owner: bool,
     /// Mount read-only
     #[arg(long)]

@@ -84,7 +84,11 @@ async fn run(
             }
         }
     };
-    let mounted = fs_mount::mount(Arc::new(fs.clone()), &options(flags, description), &tokio::runtime::Handle::current())?;
+    let mounted = fs_mount::mount(
+        Arc::new(fs.clone()),
+        &options(flags, description),
+        &tokio::runtime::Handle::current(),
+    )?;
     let what = match embedded {
         Some(embedded) => format!(
             "embedded, {} of everything in {}",
@@ -114,7 +118,9 @@ async fn run(
     };
     match flushed {
         Ok(Ok(())) => outcome,
-        Ok(Err(errno)) => outcome.and(Err(anyhow::anyhow!("written data that nobody waited for was lost: {errno}"))),
+        Ok(Err(errno)) => {
+            outcome.and(Err(anyhow::anyhow!("written data that nobody waited for was lost: {errno}")))
+        }
         Err(_) => outcome.and(Err(anyhow::anyhow!(
             "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
         ))),
@@ -122,10 +128,12 @@ async fn run(
 }
 
 fn options(flags: &Flags, description: &Path) -> MountOptions {
+    let everybody = flags.allow_other || (nix::unistd::geteuid().is_root() && !flags.only_owner);
+    let access = if everybody { Access::Everybody } else { Access::Owner };
     MountOptions {
         // `pangu` finds the cluster of a mounted path by this.
         fs_name: description.display().to_string(),
-        access: if flags.only_owner || !nix::unistd::geteuid().is_root() { Access::Owner } else { Access::Everybody },
+        access,
         read_only: flags.read_only,
         set_id: flags.allow_suid,
         devices: flags.allow_devices,

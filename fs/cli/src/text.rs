@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 /// # Errors
 /// What a size looks like.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: write a number of bytes, or one with K, M, G or T (powers of 1024)");
+    let wrong =
+        || format!("{text:?} is no size: write a number of bytes, or one with K, M, G or T (powers of 1024)");
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
         Some((at, 'm' | 'M')) => (&text[..at], 20),
@@ -46,7 +47,8 @@ impl<const N: usize> Table<N> {
     }
 
     pub(crate) fn render(&self) -> String {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..N).map(width).collect();
         let mut out = String::new();
         for row in &self.rows {

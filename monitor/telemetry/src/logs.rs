@@ -17,8 +17,14 @@ pub enum LogFormat {
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogFlags {
     /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`. openraft speaks
-    /// of every vote and every lost race as of a warning, so only its errors are shown unless asked for
-    #[arg(long, value_name = "FILTER", env = "FEITIAN_LOG", default_value = "info,openraft=error")]
+    /// of every vote and every lost race as of a warning, and fuser of every
+    /// unmount by somebody else, so only their errors are shown unless asked for
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "FEITIAN_LOG",
+        default_value = "info,openraft=error,fuser=error"
+    )]
     pub log: String,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text")]

@@ -15,8 +15,10 @@ const UP_MS: u64 = 2_000;
 pub(super) async fn run(session: &Session) -> anyhow::Result<String> {
     // With a session the client knows the leader, which alone hears the chunkservers.
     let ready = tokio::time::timeout(session.timeout, session.master.ready()).await;
-    ready.with_context(|| format!("no master answered within {:?}: are they running?", session.timeout))??;
-    let status = session.master.status(session.deadline()).await.context("ask the masters for their state")?;
+    ready
+        .with_context(|| format!("no master answered within {:?}: are they running?", session.timeout))??;
+    let status =
+        session.master.status(session.deadline()).await.context("ask the masters for their state")?;
     Ok(if session.json { format!("{:#}\n", value(session, &status)) } else { text(session, &status) })
 }
 
@@ -37,9 +39,11 @@ fn text(session: &Session, status: &StatusReply) -> String {
     }
     line(masters.render());
     if let Some(table) = &status.table {
-        let mut servers = Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard"]);
+        let mut servers =
+            Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard"]);
         for server in &table.servers {
-            let sum = |of: fn(&master_api::proto::Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
+            let sum =
+                |of: fn(&master_api::proto::Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
             let failed = server.disk_states.iter().filter(|disk| disk.failed).count();
             let disks = server.disks.len();
             servers.row([
@@ -74,7 +78,10 @@ fn text(session: &Session, status: &StatusReply) -> String {
         ));
     }
     line(format!("sessions {}, deletions pending {}", status.sessions, status.deletions_pending));
-    line(format!("raft     term {}, log {}, applied {}", status.term, status.last_log_index, status.applied_index));
+    line(format!(
+        "raft     term {}, log {}, applied {}",
+        status.term, status.last_log_index, status.applied_index
+    ));
     out
 }
 

@@ -68,7 +68,8 @@ fn text(shown: &Path, report: &Report) -> String {
 
 async fn check(reply: &WhereReply) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let Some((attr, layout)) = reply.attr.as_ref().and_then(|attr| Some((attr, attr.layout.as_ref()?))) else {
+    let Some((attr, layout)) = reply.attr.as_ref().and_then(|attr| Some((attr, attr.layout.as_ref()?)))
+    else {
         anyhow::bail!("it has no data of its own: it is no regular file");
     };
     let groups = layout.groups.iter().map(|id| GroupId(*id)).collect();
@@ -90,14 +91,16 @@ async fn check(reply: &WhereReply) -> anyhow::Result<Report> {
 
 /// Reads all copies of one chunk, piece by piece, so that memory is bounded whatever the chunk's size.
 async fn chunk(servers: &mut Servers, report: &mut Report, group: &WhereGroup, key: ChunkKey, len: u32) {
-    let name = |place: &Place| format!("chunk {} on disk {} of {}", key.chunk.index, place.disk, place.address);
+    let name =
+        |place: &Place| format!("chunk {} on disk {} of {}", key.chunk.index, place.disk, place.address);
     let serving: Vec<&Place> =
         group.places.iter().filter(|place| place.state() == MemberState::Serving).collect();
     report.copies += serving.len() as u64;
     let piece = WRITE_SIZE_MAX as u32;
     let mut broken = vec![false; serving.len()];
     for offset_bytes in (0..len).step_by(WRITE_SIZE_MAX) {
-        let read = Read { key, epoch: Epoch(group.epoch), offset_bytes, len_bytes: piece.min(len - offset_bytes) };
+        let read =
+            Read { key, epoch: Epoch(group.epoch), offset_bytes, len_bytes: piece.min(len - offset_bytes) };
         let mut first: Option<(&Place, u32)> = None;
         for (place, broken) in serving.iter().zip(&mut broken) {
             if *broken {

@@ -17,9 +17,14 @@ pub(super) async fn run(session: &Session, shown: &Path, path: Vec<u8>) -> anyho
 
 pub(super) async fn ask(session: &Session, shown: &Path, path: Vec<u8>) -> anyhow::Result<WhereReply> {
     let file = where_request::File::Path(path.into());
-    let reply = session.master.where_is(file, session.deadline()).await.context("ask the masters where the file is")?;
+    let reply = session
+        .master
+        .where_is(file, session.deadline())
+        .await
+        .context("ask the masters where the file is")?;
     if reply.errno != 0 {
-        let reason = Errno::from_number(reply.errno).map_or_else(|| format!("errno {}", reply.errno), |errno| errno.to_string());
+        let reason = Errno::from_number(reply.errno)
+            .map_or_else(|| format!("errno {}", reply.errno), |errno| errno.to_string());
         anyhow::bail!("{}: {reason}", shown.display());
     }
     Ok(reply)
@@ -55,7 +60,8 @@ fn text(shown: &Path, reply: &WhereReply) -> String {
         size(layout.chunk_size_bytes.into()),
         reply.groups.len(),
     );
-    let mut table = Table::new(["chunks", "group", "epoch", "disk", "chunkserver", "location", "address", "state"]);
+    let mut table =
+        Table::new(["chunks", "group", "epoch", "disk", "chunkserver", "location", "address", "state"]);
     let width = reply.groups.len() as u64;
     for (at, group) in (0u64..).zip(&reply.groups) {
         let which = match (width, chunks) {
