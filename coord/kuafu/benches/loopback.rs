@@ -18,7 +18,7 @@ use kuafu::{
 };
 
 mod proto {
-    #![allow(unreachable_pub, missing_debug_implementations)]
+    #![allow(dead_code, unreachable_pub, missing_debug_implementations)]
     kuafu::include_proto!("feitian.kuafu.test.v1");
 }
 use proto::*;

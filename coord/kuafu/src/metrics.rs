@@ -159,17 +159,15 @@ impl Snapshot {
         let called: Vec<_> =
             self.methods.iter().filter(|method| method.calls() + method.in_flight > 0).collect();
         let _ = writeln!(out, "# TYPE {0} gauge\n{0} {1}", defs::CONNECTIONS, self.connections);
-        let counters: [(&str, &str, fn(&MethodSnapshot) -> u64); 3] = [
-            (defs::RECEIVED, "counter", |m| m.received_bytes),
-            (defs::SENT, "counter", |m| m.sent_bytes),
-            (defs::IN_FLIGHT, "gauge", |m| m.in_flight),
-        ];
-        for (name, kind, value) in counters {
+        let mut one_each = |name: &str, kind: &str, value: &dyn Fn(&MethodSnapshot) -> u64| {
             let _ = writeln!(out, "# TYPE {name} {kind}");
             for method in &called {
                 let _ = writeln!(out, "{name}{{{}}} {}", labels(&method.method), value(method));
             }
-        }
+        };
+        one_each(defs::RECEIVED, "counter", &|method| method.received_bytes);
+        one_each(defs::SENT, "counter", &|method| method.sent_bytes);
+        one_each(defs::IN_FLIGHT, "gauge", &|method| method.in_flight);
         let _ = writeln!(out, "# TYPE {} counter", defs::CALLS);
         for method in &called {
             for (code, count) in (0..).zip(&method.codes).filter(|(_, count)| **count > 0) {

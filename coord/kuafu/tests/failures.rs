@@ -1,5 +1,7 @@
 //! Calls through real sockets: what goes wrong, and what callers see then.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common;
 
 use std::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
 //! What kuafu-build generates compiles, and has the names and ids it promises.
 
 mod proto {
-    #![allow(unreachable_pub)]
+    #![allow(dead_code, unreachable_pub)]
     kuafu::include_proto!("feitian.kuafu.test.v1");
 }
 

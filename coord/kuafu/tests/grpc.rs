@@ -1,5 +1,7 @@
 //! The same service by gRPC, with health and reflection, called by tonic's own clients.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common;
 
 use std::sync::Arc;

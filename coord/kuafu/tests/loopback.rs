@@ -1,5 +1,7 @@
 //! Calls through real sockets, over TCP and Unix: what works.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common;
 
 use std::sync::Arc;

@@ -202,12 +202,12 @@ impl Link {
     }
 
     async fn take_credit(&self, runtime: &Handle, units: u32, deadline: Instant) -> Result<(), StartError> {
-        if let Ok(call) = self.credit_calls.try_acquire() {
-            if let Ok(bytes) = self.credit_units.try_acquire_many(units) {
-                bytes.forget();
-                call.forget();
-                return Ok(());
-            }
+        if let Ok(call) = self.credit_calls.try_acquire()
+            && let Ok(bytes) = self.credit_units.try_acquire_many(units)
+        {
+            bytes.forget();
+            call.forget();
+            return Ok(());
         }
         let _waiting = Waiting::enter(self).map_err(StartError::Failed)?;
         let acquire = async {

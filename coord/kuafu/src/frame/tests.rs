@@ -51,7 +51,7 @@ fn every_error() {
         (forged(|b| b[5] = 0), FrameError::UnknownKind(0)),
         (forged(|b| b[5] = 9), FrameError::UnknownKind(9)),
         (forged(|b| b[6] = 3), FrameError::UnknownFlags(3)),
-        (forged(|b| b[7] = 0x80), FrameError::UnknownFlags(0x8000)),
+        (forged(|b| b[7] = 0x80), FrameError::UnknownFlags(0x8001)),
         (forged(|b| b[40] = 1), FrameError::Reserved(1)),
         (
             forged(|b| b[24..28].copy_from_slice(&0x0040_0001u32.to_le_bytes())),

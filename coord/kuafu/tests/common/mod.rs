@@ -1,5 +1,6 @@
 //! A test service on both transports, and a raw peer that speaks bytes.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) mod proto {
-    #![allow(unreachable_pub, missing_debug_implementations)]
+    #![allow(dead_code, unreachable_pub, missing_debug_implementations)]
     kuafu::include_proto!("feitian.kuafu.test.v1");
 }
 
