@@ -14,6 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::error::Error;
+use crate::launcher::Launcher;
 use crate::logs::{self, Offence};
 use crate::mount::{self, is_mounted, sweep_stale, unmount};
 use crate::ports::free_port;
@@ -96,6 +97,7 @@ pub struct Cluster {
     options: Options,
     folder: PathBuf,
     binaries: PathBuf,
+    launcher: Launcher,
     programs: BTreeMap<Role, Program>,
     ports: BTreeMap<Role, u16>,
     announced: Vec<String>,
@@ -126,6 +128,7 @@ impl Cluster {
         let mut cluster = Self {
             folder,
             binaries,
+            launcher: Launcher::start()?,
             programs: BTreeMap::new(),
             ports: BTreeMap::new(),
             announced: Vec::new(),
@@ -227,7 +230,8 @@ impl Cluster {
             return Err(Error::NoProgram { program: binary, folder: self.binaries.clone() });
         }
         let log = self.folder.join("log").join(role.to_string());
-        self.programs.insert(role, Program::new(role.to_string(), path, arguments, log));
+        self.programs
+            .insert(role, Program::new(role.to_string(), path, arguments, log, self.launcher.clone()));
         Ok(())
     }
 
@@ -441,18 +445,27 @@ impl Cluster {
     }
 
     /// Unmounts and stops everything in good order, then fails on unannounced lines in the logs.
+    ///
+    /// What servers say of each other while all of them go is no sign of anything: from the moment the first is
+    /// asked to stop, only a panic counts.
     pub fn finish(mut self) -> Result<(), Error> {
         self.finished = true;
-        // Clients first: they may have something to hand over; then the servers, all at the same time.
+        // Clients first: they may have something to hand over.
         let (clients, servers): (Vec<Role>, Vec<Role>) =
             self.programs.keys().copied().partition(|role| matches!(role, Role::Client(_)));
         for role in clients {
             self.stop(role)?;
         }
-        for role in servers.into_iter().rev() {
-            self.stop(role)?;
+        let mut offences = self.offences();
+        for role in &servers {
+            self.program(*role)?.ask_to_stop();
         }
-        let offences = self.offences();
+        for role in servers {
+            self.program(role)?.wait_end(STOP)?;
+        }
+        let panics = self.offences().into_iter().filter(Offence::is_panic);
+        let panics: Vec<Offence> = panics.filter(|offence| !offences.contains(offence)).collect();
+        offences.extend(panics);
         if offences.is_empty() { Ok(()) } else { Err(Error::Logged(offences)) }
     }
 
@@ -473,12 +486,8 @@ impl Drop for Cluster {
         if panicking {
             eprintln!("{}", self.tails(40));
         }
-        for (_, point) in self.mounts() {
-            if is_mounted(&point) && self.programs.values().any(|program| program.pid().is_some()) {
-                drop(mount::unmount(&point, Deadline::within(Duration::from_secs(2))));
-            }
-        }
         let offences = if self.finished || panicking { Vec::new() } else { self.offences() };
+        // Kill before unmounting: an unmount may have to wait for a client that waits for its servers.
         for program in self.programs.values_mut() {
             drop(program.kill());
         }

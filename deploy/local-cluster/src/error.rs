@@ -1,5 +1,7 @@
 //! What can go wrong while a cluster is started, hurt or taken down.
 
+use std::error::Error as _;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use crate::logs::Offence;
 
 /// An error of the runner itself; the processes' own errors are in their logs, whose ends are quoted.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// A program of the platform is not where it was looked for.
     #[error(
@@ -75,4 +77,17 @@ pub enum Error {
     /// There is no such member in this cluster.
     #[error("this cluster has no {0}")]
     NoMember(String),
+}
+
+/// In words, with the reasons: `unwrap` in a test prints this.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = self.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
 }

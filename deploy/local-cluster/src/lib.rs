@@ -17,6 +17,7 @@
 
 mod cluster;
 mod error;
+mod launcher;
 mod logs;
 mod mount;
 mod ports;
@@ -25,6 +26,7 @@ mod wait;
 
 pub use cluster::{Cluster, Options, Role};
 pub use error::Error;
+pub use launcher::Launcher;
 pub use logs::Offence;
 pub use mount::{is_mounted, sweep_stale, unmount};
 pub use ports::free_port;

@@ -13,6 +13,14 @@ pub struct Offence {
     pub line: String,
 }
 
+const PANIC: &str = "panicked at";
+
+impl Offence {
+    pub(crate) fn is_panic(&self) -> bool {
+        self.line.contains(PANIC)
+    }
+}
+
 impl fmt::Display for Offence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.line)
@@ -23,7 +31,7 @@ impl fmt::Display for Offence {
 fn is_bad(line: &str) -> bool {
     let mut words = line.split_whitespace();
     // tracing's text format: `TIME LEVEL spans: message`; the level is among the first words.
-    words.by_ref().take(3).any(|word| matches!(word, "WARN" | "ERROR")) || line.contains("panicked at")
+    words.by_ref().take(3).any(|word| matches!(word, "WARN" | "ERROR")) || line.contains(PANIC)
 }
 
 /// The bad lines of one log that contain none of the announced texts.

@@ -1,10 +1,9 @@
 //! One process of a cluster: how it is started (again), its log, and how it is ended.
 
-use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::os::unix::process::ExitStatusExt as _;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -12,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::Error;
+use crate::launcher::Launcher;
 use crate::logs;
 use crate::wait::{Deadline, wait_until};
 
@@ -21,21 +21,22 @@ pub struct Program {
     name: String,
     binary: PathBuf,
     arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
     log: PathBuf,
-    child: Option<Child>,
+    launcher: Launcher,
+    pid: Option<u32>,
 }
 
 impl Program {
     /// Not started yet. The log is appended to over all starts.
     #[must_use]
-    pub fn new(name: impl Into<String>, binary: PathBuf, arguments: Vec<OsString>, log: PathBuf) -> Self {
-        Self { name: name.into(), binary, arguments, environment: Vec::new(), log, child: None }
-    }
-
-    /// Adds a variable to the process's environment.
-    pub fn env(&mut self, key: impl Into<OsString>, value: impl Into<OsString>) {
-        self.environment.push((key.into(), value.into()));
+    pub fn new(
+        name: impl Into<String>,
+        binary: PathBuf,
+        arguments: Vec<OsString>,
+        log: PathBuf,
+        launcher: Launcher,
+    ) -> Self {
+        Self { name: name.into(), binary, arguments, log, launcher, pid: None }
     }
 
     /// What it is called in messages and logs.
@@ -53,87 +54,78 @@ impl Program {
     /// The running process's id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.pid
     }
 
-    /// Adds arguments for the next start.
-    pub fn add_arguments(&mut self, arguments: impl IntoIterator<Item = OsString>) {
-        self.arguments.extend(arguments);
-    }
-
-    /// Starts it. It must not run already.
+    /// Starts it, in the process group of this process: whoever kills a test that hangs kills its servers with it. It
+    /// must not run already.
     pub fn start(&mut self) -> Result<(), Error> {
-        assert!(self.child.is_none(), "{} is started twice", self.name);
-        let file = |source| Error::File { action: "open the log", path: self.log.clone(), source };
-        let log = OpenOptions::new().create(true).append(true).open(&self.log).map_err(file)?;
-        let also = log.try_clone().map_err(file)?;
-        let child = Command::new(&self.binary)
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(k, v)| (k, v)))
-            .env("NO_COLOR", "1")
-            .env("RUST_BACKTRACE", "1")
-            .env_remove("FEITIAN_CLUSTER")
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(also)
-            // In the runner's own process group: whoever kills a test that hangs kills its servers with it.
-            .spawn()
-            .map_err(|source| Error::Process { action: "start", name: self.name.clone(), source })?;
-        self.child = Some(child);
+        assert!(self.pid.is_none(), "{} is started twice", self.name);
+        let settings = ["env", "-u", "FEITIAN_CLUSTER", "NO_COLOR=1", "RUST_BACKTRACE=1"];
+        let mut words: Vec<&OsStr> = settings.iter().map(OsStr::new).collect();
+        words.push(self.binary.as_os_str());
+        words.extend(self.arguments.iter().map(OsString::as_os_str));
+        let pid = self
+            .launcher
+            .launch(&words, self.log.as_os_str())
+            .map_err(|source| self.error("start", source))?;
+        self.pid = Some(pid);
         Ok(())
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> Error {
+        Error::Process { action, name: self.name.clone(), source }
+    }
+
+    /// The process is there and not a zombie.
+    fn is_alive(&self) -> bool {
+        self.pid.is_some_and(|pid| start_time(pid).is_some())
+    }
+
+    /// Takes note of its end.
+    fn reap(&mut self) -> Result<i32, Error> {
+        let Some(pid) = self.pid.take() else { return Ok(0) };
+        self.launcher.wait(pid).map_err(|source| self.error("wait for", source))
     }
 
     /// Fails if it ended without being asked to.
     pub fn check_alive(&mut self) -> Result<(), Error> {
-        let Some(child) = &mut self.child else { return Ok(()) };
-        let status = child.try_wait().map_err(|source| Error::Process {
-            action: "look after",
-            name: self.name.clone(),
-            source,
-        })?;
-        match status {
-            None => Ok(()),
-            Some(status) => {
-                self.child = None;
-                let status = match status.signal() {
-                    Some(signal) => format!("signal {signal}"),
-                    None => format!("exit code {}", status.code().unwrap_or(-1)),
-                };
-                Err(Error::Ended { name: self.name.clone(), status, tail: logs::tail(&self.log, 30) })
-            }
+        if self.pid.is_none() || self.is_alive() {
+            return Ok(());
         }
+        let status = match self.reap()? {
+            status if status > 128 => format!("signal {}", status - 128),
+            status => format!("exit code {status}"),
+        };
+        Err(Error::Ended { name: self.name.clone(), status, tail: logs::tail(&self.log, 30) })
     }
 
     /// Ends it at once, as a crash would: no handler of its own runs.
     pub fn kill(&mut self) -> Result<(), Error> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let error = |source| Error::Process { action: "kill", name: self.name.clone(), source };
-        child.kill().map_err(error)?;
-        child.wait().map_err(error)?;
+        if let Some(pid) = self.pid {
+            signal(pid, Signal::SIGKILL);
+            self.reap()?;
+        }
         Ok(())
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn ask_to_stop(&self) {
+        if let Some(pid) = self.pid {
+            signal(pid, Signal::SIGTERM);
+        }
     }
 
     /// Asks it to end (SIGTERM) and waits for that; kills it when the time is over, which is an error.
     pub fn stop(&mut self, within: Duration) -> Result<(), Error> {
-        if let Some(pid) = self.pid() {
-            signal(pid, Signal::SIGTERM);
-        }
+        self.ask_to_stop();
         self.wait_end(within)
     }
 
     /// Waits for its end, whoever causes it; kills it when the time is over, which is an error.
     pub fn wait_end(&mut self, within: Duration) -> Result<(), Error> {
-        let Some(child) = &mut self.child else { return Ok(()) };
-        let name = self.name.clone();
-        let ended = wait_until(&format!("{name} ended"), Deadline::within(within), || {
-            let status = child.try_wait();
-            status.map(|status| status.is_some()).map_err(|source| Error::Process {
-                action: "look after",
-                name: name.clone(),
-                source,
-            })
-        });
-        if let Err(late) = ended {
+        let what = format!("{} ended", self.name);
+        if let Err(late) = wait_until(&what, Deadline::within(within), || Ok(!self.is_alive())) {
             self.kill()?;
             return Err(match late {
                 Error::Late { what, within, .. } => {
@@ -142,20 +134,20 @@ impl Program {
                 other => other,
             });
         }
-        self.child = None;
+        self.reap()?;
         Ok(())
     }
 
     /// Stops or continues it without its doing (SIGSTOP, SIGCONT).
     pub fn pause(&self, paused: bool) {
-        if let Some(pid) = self.pid() {
+        if let Some(pid) = self.pid {
             signal(pid, if paused { Signal::SIGSTOP } else { Signal::SIGCONT });
         }
     }
 
     /// Lets it live on after this process.
     pub(crate) fn forget(&mut self) -> Option<u32> {
-        self.child.take().map(|child| child.id())
+        self.pid.take()
     }
 }
 
@@ -202,7 +194,13 @@ mod tests {
 
     fn program(folder: &Path, script: &str) -> Program {
         let arguments = ["-c", script].map(OsString::from).to_vec();
-        Program::new("sh", PathBuf::from("/bin/sh"), arguments, folder.join("log"))
+        Program::new(
+            "sh",
+            PathBuf::from("/bin/sh"),
+            arguments,
+            folder.join("log"),
+            Launcher::start().unwrap(),
+        )
     }
 
     #[test]
