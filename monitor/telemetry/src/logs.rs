@@ -16,14 +16,14 @@ pub enum LogFormat {
 /// The flags of every program that logs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogFlags {
-    /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`. openraft speaks
-    /// of every vote and every lost race as of a warning, and fuser of every
-    /// unmount by somebody else, so only their errors are shown unless asked for
+    /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`. openraft calls
+    /// every attempt to reach a member that is away an error and every lost vote a warning (the raft kit says such
+    /// things once), and fuser warns of every unmount by somebody else: not shown unless asked for
     #[arg(
         long,
         value_name = "FILTER",
         env = "FEITIAN_LOG",
-        default_value = "info,openraft=error,fuser=error"
+        default_value = "info,openraft=error,openraft::replication=off,openraft::core::raft_core=off,fuser=error"
     )]
     pub log: String,
     /// How log lines look

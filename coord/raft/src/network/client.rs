@@ -71,7 +71,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             tracing::error!(%error, member = target, "the address of a member is wrong");
             Status::invalid_argument(error.to_string())
         });
-        Peer { target, client, log: self.log.clone(), lease: Arc::clone(&self.lease), confirmed: None }
+        Peer {
+            target,
+            client,
+            log: self.log.clone(),
+            lease: Arc::clone(&self.lease),
+            confirmed: None,
+            away: false,
+        }
     }
 }
 
@@ -92,6 +99,8 @@ pub(crate) struct Peer {
     log: LogStore,
     lease: Arc<Lease>,
     confirmed: Option<Confirmed>,
+    /// The last attempt failed.
+    away: bool,
 }
 
 /// What the member last confirmed to hold, under which vote, and when it was asked.
@@ -119,6 +128,19 @@ fn unreachable<E: std::error::Error + 'static>(error: &E) -> Unreachable {
 }
 
 impl Peer {
+    /// Says once that the member is away, and once that it is back. openraft's own lines, one for each attempt, are
+    /// not shown unless asked for.
+    fn note_reach(&mut self, failed: Option<&Unreachable>) {
+        match failed {
+            Some(error) if !self.away => {
+                tracing::warn!(member = self.target, %error, "a member cannot be reached; trying again");
+            }
+            None if self.away => tracing::info!(member = self.target, "a member is back"),
+            _ => {}
+        }
+        self.away = failed.is_some();
+    }
+
     fn client(&self) -> Result<&RaftPeerClient, Unreachable> {
         self.client.as_ref().map_err(unreachable)
     }
@@ -232,7 +254,9 @@ impl RaftNetwork<TypeConfig> for Peer {
             return Ok(AppendEntriesResponse::Success);
         }
         self.confirmed = None;
-        let response = self.send_append(&rpc, option.hard_ttl()).await.map_err(RPCError::Unreachable)?;
+        let response = self.send_append(&rpc, option.hard_ttl()).await;
+        self.note_reach(response.as_ref().err());
+        let response = response.map_err(RPCError::Unreachable)?;
         if response == AppendEntriesResponse::Success {
             let log_id = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
             self.confirmed = log_id.map(|log_id| Confirmed { vote: rpc.vote, log_id, sent_at });
