@@ -198,3 +198,50 @@ fn power_cuts_one_after_another_add_nothing_up() {
         }
     }
 }
+
+/// Overwrites of two blocks, many in flight: blocks are freed while the frames that named them are hardly written, and
+/// handed out again at once.
+#[test]
+fn blocks_are_not_handed_out_while_a_crash_may_want_to_look_at_them() {
+    for seed in 0..40 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let ops: Vec<_> = (0..24)
+            .map(|_| TestOp::Write {
+                chunk: rng.random_range(0..2),
+                offset: 0,
+                len: 4096,
+                seed: rng.random(),
+            })
+            .collect();
+        let whole = live_and_crash(&World::new(), &Arc::default(), &ops, None, seed);
+        for off_at in (whole / 4..whole).step_by(2) {
+            let world = World::new();
+            let model = Arc::<Mutex<Model>>::default();
+            live_and_crash(&world, &model, &ops, Some(off_at), seed);
+            check(&world, &model, &format!("seed {seed}, cut at step {off_at}"));
+        }
+    }
+}
+
+/// A crash may leave a frame behind one that is missing. The next life writes another in the place of the missing one
+/// and dies at once: the one behind it must not come back to life.
+#[test]
+fn what_lies_behind_a_missing_frame_stays_dead() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = World::new();
+        let model = Arc::<Mutex<Model>>::default();
+        let write = |rng: &mut StdRng| TestOp::Write {
+            chunk: rng.random_range(0..6),
+            offset: 0,
+            len: 4096,
+            seed: rng.random(),
+        };
+        for life in 0..4 {
+            let ops: Vec<_> = (0..30).map(|_| write(&mut rng)).collect();
+            let off_at = rng.random_range(3..30);
+            live_and_crash(&world, &model, &ops, Some(off_at), rng.random());
+            check(&world, &model, &format!("seed {seed}, life {life}, cut at step {off_at}"));
+        }
+    }
+}
