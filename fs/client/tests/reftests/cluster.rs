@@ -28,15 +28,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::Notify;
 
-const CHUNK: usize = 8 << 20;
+use crate::chunk::{Change, Chunk};
 
-#[derive(Default)]
-struct Chunk {
-    blocks: BTreeMap<u32, Vec<u8>>,
-    version: u64,
-    /// Newest number of each session, and which of the 64 up to it were seen.
-    windows: HashMap<SessionId, (u64, u64)>,
-}
+const CHUNK: usize = 8 << 20;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,12 +69,6 @@ struct Active {
     stamp: Stamp,
 }
 
-#[derive(Clone)]
-enum Change {
-    Write(Write, Bytes),
-    Punch(Punch),
-}
-
 struct Inner {
     kv: MemKv,
     time_nanos: u64,
@@ -108,82 +96,6 @@ pub(crate) struct Link {
     sequence: Arc<AtomicU64>,
     dead: Arc<AtomicBool>,
     callbacks: Arc<Mutex<Vec<SessionCallback>>>,
-}
-
-impl Change {
-    fn key(&self) -> ChunkKey {
-        match self {
-            Self::Write(write, _) => write.key,
-            Self::Punch(punch) => punch.key,
-        }
-    }
-
-    fn stamp(&self) -> Stamp {
-        let stamp = match self {
-            Self::Write(write, _) => write.stamp,
-            Self::Punch(punch) => punch.stamp,
-        };
-        stamp.expect("the client stamps every change")
-    }
-
-    fn range(&self) -> (u32, u32) {
-        match self {
-            Self::Write(write, data) => {
-                (write.offset_bytes, write.offset_bytes + u32::try_from(data.len()).unwrap())
-            }
-            Self::Punch(punch) => (punch.offset_bytes, punch.offset_bytes + punch.len_bytes),
-        }
-    }
-}
-
-impl Chunk {
-    fn seen(&self, stamp: Stamp) -> bool {
-        self.windows.get(&stamp.session).is_some_and(|(newest, bits)| {
-            stamp.seq <= *newest && (newest - stamp.seq >= 64 || bits & (1 << (newest - stamp.seq)) != 0)
-        })
-    }
-
-    fn note(&mut self, stamp: Stamp) {
-        let (newest, bits) = self.windows.entry(stamp.session).or_insert((stamp.seq, 0));
-        if stamp.seq > *newest {
-            *bits = bits.checked_shl(u32::try_from((stamp.seq - *newest).min(64)).unwrap()).unwrap_or(0);
-            *newest = stamp.seq;
-        }
-        *bits |= 1 << (*newest - stamp.seq);
-    }
-
-    fn apply(&mut self, change: &Change) -> i64 {
-        if self.seen(change.stamp()) {
-            return 0;
-        }
-        self.note(change.stamp());
-        self.version += 1;
-        let before = self.blocks.len();
-        let (start, end) = change.range();
-        let mut at = start as usize;
-        while at < end as usize {
-            let block = u32::try_from(at / BLOCK_SIZE).unwrap();
-            let within = at % BLOCK_SIZE;
-            let len = (BLOCK_SIZE - within).min(end as usize - at);
-            match change {
-                Change::Write(_, data) => {
-                    let from = at - start as usize;
-                    let target = self.blocks.entry(block).or_insert_with(|| vec![0; BLOCK_SIZE]);
-                    target[within..within + len].copy_from_slice(&data[from..from + len]);
-                }
-                Change::Punch(_) if len == BLOCK_SIZE => {
-                    self.blocks.remove(&block);
-                }
-                Change::Punch(_) => {
-                    if let Some(target) = self.blocks.get_mut(&block) {
-                        target[within..within + len].fill(0);
-                    }
-                }
-            }
-            at += len;
-        }
-        (i64::try_from(self.blocks.len()).unwrap() - i64::try_from(before).unwrap()) * 4096
-    }
 }
 
 impl Cluster {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod chunk;
 mod cluster;
 mod generators;
 mod harness;
