@@ -22,6 +22,8 @@ pub enum ConfigError {
     Replicas(u32),
     #[error("--chunkservers is {0}, it must be from 1 to {max}", max = EmbeddedConfig::CHUNKSERVERS_MAX)]
     Chunkservers(u32),
+    #[error("--capacity is {0} bytes, a chunkserver needs at least 64 MiB")]
+    Capacity(u64),
     #[error(
         "--replicas {replicas} needs as many chunkservers, and --chunkservers is {chunkservers}: each copy is kept by \
          another one"
@@ -53,6 +55,9 @@ impl EmbeddedConfig {
     /// All run on one thread of one machine; more would only be slower.
     pub const CHUNKSERVERS_MAX: u32 = 32;
 
+    /// Less than this is no store: the margins kept free would leave nothing to write to.
+    pub const CAPACITY_MIN_BYTES: u64 = 64 << 20;
+
     /// Settings for everything in `data_dir`, as it is or by default.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -61,11 +66,12 @@ impl EmbeddedConfig {
 
     /// What the store shall be, given what it is.
     pub(crate) fn shape(&self, found: Option<Shape>) -> Result<Shape, ConfigError> {
-        let replicas = self.replicas.or(found.map(|found| found.replicas)).unwrap_or(1);
+        let replicas = self.replicas.or_else(|| found.map(|found| found.replicas)).unwrap_or(1);
         if !(1..=Self::REPLICAS_MAX).contains(&replicas) {
             return Err(ConfigError::Replicas(replicas));
         }
-        let chunkservers = self.chunkservers.or(found.map(|found| found.chunkservers)).unwrap_or(replicas);
+        let chunkservers =
+            self.chunkservers.or_else(|| found.map(|found| found.chunkservers)).unwrap_or(replicas);
         if !(1..=Self::CHUNKSERVERS_MAX).contains(&chunkservers) {
             return Err(ConfigError::Chunkservers(chunkservers));
         }
@@ -78,6 +84,9 @@ impl EmbeddedConfig {
                 let (found, wanted) = (found.chunkservers, chunkservers);
                 return Err(ConfigError::FewerChunkservers { path, found, wanted });
             }
+        }
+        if let Some(capacity) = self.capacity_bytes.filter(|capacity| *capacity < Self::CAPACITY_MIN_BYTES) {
+            return Err(ConfigError::Capacity(capacity));
         }
         if chunkservers < replicas {
             return Err(ConfigError::TooFew { replicas, chunkservers });
@@ -122,6 +131,8 @@ mod tests {
         let said = |config: EmbeddedConfig, found| config.shape(found).unwrap_err().to_string();
         assert!(said(wants(Some(0), None), None).contains("from 1 to 7"));
         assert!(said(wants(None, Some(99)), None).contains("from 1 to 32"));
+        let small = EmbeddedConfig { capacity_bytes: Some(1 << 20), ..EmbeddedConfig::new("/x") };
+        assert!(said(small, None).contains("at least 64 MiB"));
         assert!(said(wants(Some(3), Some(2)), None).contains("needs as many"));
         assert!(said(wants(Some(3), None), found).contains("keeps 2 copies"));
         assert!(said(wants(None, Some(2)), found).contains("not shrink"));

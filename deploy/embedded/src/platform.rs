@@ -23,8 +23,6 @@ use crate::store::{Store, StoreError};
 const MASTER_CACHE_BYTES: usize = 64 << 20;
 /// Memory of one chunkserver between sockets and disk.
 const BUFFER_BYTES: usize = 64 << 20;
-/// Less than this is no store.
-const CAPACITY_MIN_BYTES: u64 = 64 << 20;
 
 /// Why the platform did not start.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +183,7 @@ fn capacity(store: &Store, config: &EmbeddedConfig) -> Result<Option<u64>, Embed
         Err(errno) => return Err(EmbeddedError::FreeSpace { path, source: errno.into() }),
     };
     let share = free / 10 * 9 / u64::from(new);
-    if share < CAPACITY_MIN_BYTES {
+    if share < EmbeddedConfig::CAPACITY_MIN_BYTES {
         return Err(EmbeddedError::NoRoom { path, room: share });
     }
     Ok(Some(share))

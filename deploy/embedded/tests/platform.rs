@@ -1,5 +1,7 @@
 //! A platform in this process: starts, serves, stops, is found again, grows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context as _;
 use nix::unistd::ForkResult;
@@ -90,18 +90,23 @@ fn wait(reader: OwnedFd) -> anyhow::Result<()> {
     }
 }
 
-/// Standard input, output and error become /dev/null, and the working directory the root.
+/// Standard input, output and error become /dev/null, unless they are files that somebody wants written; the working
+/// directory becomes the root.
 fn release_terminal() {
     let _stays = std::env::set_current_dir("/");
     if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-        let (mut input, mut output, mut error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        replace(&null, &mut input);
-        replace(&null, &mut output);
-        replace(&null, &mut error);
+        // What cannot be released stays as it is.
+        let _input = nix::unistd::dup2_stdin(&null);
+        if !is_file(std::io::stdout()) {
+            let _output = nix::unistd::dup2_stdout(&null);
+        }
+        if !is_file(std::io::stderr()) {
+            let _error = nix::unistd::dup2_stderr(&null);
+        }
     }
 }
 
-fn replace(null: &std::fs::File, stream: &mut impl std::os::fd::AsRawFd) {
-    // SAFETY: both descriptors are open: `null` is borrowed, and the standard streams are never closed.
-    unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(null), stream.as_raw_fd()) };
+fn is_file(stream: impl AsFd) -> bool {
+    let kind = |stat: nix::sys::stat::FileStat| stat.st_mode & libc::S_IFMT;
+    nix::sys::stat::fstat(stream).is_ok_and(|stat| kind(stat) == libc::S_IFREG)
 }

@@ -52,13 +52,18 @@ pub(crate) fn cluster(flag: Option<&Path>, mount: Option<&Path>) -> anyhow::Resu
     )
 }
 
-/// A path in a mount, or from the root of the cluster that a flag names.
+/// A path in a mount, or from the root of the cluster that a flag names. With a flag a path in a mount of that very
+/// cluster is taken for what it looks like.
 pub(crate) fn file(flag: Option<&Path>, mount: Option<&Path>, path: &Path) -> anyhow::Result<FoundFile> {
-    if flag.is_none()
-        && mount.is_none()
-        && let Some((found, inner)) = at(path)?
-    {
-        return Ok(FoundFile { found, path: inner });
+    if mount.is_none() {
+        match (flag, at(path)) {
+            (None, Err(error)) => return Err(error),
+            (None, Ok(Some((found, inner)))) => return Ok(FoundFile { found, path: inner }),
+            (Some(flag), Ok(Some((found, inner)))) if same_file(flag, &found.description) => {
+                return Ok(FoundFile { found, path: inner });
+            }
+            _ => {}
+        }
     }
     let found = cluster(flag, mount)?;
     let inner = match mount {
@@ -67,6 +72,10 @@ pub(crate) fn file(flag: Option<&Path>, mount: Option<&Path>, path: &Path) -> an
     };
     let inner = inner.strip_prefix("/").unwrap_or(inner);
     Ok(FoundFile { found, path: inner.as_os_str().as_bytes().to_vec() })
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// The cluster of the mount that `path` lies in, and the path inside it.

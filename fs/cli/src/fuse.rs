@@ -113,7 +113,10 @@ fn run(mut flags: Flags) -> anyhow::Result<()> {
 }
 
 fn source(flags: &Flags) -> anyhow::Result<Source> {
-    let embedded = flags.data.is_some() || flags.replicas.is_some() || flags.chunkservers.is_some();
+    let embedded = flags.data.is_some()
+        || flags.replicas.is_some()
+        || flags.chunkservers.is_some()
+        || flags.capacity.is_some();
     if !embedded && let Some((description, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? {
         return Ok(Source::Cluster { description, masters: cluster.masters });
     }

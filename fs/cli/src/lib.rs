@@ -10,3 +10,4 @@ mod find;
 pub mod fuse;
 mod serve;
 mod text;
+mod users;

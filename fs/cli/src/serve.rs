@@ -17,6 +17,8 @@ use crate::fuse::{Flags, Source};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Programs with files open on the mount may close them within this, when it is told to stop.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// Changes of mapped files may take this long to be written back before their users are cut off.
+const WRITE_BACK_GRACE: Duration = Duration::from_secs(5);
 /// Written data may take this long to reach the chunkservers at the end.
 const FLUSH_GRACE: Duration = Duration::from_secs(60);
 /// The embedded servers may take this long to stop.
@@ -25,6 +27,7 @@ const SERVERS_GRACE: Duration = Duration::from_secs(20);
 /// Mounts, serves until the mount ends, cleans up.
 pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Result<()> {
     flags.logs.start()?;
+    log_panics();
     let found = mountpoint::make_ready(&flags.mountpoint)?;
     if found.cleared > 0 {
         eprintln!(
@@ -34,10 +37,18 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
         );
     }
     if found.hides_files {
-        tracing::warn!(mountpoint = %flags.mountpoint.display(), "the directory is not empty: the mount hides what is in it");
+        eprintln!("pangu-fuse: {} is not empty: the mount hides what is in it", flags.mountpoint.display());
     }
+    let config = ClientConfig {
+        description: format!("pangu-fuse {} on {}", std::process::id(), flags.mountpoint.display()),
+        memory_bytes: flags.memory,
+        ..ClientConfig::default()
+    };
+    // Before anything is made on disk that a corrected command would then find.
+    config.validate().context("--memory")?;
     let (embedded, description, masters) = match source {
         Source::Embedded(config) => {
+            eprintln!("pangu-fuse: starting the servers, data in {}", config.data_dir.display());
             let embedded = Embedded::start(&config)?;
             let (description, master) = (embedded.cluster_file().to_owned(), embedded.master().clone());
             (Some(embedded), description, vec![master])
@@ -47,18 +58,26 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     let description = std::path::absolute(&description).unwrap_or(description);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let config = ClientConfig {
-        masters,
-        description: format!("pangu-fuse {} on {}", std::process::id(), flags.mountpoint.display()),
-        memory_bytes: flags.memory,
-        ..ClientConfig::default()
-    };
-    let result = runtime.block_on(run(flags, config, &description, embedded.as_ref(), ready));
+    let result = runtime.block_on(run(
+        flags,
+        ClientConfig { masters, ..config },
+        &description,
+        embedded.as_ref(),
+        ready,
+    ));
     let stopped = embedded.is_none_or(|embedded| embedded.stop(SERVERS_GRACE));
     if !stopped {
         tracing::warn!("the embedded servers did not stop in time; what they confirmed is on disk");
     }
     result
+}
+
+/// In the background nobody sees standard error, so panics go where the log goes.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("{panic}\n{backtrace}");
+    }));
 }
 
 async fn run(
@@ -143,8 +162,17 @@ fn options(flags: &Flags, description: &Path) -> MountOptions {
 
 /// Out of the tree at once; open files get their grace, a second signal cuts it short.
 async fn take_down(mounted: &Mounted, signals: &mut Signals) -> anyhow::Result<()> {
-    if !mounted.detach()? {
-        tracing::info!(grace = ?CLOSE_GRACE, "files are open on the mount: waiting for them to be closed");
+    // While it can still be reached by its path.
+    let users = crate::users::of(mounted.mountpoint());
+    if !users.is_empty() && !mounted.write_back(WRITE_BACK_GRACE).await {
+        tracing::warn!("changes of mapped files could not be written back in time");
+    }
+    if !mounted.detach().await? {
+        let users = if users.is_empty() { "somebody" } else { &users };
+        eprintln!(
+            "pangu-fuse: {} is in use by {users}: waiting {CLOSE_GRACE:?} for it (again to stop at once)",
+            mounted.mountpoint().display()
+        );
     }
     let report = tokio::select! {
         report = mounted.finish(CLOSE_GRACE) => report,

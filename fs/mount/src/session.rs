@@ -70,7 +70,7 @@ pub enum UnmountReport {
 pub struct Mounted {
     mountpoint: PathBuf,
     entry: Option<MountEntry>,
-    unmounter: Mutex<SessionUnmounter>,
+    unmounter: Arc<Mutex<SessionUnmounter>>,
     /// `Some` once the session is over, with how it ended.
     ended: watch::Receiver<Option<Result<(), Arc<io::Error>>>>,
     table: Arc<Table>,
@@ -108,7 +108,7 @@ pub fn mount<H: Handler>(
         .map_err(|source| MountError::Mount { path: options.mountpoint.clone(), source })?;
     let mut session = Session::new(transport, &mountpoint, &config(options))
         .map_err(|error| mount_failed(&mountpoint, error))?;
-    let unmounter = Mutex::new(session.unmount_callable());
+    let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
     let watchdog = Watchdog::start(Arc::clone(&table), known).map_err(MountError::Thread)?;
     let (tell, ended) = watch::channel(None);
     thread::Builder::new()
@@ -118,7 +118,8 @@ pub fn mount<H: Handler>(
             tell.send_replace(Some(result));
         })
         .map_err(MountError::Thread)?;
-    let entry = mountpoint::mount_at(&mountpoint).ok().flatten();
+    // Not through the path: looking it up would ask ourselves.
+    let entry = mountpoint::mounts()?.into_iter().rfind(|mount| mount.mountpoint == mountpoint);
     if let Some(entry) = &entry {
         raise_read_ahead(entry, options.read_ahead_kb);
     }
@@ -155,14 +156,36 @@ impl Mounted {
     ///
     /// # Errors
     /// If it could not even be taken out of the tree.
-    pub fn detach(&self) -> Result<bool, MountpointError> {
-        if self.ended.borrow().is_some() || self.unmounter.lock().unmount().is_ok() {
+    pub async fn detach(&self) -> Result<bool, MountpointError> {
+        if self.is_over() {
             return Ok(true);
         }
-        if mountpoint::mount_at(&self.mountpoint)?.is_some_and(|found| Some(&found) == self.entry.as_ref()) {
-            mountpoint::clear(&self.mountpoint)?;
+        let leaving = self.leaving();
+        // The kernel writes back mapped pages first, which we have to serve: never on a thread of the runtime.
+        let left = tokio::task::spawn_blocking(move || leaving.leave());
+        left.await.unwrap_or_else(|_| self.leaving().leave())
+    }
+
+    /// Lets the kernel write back what programs changed in mapped files. Their own fsync is not waited for otherwise
+    /// when the connection is broken under them.
+    pub async fn write_back(&self, deadline: Duration) -> bool {
+        let path = self.mountpoint.clone();
+        let sync = tokio::task::spawn_blocking(move || {
+            fs::File::open(path).is_ok_and(|root| nix::unistd::syncfs(&root).is_ok())
+        });
+        matches!(tokio::time::timeout(deadline, sync).await, Ok(Ok(true)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    fn leaving(&self) -> Leaving {
+        Leaving {
+            unmounter: Arc::clone(&self.unmounter),
+            mountpoint: self.mountpoint.clone(),
+            entry: self.entry.clone(),
         }
-        Ok(false)
     }
 
     /// Waits `grace` for the connection to end by itself and then breaks it.
@@ -195,12 +218,34 @@ impl Mounted {
     }
 }
 
+/// What it takes to leave the tree.
+struct Leaving {
+    unmounter: Arc<Mutex<SessionUnmounter>>,
+    mountpoint: PathBuf,
+    entry: Option<MountEntry>,
+}
+
+impl Leaving {
+    /// `false` if the mount is still in use. Blocks.
+    fn leave(&self) -> Result<bool, MountpointError> {
+        if self.unmounter.lock().unmount().is_ok() {
+            return Ok(true);
+        }
+        // Only if it is still ours that stands there.
+        let there = mountpoint::mounts()?.into_iter().rfind(|mount| mount.mountpoint == self.mountpoint);
+        if there.is_some() && there == self.entry {
+            mountpoint::clear(&self.mountpoint)?;
+        }
+        Ok(false)
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.ended.borrow().is_some() {
+        if self.is_over() {
             return;
         }
-        match self.detach() {
+        match self.leaving().leave() {
             Ok(true) => {}
             Ok(false) => self.abort(),
             Err(error) => tracing::warn!(%error, "a mount was left behind"),

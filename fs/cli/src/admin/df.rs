@@ -18,7 +18,7 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<String> {
         });
         return Ok(format!("{value:#}\n"));
     }
-    let share = if usage.total_bytes == 0 { 0 } else { usage.used_bytes * 100 / usage.total_bytes };
+    let share = (usage.used_bytes * 100).checked_div(usage.total_bytes).unwrap_or(0);
     let mut table = Table::new(["cluster", "size", "used", "free", "use%", "files"]);
     table.row([
         session.found.cluster.name.clone(),

@@ -1,6 +1,8 @@
 //! Every operation of the transport, by the system call that causes it, on a real mount. Behind the mount stands a file
 //! system in memory, so that a failure here is one of the translation. Needs /dev/fuse and root.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod attributes;
 mod directories;
 mod files;
@@ -17,20 +19,20 @@ use fs_mount::{MountOptions, Mounted, mountpoint};
 use memory::MemoryFs;
 
 /// A mount over a fresh file system in memory, taken down when dropped.
-pub struct TestMount {
-    pub fs: Arc<MemoryFs>,
-    pub mounted: Mounted,
+pub(crate) struct TestMount {
+    pub(crate) fs: Arc<MemoryFs>,
+    pub(crate) mounted: Mounted,
     runtime: tokio::runtime::Runtime,
     dir: tempfile::TempDir,
 }
 
 impl TestMount {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::over(MemoryFs::new(false))
     }
 
     /// As many operations as possible are answered without waiting.
-    pub fn eager() -> Self {
+    pub(crate) fn eager() -> Self {
         Self::over(MemoryFs::new(true))
     }
 
@@ -47,15 +49,20 @@ impl TestMount {
         Self { fs, mounted, runtime, dir }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn saw(&self, what: &str) -> bool {
+    /// Takes the mount out of the tree; `false` if it is in use.
+    pub(crate) fn detach(&self) -> bool {
+        self.runtime.block_on(self.mounted.detach()).expect("it can be taken out of the tree")
+    }
+
+    pub(crate) fn saw(&self, what: &str) -> bool {
         self.fs.seen().iter().any(|seen| seen == what)
     }
 }
@@ -63,13 +70,15 @@ impl TestMount {
 impl Drop for TestMount {
     fn drop(&mut self) {
         self.fs.open_gate(true);
-        let _ = self.mounted.detach();
-        self.runtime.block_on(self.mounted.finish(Duration::from_secs(5)));
+        self.runtime.block_on(async {
+            let _ = self.mounted.detach().await;
+            self.mounted.finish(Duration::from_secs(5)).await;
+        });
     }
 }
 
 /// Waits until `condition` holds.
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");

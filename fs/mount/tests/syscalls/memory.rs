@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 const TTL: Duration = Duration::from_secs(1);
 
-pub struct MemoryFs {
+pub(crate) struct MemoryFs {
     state: Mutex<State>,
     /// Closed: operations on names and files that begin with "held" wait.
     gate: watch::Sender<bool>,
@@ -61,7 +61,7 @@ struct Inode {
 }
 
 impl MemoryFs {
-    pub fn new(eager: bool) -> Arc<Self> {
+    pub(crate) fn new(eager: bool) -> Arc<Self> {
         let mut state = State { next: 2, ..State::default() };
         let caller = Caller::default();
         state.inodes.insert(1, Inode::new(1, libc::S_IFDIR | 0o755, &caller));
@@ -74,27 +74,27 @@ impl MemoryFs {
     }
 
     /// Lets held operations wait (`false`) or go on (`true`).
-    pub fn open_gate(&self, open: bool) {
+    pub(crate) fn open_gate(&self, open: bool) {
         self.gate.send_replace(open);
     }
 
     /// How many operations wait at the gate.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
     /// The operations answered so far, by name and what matters of them.
-    pub fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.state.lock().seen.clone()
     }
 
     /// How often the kernel still counts this inode as looked up.
-    pub fn lookups(&self) -> HashMap<u64, u64> {
+    pub(crate) fn lookups(&self) -> HashMap<u64, u64> {
         self.state.lock().lookups.clone()
     }
 
     /// Makes many files without the kernel.
-    pub fn fill(&self, prefix: &str, count: usize) {
+    pub(crate) fn fill(&self, prefix: &str, count: usize) {
         let mut state = self.state.lock();
         for n in 0..count {
             state
