@@ -23,6 +23,9 @@ use crate::method::Method;
 use crate::payload::{PayloadAllocator, PoolAllocator};
 use crate::status::Status;
 
+/// Longer timeouts are as good as none, and the clock must not overflow. (A server drops work after 71 minutes: the
+/// longest a frame can say.)
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Payload buffers kept for the next payloads, unless another allocator is given.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// Pause after the first failed connect; doubled by each further one.
@@ -157,7 +160,7 @@ impl Client {
         Req: Message,
         Rep: Message + Default,
     {
-        let deadline = Instant::now() + options.timeout;
+        let deadline = Instant::now() + options.timeout.min(TIMEOUT_MAX);
         let call = loop {
             let link = self.link(deadline).await?;
             match link.start(&self.shared.runtime, method, message, payload.clone(), deadline, options).await

@@ -109,6 +109,42 @@ async fn answers_out_of_order() {
     }
 }
 
+/// All handlers of a connection share one task, and tokio lets a task use only so many of its resources in a row: more
+/// handlers than that, woken at once, all get on.
+#[tokio::test]
+async fn many_handlers_woken_together() {
+    let running = serve(Over::Unix).await;
+    let client = running.client();
+    let calls: Vec<_> = (0..600)
+        .map(|gate| {
+            let client = client.clone();
+            tokio::spawn(async move { client.wait(WaitRequest { gate }, &options()).await })
+        })
+        .collect();
+    let gates = &running.service.gates;
+    eventually("all wait", || gates.entered.load(Ordering::SeqCst) == 600).await;
+    (0..600).for_each(|gate| gates.open(gate));
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+/// A handler that is always ready to go on holds up neither its connection nor the others.
+#[tokio::test]
+async fn handler_that_wakes_itself_starves_nobody() {
+    let running = serve(Over::Unix).await;
+    let (busy, other) = (running.client(), running.client());
+    let spinning = tokio::spawn({
+        let busy = busy.clone();
+        async move { busy.wait(WaitRequest { gate: SPIN }, &options()).await }
+    });
+    eventually("it spins", || running.service.gates.entered.load(Ordering::SeqCst) == 1).await;
+    busy.echo(echo_request("same connection"), &options()).await.unwrap();
+    other.echo(echo_request("another"), &options()).await.unwrap();
+    spinning.abort();
+    eventually("it is cancelled", || running.service.gates.dropped.load(Ordering::SeqCst) == 1).await;
+}
+
 #[tokio::test]
 async fn statuses_travel_whole() {
     let running = serve(Over::Tcp).await;

@@ -14,7 +14,7 @@ use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Shared;
-use super::handlers::{CallInfo, Finished, Handlers};
+use super::handlers::{CallInfo, Handlers};
 use crate::auth::PeerInfo;
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{
@@ -28,6 +28,8 @@ use crate::transport::{ReadHalf, Socket, WriteHalf};
 
 /// Reads in a row before other tasks get a turn.
 const READS_PER_TURN: usize = 32;
+/// Handlers polled in a row before other tasks, and this connection's socket, get a turn.
+const POLLS_PER_TURN: usize = 256;
 /// With this much to write, no more is read and no handler polled: the peer does not take its answers. Four of the
 /// largest answers.
 const OUT_HIGH_WATER: usize = 16 << 20;
@@ -106,7 +108,7 @@ impl Connection {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), ConnError> {
         self.read(cx)?;
-        self.poll_handlers();
+        self.poll_handlers(cx);
         self.write(cx)?;
         loop {
             self.set_timer();
@@ -251,11 +253,15 @@ impl Connection {
         })
     }
 
-    fn poll_handlers(&mut self) {
-        // Left with work, this is polled again when something was written: see write().
+    fn poll_handlers(&mut self, cx: &mut Context<'_>) {
+        let mut polls = POLLS_PER_TURN;
         while self.out.len() <= OUT_HIGH_WATER {
-            let Some((info, result)): Option<Finished> = self.handlers.poll_next() else { return };
+            let Some((info, result)) = self.handlers.poll_next(&mut polls) else { break };
             self.end(info, result, Instant::now());
+        }
+        // Held up by the peer, the rest is polled when something was written: see write().
+        if polls == 0 && self.handlers.has_ready() {
+            cx.waker().wake_by_ref();
         }
     }
 

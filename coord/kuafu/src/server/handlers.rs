@@ -4,6 +4,8 @@
 //! once and used again by later calls, which names the slot to poll. (FuturesUnordered would allocate for each call,
 //! poll new futures twice, and cannot drop a chosen one, which cancelling and deadlines need.)
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -101,8 +103,7 @@ impl Handlers {
             index
         });
         let slot = &mut self.slots[index as usize];
-        let waker = Waker::from(Arc::clone(&slot.waker));
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        if let Poll::Ready(result) = poll(&mut future, &slot.waker) {
             self.free.push(index);
             return Some((info, result));
         }
@@ -112,12 +113,12 @@ impl Handlers {
         None
     }
 
-    /// A call that was woken and is ready now.
-    pub(super) fn poll_next(&mut self) -> Option<Finished> {
-        loop {
+    /// Polls calls that were woken, at most `polls` of them, until one is ready.
+    pub(super) fn poll_next(&mut self, polls: &mut usize) -> Option<Finished> {
+        while *polls > 0 {
             if self.polling.is_empty() {
                 std::mem::swap(&mut self.polling, &mut *self.ready.queue.lock());
-                // Fairness is not at stake: each entry is polled once before the queue is looked at again.
+                // First come, first served.
                 self.polling.reverse();
             }
             let index = self.polling.pop()?;
@@ -125,12 +126,18 @@ impl Handlers {
             // Before polling: a wake-up during the poll counts.
             slot.waker.queued.store(false, Ordering::Release);
             let Some((_, future)) = &mut slot.call else { continue };
-            let waker = Waker::from(Arc::clone(&slot.waker));
-            if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            *polls -= 1;
+            if let Poll::Ready(result) = poll(future, &slot.waker) {
                 let info = self.remove(index).expect("it was just polled");
                 return Some((info, result));
             }
         }
+        None
+    }
+
+    /// Whether [`poll_next`](Self::poll_next) was left with work.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.polling.is_empty() || !self.ready.queue.lock().is_empty()
     }
 
     /// Drops the call with this id.
@@ -170,4 +177,11 @@ impl Handlers {
         }
         Some(info)
     }
+}
+
+/// Without tokio's cooperation budget: it is meant for a task with one future, and a hundred handlers share this task.
+/// The connection bounds its turns itself.
+fn poll(future: &mut HandlerFuture, waker: &Arc<SlotWaker>) -> Poll<Result<RawResponse, Status>> {
+    let waker = Waker::from(Arc::clone(waker));
+    pin!(tokio::task::unconstrained(future)).poll(&mut Context::from_waker(&waker))
 }

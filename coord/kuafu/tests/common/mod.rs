@@ -12,7 +12,7 @@ use kuafu::{
     ServerBuilder, Status,
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 pub(crate) mod proto {
     #![allow(dead_code, unreachable_pub, missing_debug_implementations)]
@@ -37,21 +37,25 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// No gate: a handler that asks to be polled again and again.
+pub(crate) const SPIN: u64 = u64::MAX;
+
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    gates: Mutex<HashMap<u64, Arc<Notify>>>,
+    gates: Mutex<HashMap<u64, Arc<Semaphore>>>,
     pub(crate) entered: AtomicUsize,
     pub(crate) dropped: AtomicUsize,
     pub(crate) passed: AtomicUsize,
 }
 
 impl Gates {
-    fn gate(&self, number: u64) -> Arc<Notify> {
-        Arc::clone(self.gates.lock().entry(number).or_default())
+    fn gate(&self, number: u64) -> Arc<Semaphore> {
+        let closed = || Arc::new(Semaphore::new(0));
+        Arc::clone(self.gates.lock().entry(number).or_insert_with(closed))
     }
 
     pub(crate) fn open(&self, number: u64) {
-        self.gate(number).notify_one();
+        self.gate(number).add_permits(1);
     }
 }
 
@@ -84,7 +88,15 @@ impl Echo for EchoService {
         let gate = request.message.gate;
         self.gates.entered.fetch_add(1, Ordering::SeqCst);
         let mut inside = Inside(&self.gates, false);
-        self.gates.gate(gate).notified().await;
+        if gate == SPIN {
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            })
+            .await;
+        }
+        let permit = self.gates.gate(gate).acquire_owned().await;
+        permit.expect("gates are never torn down").forget();
         inside.1 = true;
         Ok(Response::new(WaitReply { gate }))
     }
