@@ -185,12 +185,13 @@ enum Probe {
     Silent,
 }
 
-/// Asks a mounted file system for its root. In a thread of its own, which is left behind if it hangs.
+/// Asks a mounted file system how full it is, which no cache of the kernel answers: for a second after its death the
+/// root's attributes still come from there. In a thread of its own, which is left behind if it hangs.
 fn probe(path: &Path) -> Probe {
     let (tell, told) = mpsc::sync_channel(1);
     let path = path.to_owned();
     let asker = thread::Builder::new().name("mount-probe".into()).spawn(move || {
-        let _ = tell.send(fs::metadata(path).err().and_then(|error| error.raw_os_error()));
+        let _ = tell.send(nix::sys::statvfs::statvfs(&path).err().map(|errno| errno as i32));
     });
     if asker.is_err() {
         return Probe::Silent;
