@@ -111,7 +111,7 @@ fn sqlite_keeps_its_promises() {
         assert_eq!(
             shell(
                 &root,
-                &format!("sqlite3 {mode}.db 'pragma integrity_check; select count(*) from t where v=''x''' ")
+                &format!("sqlite3 {mode}.db \"pragma integrity_check; select count(*) from t where v='x'\" ")
             )
             .trim(),
             "ok\n100"
@@ -151,7 +151,10 @@ fn rsync_and_tar_copy_a_tree_faithfully() {
         "nor the other way"
     );
 
-    shell(&root, &format!("mkdir untarred && tar -C '{from}' -cf - . | tar -C untarred -xpf -"));
+    shell(
+        &root,
+        &format!("mkdir untarred && tar -C '{from}' --format=posix -cf - . | tar -C untarred -xpf -"),
+    );
     shell(&root, &format!("diff -r --no-dereference --exclude=pipe '{from}' untarred"));
     let list = |folder: &str| {
         shell(
@@ -164,7 +167,7 @@ fn rsync_and_tar_copy_a_tree_faithfully() {
     shell(
         local.path(),
         &format!(
-            "mkdir back && tar -C '{}' -cf - untarred | tar -C back -xpf - && diff -r --no-dereference --exclude=pipe tree back/untarred",
+            "mkdir back && tar -C '{}' --format=posix -cf - untarred | tar -C back -xpf - && diff -r --no-dereference --exclude=pipe tree back/untarred",
             root.display()
         ),
     );

@@ -116,6 +116,7 @@ fn a_file_of_five_gigabytes_with_holes() {
         at = end;
     }
     assert_eq!(at, 5 * GIB);
+    drop(file);
     fs::remove_file(&path).unwrap();
     cluster.finish().unwrap();
 }

@@ -43,7 +43,8 @@ impl Embedded {
                 "pangu-fuse ended: {ended:?}\n{}",
                 fs::read_to_string(self.log()).unwrap()
             );
-            Ok(is_mounted(&self.mount))
+            // A mount that a killed process left is there too, and the kernel may still know its attributes.
+            Ok(is_mounted(&self.mount) && nix::sys::statvfs::statvfs(&self.mount).is_ok())
         });
         self.process = Some(child);
         assert!(waited.is_ok(), "not mounted; it said:\n{}", fs::read_to_string(self.log()).unwrap());
