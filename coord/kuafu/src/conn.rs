@@ -51,7 +51,7 @@ pub struct Timing {
 pub enum Event {
     /// Nothing for the owner to do.
     Nothing,
-    /// The peer's hello. A server answers with [`Conn::accept`] or [`Conn::refuse`].
+    /// The peer's hello. A server answers with [`Conn::greet`] or [`Conn::send_go_away`].
     Hello(Hello),
     /// Server: a call.
     Request(Box<IncomingRequest>),

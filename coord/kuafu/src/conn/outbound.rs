@@ -14,7 +14,7 @@ use crate::frame::{HEADER_LEN, Header};
 use crate::message::PayloadCheck;
 
 /// Byte runs handed to one vectored write. More gain nothing: the kernel's own limit is 1024, and a run is either
-/// a long payload or up to [`GATHER_MAX`] of small frames.
+/// a long payload or up to `GATHER_MAX` of small frames.
 pub const SLICES_MAX: usize = 32;
 /// A gathered run grows up to this.
 const GATHER_MAX: usize = 64 << 10;
