@@ -80,7 +80,7 @@ struct Serve {
 const EXAMPLE: &str = "\
 Examples:
   pangu-chunkserver --cluster cluster.toml --listen tcp://127.0.0.1:7111 \\
-      --data /var/lib/feitian/disk-1 --location /home/rack1/host1 --capacity 100G
+      --data /var/lib/feitian/disk-1 --location /region1/rack1/host1 --capacity 100G
   pangu-chunkserver verify /var/lib/feitian/disk-1";
 
 fn main() -> ExitCode {

@@ -16,7 +16,7 @@ use coord_raft::testing::Ledger;
 use coord_raft::{Leadership, Proposal, RaftConfig, RaftNode};
 use kuafu::{Address, CancellationToken, Server};
 
-type Node = RaftNode<Ledger>;
+type Node = RaftNode;
 
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(3);

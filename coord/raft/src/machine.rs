@@ -40,8 +40,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state and who shares it.
-pub(crate) struct Machine<S> {
-    pub(crate) service: Arc<S>,
+pub(crate) struct Machine {
+    pub(crate) service: Arc<dyn StateMachine>,
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<SnapshotStore>,
@@ -59,7 +59,7 @@ pub(crate) struct State {
     pub(crate) dirs: StateDirs,
 }
 
-impl<S> std::fmt::Debug for Machine<S> {
+impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Machine").field("state", &self.state).finish_non_exhaustive()
     }
@@ -137,7 +137,7 @@ pub(crate) fn read_applied(
     Ok((applied, membership))
 }
 
-impl<S> Clone for Machine<S> {
+impl Clone for Machine {
     fn clone(&self) -> Self {
         Self {
             service: Arc::clone(&self.service),
@@ -149,9 +149,9 @@ impl<S> Clone for Machine<S> {
     }
 }
 
-impl<S: StateMachine> Machine<S> {
+impl Machine {
     pub(crate) fn new(
-        service: Arc<S>,
+        service: Arc<dyn StateMachine>,
         state: Arc<State>,
         log: LogStore,
         snapshots: Arc<SnapshotStore>,
@@ -299,7 +299,7 @@ fn batches(entries: &[Entry]) -> Vec<&[Entry]> {
     out
 }
 
-impl<S: StateMachine> RaftStateMachine<TypeConfig> for Machine<S> {
+impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
@@ -378,7 +378,7 @@ impl<S: StateMachine> RaftStateMachine<TypeConfig> for Machine<S> {
     }
 }
 
-impl<S: StateMachine> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let machine = self.clone();
         let made = tokio::task::spawn_blocking(move || machine.make_snapshot())

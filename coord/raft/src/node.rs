@@ -94,13 +94,12 @@ pub struct RaftStatus {
 }
 
 /// One member. Cheap to clone; [`shutdown`](Self::shutdown) stops it.
-pub struct RaftNode<S> {
-    inner: Arc<Inner<S>>,
+pub struct RaftNode {
+    inner: Arc<Inner>,
 }
 
-struct Inner<S> {
+struct Inner {
     node_id: u64,
-    service: Arc<S>,
     raft: Raft,
     log: LogStore,
     state: Arc<State>,
@@ -114,28 +113,33 @@ struct Inner<S> {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl<S> Clone for RaftNode<S> {
+impl Clone for RaftNode {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<S> std::fmt::Debug for RaftNode<S> {
+impl std::fmt::Debug for RaftNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RaftNode").field("node_id", &self.inner.node_id).finish_non_exhaustive()
     }
 }
 
-impl<S: StateMachine> RaftNode<S> {
+impl RaftNode {
     /// Opens the member's data and starts it. A member without data waits for [`initialize`](Self::initialize), or
     /// for a leader to add it.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(config: RaftConfig, state_machine: S) -> Result<Self, OpenError> {
+    pub async fn open(config: RaftConfig, state_machine: impl StateMachine) -> Result<Self, OpenError> {
+        Self::open_shared(config, Arc::new(state_machine)).await
+    }
+
+    /// The same. Nothing below is generic over the service: openraft is compiled once, here, and not again in every
+    /// program and test that opens a member.
+    async fn open_shared(config: RaftConfig, service: Arc<dyn StateMachine>) -> Result<Self, OpenError> {
         config.validate()?;
         let node_id = config.node_id;
-        let service = Arc::new(state_machine);
         // The state first: RocksDB's lock keeps a second process from the log, too.
         let state = Arc::new(State::open(config.data_dir.join("state"), service.families(), &config.store)?);
         let lease = Arc::new(Lease::new(node_id, config.lease()));
@@ -155,7 +159,7 @@ impl<S: StateMachine> RaftNode<S> {
             Arc::clone(&snapshots),
             config.lease(),
         );
-        let machine = Machine::new(Arc::clone(&service), Arc::clone(&state), log.clone(), snapshots)?;
+        let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
         let network = Network::new(log.clone(), Arc::clone(&lease));
         let raft =
@@ -173,7 +177,6 @@ impl<S: StateMachine> RaftNode<S> {
         let reads = Reads::new(raft.clone(), lease, log.clone(), applied.clone());
         let inner = Arc::new(Inner {
             node_id,
-            service,
             raft,
             log,
             state,
@@ -199,12 +202,6 @@ impl<S: StateMachine> RaftNode<S> {
     #[must_use]
     pub fn service(&self) -> RaftPeerServer<PeerService> {
         RaftPeerServer::new(Arc::new(self.inner.peers.clone()))
-    }
-
-    /// The service's own object.
-    #[must_use]
-    pub fn state_machine(&self) -> &S {
-        &self.inner.service
     }
 
     /// Makes a cluster of fresh members, given with their addresses. Call it on any of them, or on all: with the
@@ -410,7 +407,7 @@ impl<S: StateMachine> RaftNode<S> {
     }
 }
 
-impl<S: StateMachine> Inner<S> {
+impl Inner {
     async fn stop_core(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the Raft core panicked");

@@ -79,7 +79,12 @@ impl Layout {
     }
 
     /// Cuts `len_bytes` bytes at `offset_bytes` at chunk boundaries, in order.
-    pub fn slices(&self, data: DataId, offset_bytes: u64, len_bytes: u64) -> impl Iterator<Item = ChunkSlice> + '_ {
+    pub fn slices(
+        &self,
+        data: DataId,
+        offset_bytes: u64,
+        len_bytes: u64,
+    ) -> impl Iterator<Item = ChunkSlice> + '_ {
         let end_exclusive = offset_bytes + len_bytes;
         let chunk_size = u64::from(self.chunk_size_bytes);
         let mut at = offset_bytes;
@@ -113,11 +118,10 @@ mod tests {
     fn slices_cover_the_range_once_and_in_order() {
         let layout = layout();
         let slices: Vec<_> = layout.slices(DataId(7), (1 << 20) - 10, (1 << 20) + 20).collect();
-        assert_eq!(slices.iter().map(|s| (s.key.chunk.index, s.offset_bytes, s.len_bytes)).collect::<Vec<_>>(), [
-            (0, (1 << 20) - 10, 10),
-            (1, 0, 1 << 20),
-            (2, 0, 10)
-        ]);
+        assert_eq!(
+            slices.iter().map(|s| (s.key.chunk.index, s.offset_bytes, s.len_bytes)).collect::<Vec<_>>(),
+            [(0, (1 << 20) - 10, 10), (1, 0, 1 << 20), (2, 0, 10)]
+        );
         assert_eq!(slices.iter().map(|s| s.key.group.0).collect::<Vec<_>>(), [5, 9, 5]);
         assert_eq!(layout.slices(DataId(7), 3, 0).count(), 0);
     }

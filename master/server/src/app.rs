@@ -10,7 +10,6 @@ use master_core::{Command, CommandReply, OpError};
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::machine::Machine;
 use crate::soft::Soft;
 
 /// How long the master's own commands may take before they are tried again.
@@ -22,7 +21,7 @@ const BUSY_DELAY: Duration = Duration::from_millis(10);
 /// One running master.
 pub(crate) struct App {
     pub(crate) config: Config,
-    pub(crate) raft: RaftNode<Machine>,
+    pub(crate) raft: RaftNode,
     pub(crate) soft: Soft,
     /// A chunkserver registered: groups may be missing.
     pub(crate) registered: Notify,

@@ -1,3 +1,5 @@
+//! The conversions: what passes unchanged, and what is refused.
+
 use coord_types::{ChunkKey, DataId, Epoch, GroupId, SessionId, Stamp, Version};
 
 use super::*;

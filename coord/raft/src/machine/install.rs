@@ -99,8 +99,8 @@ pub(crate) enum Step {
 }
 
 /// Installs a snapshot; gives the applied log id. `after` is called after each step: tests stop there.
-pub(crate) fn install<S: crate::StateMachine>(
-    machine: &Machine<S>,
+pub(crate) fn install(
+    machine: &Machine,
     meta: &SnapshotMeta,
     snapshot: &SnapshotHandle,
     after: &mut dyn FnMut(Step) -> Result<(), SnapshotError>,

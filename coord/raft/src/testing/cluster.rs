@@ -32,11 +32,11 @@ pub struct TestCluster<S> {
     dir: PathBuf,
     make: Box<dyn Fn() -> S + Send + Sync>,
     settings: Box<dyn Fn(&mut RaftConfig) + Send + Sync>,
-    members: BTreeMap<u64, Running<S>>,
+    members: BTreeMap<u64, Running>,
 }
 
-struct Running<S> {
-    node: RaftNode<S>,
+struct Running {
+    node: RaftNode,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -115,7 +115,7 @@ impl<S: StateMachine> TestCluster<S> {
 
     /// A running member.
     #[must_use]
-    pub fn node(&self, id: u64) -> &RaftNode<S> {
+    pub fn node(&self, id: u64) -> &RaftNode {
         &self.members.get(&id).expect("the member runs").node
     }
 
@@ -150,7 +150,7 @@ impl<S: StateMachine> TestCluster<S> {
         member.node.shutdown().await;
     }
 
-    async fn take_down(&mut self, id: u64) -> Running<S> {
+    async fn take_down(&mut self, id: u64) -> Running {
         let mut member = self.members.remove(&id).expect("the member runs");
         member.shutdown.cancel();
         (&mut member.server).await.expect("the server does not panic");

@@ -1,3 +1,5 @@
+//! Dirty pieces against a plain array of bytes: nothing is lost, nothing is sent twice at once.
+
 use proptest::prelude::*;
 
 use super::*;
