@@ -341,6 +341,9 @@ impl State {
         }
         if attr.data != self.attr.data {
             self.replaced(&attr);
+        } else if attr.garbage_end_bytes >= self.sent_end {
+            // Somebody made it shorter, and the master knows how far there may be bytes.
+            self.sent_end = self.sent_end.min(attr.size_bytes);
         }
         self.attr = attr;
     }

@@ -71,7 +71,8 @@ impl Client {
                 return Ok(());
             }
             let gap_end = if state.made_here { 0 } else { size };
-            (state.stripes_of()?, old, state.garbage_end().max(gap_end))
+            // `sent_end` is beyond the size only if a punch failed.
+            (state.stripes_of()?, old, state.garbage_end().max(gap_end).max(state.sent_end))
         };
         let delta = stripes.zero(&*self.chunks, start, end).await?;
         let mut state = pin.lock();
@@ -184,23 +185,26 @@ impl Client {
             state.shrinks += 1;
             state.dirty.truncate(size);
             state.pending.size = None;
-            state.sent_end = state.sent_end.min(size);
+            let sent_end = state.sent_end;
             let fresh = attr.data != state.attr.data;
             state.refresh(attr, Source::OurChange);
             state.garbage_cleared = false;
             if fresh {
                 state.made_here = true;
+                state.sent_end = 0;
                 state.pending.allocated_delta = 0;
             } else {
                 state.pending.allocated_delta += held.allocated_delta;
             }
-            let garbage_end = state.attr.garbage_end_bytes;
+            // Of a file without a name the master was not told how far data was sent: it dies with us.
+            let garbage_end = state.attr.garbage_end_bytes.max(sent_end);
             if fresh || garbage_end <= size { None } else { Some((state.stripes_of()?, garbage_end)) }
         };
         if let Some((stripes, garbage_end)) = garbage {
             let delta = stripes.zero(&*self.chunks, size, garbage_end).await?;
             let mut state = pin.lock();
             state.garbage_cleared = true;
+            state.sent_end = state.sent_end.min(size);
             state.pending.allocated_delta += delta;
             if delta != 0 {
                 self.flusher.note(pin, &mut state, self.config.flush_age);

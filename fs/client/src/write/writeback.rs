@@ -67,7 +67,7 @@ impl State {
     /// Whether bytes nobody wrote in this life of the file may be beyond its end and before `offset`.
     pub(crate) fn has_gap(&self, offset: u64) -> bool {
         let size = self.size();
-        offset > size && (!self.made_here || self.garbage_end() > size)
+        offset > size && (!self.made_here || self.garbage_end().max(self.sent_end) > size)
     }
 }
 

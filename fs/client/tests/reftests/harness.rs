@@ -514,7 +514,6 @@ fn run(seed: u64, per_mille: u32, delay_max: u32, steps: &[Step]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 150,
         max_shrink_iters: 400,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -73,6 +73,19 @@ async fn a_truncate_waits_for_what_is_in_flight() {
     assert!(found == [vec![0xaa; 1000], vec![0; (1 << 21) - 1000]].concat());
 }
 
+/// I8: of an unlinked file the master does not know the length, so its `garbage_end` says nothing.
+#[tokio::test]
+async fn no_stale_byte_reappears_in_an_unlinked_file() {
+    let (_, _, mount) = mounted(28);
+    let file = mount.create("f").await;
+    mount.ask(Op::Unlink { parent: coord_types::InodeId::ROOT, name: b"f" }).await.unwrap();
+    mount.write(file, 0, &[0xaa; 10_000]).await.unwrap();
+    mount.fsync(file).await.unwrap();
+    mount.truncate(file, 1).await;
+    mount.truncate(file, 10_000).await;
+    assert!(mount.read(file, 0, 20_000).await.unwrap() == [vec![0xaa; 1], vec![0; 9_999]].concat());
+}
+
 /// I8: a client dies after it sent data the master never heard of.
 #[tokio::test]
 async fn what_a_dead_writer_sent_beyond_the_end_never_shows() {
