@@ -15,8 +15,8 @@ use crate::{RaftConfig, StateMachine};
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, LogStore, Machine<Ledger>, tempfile::TempDir> for Builder {
-    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine<Ledger>), StorageError> {
+impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         // The suite's own votes are of member 0, which must not be this one: see `LogStore::read_vote`.
         let config = RaftConfig::new(77, "unix:///nowhere", dir.path());

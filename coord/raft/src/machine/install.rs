@@ -173,7 +173,7 @@ mod tests {
     use crate::types::{Entry, EntryData};
     use crate::{RaftConfig, StateMachine};
 
-    fn open(dir: &Path) -> Machine<Ledger> {
+    fn open(dir: &Path) -> Machine {
         let config = RaftConfig::new(5, "unix:///nowhere", dir);
         let options =
             LogOptions { node_id: 5, segment_bytes: 64 << 10, spare_segments: 1, tail_bytes: 1 << 20 };
@@ -184,7 +184,7 @@ mod tests {
         Machine::new(Arc::new(Ledger), Arc::new(state), log, Arc::new(snapshots)).unwrap()
     }
 
-    fn close(machine: Machine<Ledger>) {
+    fn close(machine: Machine) {
         machine.log.close();
         machine.state.close();
     }
@@ -197,7 +197,7 @@ mod tests {
         Entry { log_id, payload: EntryPayload::Normal(data) }
     }
 
-    fn counter(machine: &Machine<Ledger>) -> u64 {
+    fn counter(machine: &Machine) -> u64 {
         Ledger::counter(&*machine.state.store().unwrap(), "x").unwrap()
     }
 
