@@ -34,6 +34,8 @@ impl Launcher {
             .args(["--noprofile", "--norc"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // It reports every killed child there.
+            .stderr(Stdio::null())
             .spawn()
             .map_err(error)?;
         let input = child.stdin.take();
