@@ -4,7 +4,7 @@
 
 mod common;
 
-use chunkserver_engine::io::sim::Power;
+use chunkserver_engine::io::sim::{Faults, Power};
 use chunkserver_engine::{Engine, EngineError};
 use common::{CHUNK, Model, TestOp, World, call, content, key, observe};
 use coord_types::BLOCK_SIZE;
@@ -209,15 +209,21 @@ async fn what_a_reader_reads_is_not_handed_out_meanwhile() {
         segment_blocks: 256,
         ..World::new().geometry
     });
-    let (parts, _disk) = world.parts(&Power::new(None), 9);
+    let (parts, disk) = world.parts(&Power::new(None), 9);
+    disk.set_faults(Faults { read_turns: 12, ..Faults::default() });
     let engine = Engine::on(parts).await.unwrap();
     let mut model = Model::default();
     call(&engine, model.plan(&TestOp::Write { chunk: 0, offset: 0, len: CHUNK, seed: 0 }).0).await.unwrap();
     // Overwrites hand blocks out again as fast as the disk is small; a read of an old state runs beside several.
-    for round in 0..200_u8 {
+    for round in 0..100_u8 {
         let writes = async {
             for nth in 0..4 {
-                let op = TestOp::Write { chunk: 0, offset: 0, len: CHUNK / 4, seed: round ^ nth };
+                let op = TestOp::Write {
+                    chunk: 0,
+                    offset: 0,
+                    len: CHUNK / 4,
+                    seed: round.wrapping_mul(5).wrapping_add(nth),
+                };
                 let (write, _) = model.plan(&op);
                 call(&engine, write).await.unwrap();
             }

@@ -125,6 +125,8 @@ pub struct Faults {
     pub eio_from: Option<u64>,
     /// No segment beyond this many can be made: the file system below is full.
     pub segments_max: Option<u32>,
+    /// Reads begun from now on take so many turns of the disk; others do not wait for them.
+    pub read_turns: u32,
 }
 
 /// One life of a machine with a [`Medium`].
@@ -156,6 +158,8 @@ struct Waiting {
     offset_bytes: u64,
     kind: Kind,
     completer: Completer,
+    /// Turns before it can be done.
+    turns: u32,
 }
 
 #[derive(Debug)]
@@ -236,11 +240,15 @@ impl Shared {
             if queue.waiting.is_empty() || self.power.is_off() {
                 return false;
             }
+            queue.waiting.iter_mut().for_each(|waiting| waiting.turns = waiting.turns.saturating_sub(1));
+            let ready: Vec<_> = (0..queue.waiting.len()).filter(|at| queue.waiting[*at].turns == 0).collect();
+            if ready.is_empty() {
+                return true;
+            }
             if !self.power.step() {
                 return false;
             }
-            let count = queue.waiting.len();
-            let at = queue.rng.random_range(0..count);
+            let at = ready[queue.rng.random_range(0..ready.len())];
             let mut waiting = queue.waiting.swap_remove(at);
             let faults = queue.faults;
             let nth = queue.operations;
@@ -252,7 +260,7 @@ impl Shared {
             };
             (waiting, result)
         };
-        let Waiting { file, offset_bytes, kind, completer } = waiting;
+        let Waiting { file, offset_bytes, kind, completer, .. } = waiting;
         let result = result.map_err(|error| match &kind {
             Kind::Op(op) => io_error(file, offset_bytes, op, error),
             Kind::Create { .. } => io_error(file, offset_bytes, &Op::Sync, error),
@@ -362,7 +370,10 @@ impl Io for SimDisk {
 impl Shared {
     fn queue_up(&self, file: FileId, offset_bytes: u64, kind: Kind) -> Completion {
         let (completer, completion) = Completion::new();
-        self.queue.lock().waiting.push(Waiting { file, offset_bytes, kind, completer });
+        let mut queue = self.queue.lock();
+        let turns = if matches!(kind, Kind::Op(Op::Read(_))) { queue.faults.read_turns } else { 0 };
+        queue.waiting.push(Waiting { file, offset_bytes, kind, completer, turns });
+        drop(queue);
         self.work.notify_one();
         completion
     }
