@@ -21,7 +21,7 @@ pub(super) async fn ask(session: &Session, shown: &Path, path: Vec<u8>) -> anyho
         .master
         .where_is(file, session.deadline())
         .await
-        .context("ask the masters where the file is")?;
+        .with_context(|| format!("ask the masters where {} is", shown.display()))?;
     if reply.errno != 0 {
         let reason = Errno::from_number(reply.errno)
             .map_or_else(|| format!("errno {}", reply.errno), |errno| errno.to_string());
