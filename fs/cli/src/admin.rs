@@ -70,6 +70,7 @@ Exit status: 0 if all is well, 1 if an answer could not be had, 2 for wrong flag
 enum Verdict {
     Well,
     Damaged,
+    Unknown,
 }
 
 /// A cluster, and how to ask it.
@@ -101,6 +102,7 @@ impl Session {
 pub fn main(flags: Flags) -> ExitCode {
     match run(&flags) {
         Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Unknown) => ExitCode::FAILURE,
         Ok(Verdict::Damaged) => ExitCode::from(3),
         Err(error) => {
             eprintln!("pangu: {}", one_line(&error));

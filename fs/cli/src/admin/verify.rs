@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chunkserver_api::{ChunkClient, ChunkError, Read};
 use coord_types::{ChunkKey, DataId, Epoch, GroupId, Layout, WRITE_SIZE_MAX};
@@ -17,8 +17,8 @@ use crate::text::size;
 
 /// One read of one copy.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// A copy with a write under way is asked again, at most so often, every [`AGAIN`].
-const TRIES: u32 = 50;
+/// A copy that cannot be read just now (a write is under way, its server is starting) is asked again this often, for the
+/// time that `--timeout` gives.
 const AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
@@ -26,19 +26,33 @@ struct Report {
     chunks: u64,
     copies: u64,
     bytes: u64,
+    /// What is wrong with copies.
     problems: Vec<String>,
+    /// Copies nothing can be said of.
+    unread: Vec<String>,
+}
+
+/// Why a copy gave no data.
+enum Failure {
+    Damaged(String),
+    Away(String),
 }
 
 pub(super) async fn run(session: &Session, shown: &Path, path: Vec<u8>) -> anyhow::Result<(String, Verdict)> {
     let reply = r#where::ask(session, shown, path).await?;
-    let report = check(&reply).await?;
-    let verdict = if report.problems.is_empty() { Verdict::Well } else { Verdict::Damaged };
+    let report = check(&reply, session.timeout).await?;
+    let verdict = match (report.problems.is_empty(), report.unread.is_empty()) {
+        (false, _) => Verdict::Damaged,
+        (true, false) => Verdict::Unknown,
+        (true, true) => Verdict::Well,
+    };
     let text = if session.json {
         let value = json!({
             "chunks": report.chunks,
             "copies": report.copies,
             "bytes": report.bytes,
             "problems": report.problems,
+            "unread": report.unread,
         });
         format!("{value:#}\n")
     } else {
@@ -55,18 +69,19 @@ fn text(shown: &Path, report: &Report) -> String {
         report.copies,
         size(report.bytes)
     );
-    if report.problems.is_empty() {
+    if report.problems.is_empty() && report.unread.is_empty() {
         out.push_str("every block matches its checksum, all copies are equal\n");
-    } else {
-        writeln!(out, "{} problem(s)", report.problems.len()).expect("a String grows");
-        for problem in &report.problems {
-            writeln!(out, "  {problem}").expect("a String grows");
-        }
+        return out;
+    }
+    let (problems, unread) = (report.problems.len(), report.unread.len());
+    writeln!(out, "{problems} problem(s), {unread} copies could not be read").expect("a String grows");
+    for line in report.problems.iter().chain(&report.unread) {
+        writeln!(out, "  {line}").expect("a String grows");
     }
     out
 }
 
-async fn check(reply: &WhereReply) -> anyhow::Result<Report> {
+async fn check(reply: &WhereReply, patience: Duration) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let Some((attr, layout)) = reply.attr.as_ref().and_then(|attr| Some((attr, attr.layout.as_ref()?)))
     else {
@@ -74,7 +89,7 @@ async fn check(reply: &WhereReply) -> anyhow::Result<Report> {
     };
     let groups = layout.groups.iter().map(|id| GroupId(*id)).collect();
     let layout = Layout::new(layout.chunk_size_bytes, groups)?;
-    let mut servers = Servers::default();
+    let mut servers = Servers { clients: BTreeMap::new(), patience };
     for index in 0..r#where::chunks(reply) {
         let at = index * u64::from(layout.chunk_size_bytes());
         let key = layout.chunk_at(DataId(attr.data), at);
@@ -118,9 +133,13 @@ async fn chunk(servers: &mut Servers, report: &mut Report, group: &WhereGroup, k
                         Some(_) => {}
                     }
                 }
-                Err(problem) => {
+                Err(failure) => {
                     *broken = true;
-                    report.problems.push(format!("{}: {problem}", name(place)));
+                    let (list, why) = match failure {
+                        Failure::Damaged(why) => (&mut report.problems, why),
+                        Failure::Away(why) => (&mut report.unread, why),
+                    };
+                    list.push(format!("{}: {why}", name(place)));
                 }
             }
         }
@@ -128,24 +147,25 @@ async fn chunk(servers: &mut Servers, report: &mut Report, group: &WhereGroup, k
 }
 
 /// Connections, by address.
-#[derive(Default)]
 struct Servers {
     clients: BTreeMap<String, ChunkClient>,
+    patience: Duration,
 }
 
 impl Servers {
     /// The checksum of what the file shows there, and how many bytes were read for it.
-    async fn read(&mut self, place: &Place, read: &Read) -> Result<(u32, u64), String> {
-        let client = self.client(&place.address)?;
-        let mut tries = 0;
+    async fn read(&mut self, place: &Place, read: &Read) -> Result<(u32, u64), Failure> {
+        let client = self.client(&place.address).map_err(Failure::Away)?;
+        let deadline = Instant::now() + self.patience;
         let data = loop {
-            match client.read(read, &CallOptions::within(READ_TIMEOUT)).await {
+            let error = match client.read(read, &CallOptions::within(READ_TIMEOUT)).await {
                 Ok(data) => break data,
-                Err(ChunkError::NotCommitted | ChunkError::Busy { .. }) if tries < TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(AGAIN).await;
-                }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => error,
+            };
+            match error {
+                ChunkError::Damaged { message } => return Err(Failure::Damaged(message)),
+                error if error.retryable() && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                error => return Err(Failure::Away(error.to_string())),
             }
         };
         let len = read.len_bytes as usize;
@@ -153,10 +173,11 @@ impl Servers {
             return Ok((crc_of_zeros(len), 0));
         }
         if let Some(offset) = data.verify() {
-            return Err(format!("the block at {offset} does not match its checksum"));
+            return Err(Failure::Damaged(format!("the block at {offset} does not match its checksum")));
         }
         let skip = (read.offset_bytes - data.data_offset_bytes) as usize;
-        let shown = data.data.get(skip..skip + len).ok_or("the answer is too short")?;
+        let short = || Failure::Damaged("the answer is too short".to_owned());
+        let shown = data.data.get(skip..skip + len).ok_or_else(short)?;
         Ok((crc32c::crc32c(shown), data.data.len() as u64))
     }
 

@@ -39,7 +39,10 @@ impl Place {
     /// `pangu-fuse` on this place, with an embedded platform.
     pub(crate) fn fuse(&self, more: &[&str]) -> Command {
         let mut command = pangu_fuse();
-        command.arg(self.mnt()).arg("--data").arg(self.data()).args(["--capacity", "1G"]).args(more);
+        command.arg(self.mnt()).arg("--data").arg(self.data()).args(more);
+        if !more.contains(&"--capacity") {
+            command.args(["--capacity", "1G"]);
+        }
         command
     }
 
