@@ -1,6 +1,8 @@
 //! The last answers to questions that must never hang: the size of the file system and the attributes of its root.
-//! While no server answers, `df` and `cd` get these.
+//! While no server answers, `df` and `cd` get these: after a second at first, then without much waiting, until a server
+//! answers again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use coord_types::InodeId;
@@ -18,11 +20,31 @@ pub(crate) enum Question {
 pub(crate) struct LastKnown {
     statfs: Mutex<Option<StatFs>>,
     root: Mutex<Option<FileAttr>>,
+    /// The last question had to be answered from here.
+    silent: AtomicBool,
 }
 
+/// How long a question waits for the true answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same when nobody answered the one before: `df` asks three times.
+const PATIENCE_SILENT: Duration = Duration::from_millis(100);
+
 impl LastKnown {
-    /// Remembers a good answer.
+    /// How long to wait for the true answer.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.silent.load(Ordering::Relaxed) { PATIENCE_SILENT } else { PATIENCE }
+    }
+
+    /// A question was answered from here.
+    pub(crate) fn fell_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Remembers a true answer, if it is a good one.
     pub(crate) fn note(&self, question: Question, result: &OpResult) {
+        if result.is_ok() {
+            self.silent.store(false, Ordering::Relaxed);
+        }
         match (question, result) {
             (Question::StatFs, Ok(OpReply::StatFs(statfs))) => *self.statfs.lock() = Some(*statfs),
             (Question::RootAttr, Ok(OpReply::Attr { attr, .. })) => *self.root.lock() = Some(*attr),
@@ -72,7 +94,12 @@ mod tests {
         let statfs = StatFs { total_bytes: 10, free_bytes: 4, inodes: 3, inodes_free: 1 };
         known.note(Question::StatFs, &Ok(OpReply::StatFs(statfs)));
         known.note(Question::StatFs, &Err(Errno::EIO));
+        assert_eq!(known.patience(), PATIENCE);
         assert!(matches!(known.answer(Question::StatFs), OpReply::StatFs(s) if s.total_bytes == 10));
+        known.fell_silent();
+        assert_eq!(known.patience(), PATIENCE_SILENT, "nobody waits as long again");
+        known.note(Question::StatFs, &Ok(OpReply::StatFs(statfs)));
+        assert_eq!(known.patience(), PATIENCE, "a server is back");
 
         let root = FileAttr { mode: libc::S_IFDIR | 0o700, ..bare_root() };
         known.note(Question::RootAttr, &Ok(OpReply::Attr { attr: root, ttl: Duration::from_secs(1) }));

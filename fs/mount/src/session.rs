@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use fs_client::Errno;
+use coord_types::InodeId;
+use fs_client::{Caller, Errno, Op};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::fuse::{Around, Transport};
 use crate::handler::Handler;
-use crate::last_known::LastKnown;
+use crate::last_known::{LastKnown, Question};
 use crate::mountpoint::{self, MountEntry, MountpointError};
 use crate::options::{Access, MountOptions};
 use crate::watch::{Table, Watchdog};
@@ -93,7 +94,7 @@ pub fn mount<H: Handler>(
     let known = Arc::new(LastKnown::default());
     let closed = Arc::new(AtomicBool::new(false));
     let transport = Transport::new(
-        handler,
+        Arc::clone(&handler),
         Around {
             runtime: runtime.clone(),
             table: Arc::clone(&table),
@@ -109,6 +110,7 @@ pub fn mount<H: Handler>(
     let mut session = Session::new(transport, &mountpoint, &config(options))
         .map_err(|error| mount_failed(&mountpoint, error))?;
     let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
+    runtime.spawn(ask_first(handler, Arc::clone(&known)));
     let watchdog = Watchdog::start(Arc::clone(&table), known).map_err(MountError::Thread)?;
     let (tell, ended) = watch::channel(None);
     thread::Builder::new()
@@ -124,6 +126,14 @@ pub fn mount<H: Handler>(
         raise_read_ahead(entry, options.read_ahead_kb);
     }
     Ok(Mounted { mountpoint, entry, unmounter, ended, table, closed, _watchdog: watchdog })
+}
+
+/// Asks once what must never hang, so that there is an answer to fall back on from the start.
+async fn ask_first<H: Handler>(handler: Arc<H>, known: Arc<LastKnown>) {
+    let caller = Caller::default();
+    known.note(Question::StatFs, &handler.handle(&caller, Op::StatFs).await);
+    let root = Op::GetAttr { ino: InodeId::ROOT, handle: None };
+    known.note(Question::RootAttr, &handler.handle(&caller, root).await);
 }
 
 impl Mounted {

@@ -21,8 +21,6 @@ use crate::signals;
 const TICK: Duration = Duration::from_millis(250);
 /// Younger operations are not worth a look at their caller: two reads of /proc.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// How long a question that must not hang waits for the true answer.
-const RECALL_AFTER: Duration = Duration::from_secs(1);
 /// Operations watched at once. Beyond it (each is a thread that sleeps in the kernel) they run unwatched.
 const WATCHED_MAX: usize = 1 << 16;
 
@@ -33,7 +31,7 @@ pub(crate) enum Patience {
     Endless,
     /// Give up, with EINTR, if the caller wants to be let go.
     UntilSignal,
-    /// Like that, and after a second say what was known last.
+    /// Like that, and after a while say what was known last.
     Recall(Question),
 }
 
@@ -142,13 +140,18 @@ impl Table {
     /// One look at the table.
     fn look(&self, now: Instant, known: &LastKnown, wants_out: impl Fn(u32) -> bool) {
         let mut verdicts: HashMap<u32, bool> = HashMap::new();
-        for (given, waited, waiting) in self.older_than(LOOK_AFTER, now) {
+        for (given, waited, waiting) in self.older_than(LOOK_AFTER.min(known.patience()), now) {
             if let Patience::Recall(question) = given.patience
-                && waited >= RECALL_AFTER
+                && waited >= known.patience()
             {
                 if waiting.give_up(Ok(known.answer(question))) {
+                    // After the answer went through, which counts as a sign of life otherwise.
+                    known.fell_silent();
                     tracing::debug!(?question, "no server answered; said what was known last");
                 }
+                continue;
+            }
+            if waited < LOOK_AFTER {
                 continue;
             }
             if *verdicts.entry(given.pid).or_insert_with(|| wants_out(given.pid))

@@ -18,12 +18,13 @@ pub enum LogFormat {
 pub struct LogFlags {
     /// Which log lines: a level (error, warn, info, debug, trace) or a list like `info,kuafu=debug`. openraft calls
     /// every attempt to reach a member that is away an error and every lost vote a warning (the raft kit says such
-    /// things once), and fuser warns of every unmount by somebody else: not shown unless asked for
+    /// things once), and fuser warns of every unmount by somebody else and calls it an error that an interrupted caller is gone: not
+    /// shown unless asked for
     #[arg(
         long,
         value_name = "FILTER",
         env = "FEITIAN_LOG",
-        default_value = "info,openraft=error,openraft::replication=off,openraft::core::raft_core=off,fuser=error"
+        default_value = "info,openraft=error,openraft::replication=off,openraft::core::raft_core=off,fuser=error,fuser::reply=off"
     )]
     pub log: String,
     /// How log lines look
