@@ -5,13 +5,14 @@
 //! every file they write, just before they close it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use coord_types::InodeId;
 use master_api::model::attr::mode;
 use master_api::model::{Attr, Changes, Mutation, SetAttr, TimeSet};
 
 use crate::client::Client;
-use crate::inode::Source;
+use crate::inode::{Source, file_attr};
 use crate::inode_table::Pin;
 use crate::op::{self, SetTime};
 use crate::{Caller, Errno, OpReply, OpResult};
@@ -19,6 +20,10 @@ use crate::{Caller, Errno, OpReply, OpResult};
 impl Client {
     /// The answer, if the master need not be asked.
     pub(crate) fn get_attr_now(&self, ino: InodeId) -> Option<OpResult> {
+        if let Some((attr, at)) = self.known.attr(ino, Instant::now()) {
+            let ttl = self.config.ttl.saturating_sub(at.elapsed());
+            return Some(Ok(OpReply::Attr { attr: file_attr(&attr), ttl }));
+        }
         let pin = self.inodes.find(ino)?;
         let state = pin.lock();
         let ours = state.orphan || state.writers > 0 || !state.is_clean();

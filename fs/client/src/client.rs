@@ -4,16 +4,19 @@ use std::future::Future;
 use std::pin::Pin as StdPin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use coord_types::InodeId;
 use master_api::model::{Attr, Mutated, Mutation, Query};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::bare::Bare;
 use crate::chunks::Chunks;
 use crate::handle::Handles;
 use crate::inode::{Source, file_attr};
 use crate::inode_table::InodeTable;
+use crate::known::Known;
 use crate::meta::Meta;
 use crate::write::flush::Flusher;
 use crate::write::memory::Memory;
@@ -28,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) memory: Arc<Memory>,
     pub(crate) inodes: Arc<InodeTable>,
     pub(crate) handles: Handles,
+    pub(crate) known: Known,
+    pub(crate) bare: Bare,
     pub(crate) flusher: Arc<Flusher>,
     /// Shared by what takes names away; who opens a file waits for them (`open`).
     pub(crate) unlinks: tokio::sync::RwLock<()>,
@@ -110,11 +115,31 @@ impl Client {
 
     /// An inode's attributes from the master.
     pub(crate) async fn ask(&self, ino: InodeId) -> Result<Attr, Errno> {
+        let asked_at = Instant::now();
         let answer = self.meta.query(Query::GetAttr(ino)).await?;
-        answer.attr.ok_or(Errno::EIO)
+        let attr = answer.attr.ok_or(Errno::EIO)?;
+        self.told(&attr, asked_at);
+        Ok(attr)
+    }
+
+    /// What the master said to a question sent at `asked_at`.
+    pub(crate) fn told(&self, attr: &Attr, asked_at: Instant) {
+        self.bare.told(attr, asked_at);
+        if attr.is_directory() {
+            self.known.told(attr, asked_at);
+        }
     }
 
     pub(crate) async fn mutate(&self, mutation: Mutation) -> Result<Mutated, Errno> {
-        self.meta.mutate(mutation).await
+        let asked_at = Instant::now();
+        self.known.before(&mutation);
+        let result = self.meta.mutate(mutation.clone()).await;
+        if let Ok(mutated) = &result {
+            self.known.after(&mutation, mutated, asked_at);
+            if let Some(attr) = &mutated.attr {
+                self.bare.told(attr, asked_at);
+            }
+        }
+        result
     }
 }

@@ -5,13 +5,13 @@
 //! files come and go.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use coord_types::InodeId;
 use master_api::model::attr::mode;
 use master_api::model::{self, Query};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::handle::DirHandle;
@@ -67,10 +67,14 @@ impl Page {
 
 async fn fetch(client: Arc<Client>, ino: InodeId, after: u64, attributes: bool) -> Result<Page, Errno> {
     let page = model::ReadDir { ino, after_cookie: after, limit: PAGE, with_attributes: attributes };
+    let at = Instant::now();
     let answer = client.meta.query(Query::ReadDir(page)).await?;
+    for attr in answer.entries.iter().filter_map(|entry| entry.attr.as_ref()) {
+        client.bare.told(attr, at);
+    }
     // A page without entries that is not the end would be asked for for ever.
     let end = answer.end || answer.entries.is_empty();
-    Ok(Page { after, entries: answer.entries, end, attributes, at: Instant::now() })
+    Ok(Page { after, entries: answer.entries, end, attributes, at })
 }
 
 impl Client {

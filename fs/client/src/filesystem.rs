@@ -6,11 +6,13 @@ use master_api::MasterClient;
 use master_api::model::Name;
 use tokio::runtime::Handle;
 
+use crate::bare::Bare;
 use crate::chunks::{Chunks, ClusterMembers, ErrorLog, ReplicatedChunks, RetryPauses};
 use crate::client::Client;
 use crate::directory::Wanted;
 use crate::handle::Handles;
 use crate::inode_table::InodeTable;
+use crate::known::Known;
 use crate::meta::Meta;
 use crate::shape::Allocation;
 use crate::write::flush::{Depth, Flusher};
@@ -59,6 +61,8 @@ impl FileSystem {
     ) -> Result<Self, ConnectError> {
         config.validate()?;
         let inodes = Arc::<InodeTable>::default();
+        // What others change shows through it, so it is short; our own next change renews it.
+        let known_for = config.ttl / 10;
         let lost = Arc::clone(&inodes);
         meta.on_session(Box::new(move |previous, _| {
             if previous.is_some() {
@@ -70,12 +74,14 @@ impl FileSystem {
             chunks,
             runtime: Handle::current(),
             memory: Memory::new(config.memory_bytes),
-            config,
             inodes,
             handles: Handles::default(),
+            known: Known::new(known_for),
+            bare: Bare::new(config.ttl),
             flusher: Arc::new(Flusher::default()),
             unlinks: tokio::sync::RwLock::default(),
             flushing: OnceLock::new(),
+            config,
         });
         let flusher = Arc::clone(&client.flusher).run(Arc::downgrade(&client));
         let task = client.runtime.spawn(flusher).abort_handle();
@@ -189,6 +195,7 @@ impl FileSystem {
                 client.read_now(&file, offset_bytes, len_bytes)
             }
             Op::GetAttr { ino, .. } => client.get_attr_now(ino),
+            Op::Lookup { parent, name } => client.lookup_now(parent, name),
             Op::GetXattr { ino, .. } => client.get_xattr_now(ino),
             Op::Flush { handle, .. } => client.flush_now(handle),
             Op::Forget { ino, .. } => {

@@ -6,6 +6,7 @@
 //! `fs/docs/client.md`.
 
 mod attr;
+mod bare;
 pub mod chunks;
 mod client;
 mod config;
@@ -15,6 +16,7 @@ mod filesystem;
 mod handle;
 mod inode;
 mod inode_table;
+mod known;
 pub mod meta;
 mod namespace;
 pub mod op;

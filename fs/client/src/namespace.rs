@@ -1,7 +1,8 @@
-//! Names: one question or one change of the master each. Nothing of them is kept here; the kernel keeps what it is told
-//! for a time to live.
+//! Names: one question or one change of the master each, but for what our own last changes told (`known`). The kernel
+//! keeps what it is told for a time to live.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use coord_types::InodeId;
@@ -12,6 +13,7 @@ use master_api::model::{
 
 use crate::client::Client;
 use crate::inode::Source;
+use crate::known::Absence;
 use crate::{Caller, Errno, OpReply, OpResult, StatFs};
 
 /// Inodes are made as needed; this many are shown as free.
@@ -24,9 +26,28 @@ impl From<NameError> for Errno {
 }
 
 impl Client {
+    /// The answer, if the name surely does not exist: who is about to make it asks first.
+    pub(crate) fn lookup_now(&self, parent: InodeId, name: &[u8]) -> Option<OpResult> {
+        let name = Name::try_from(name).ok()?;
+        (self.known.absence(parent, &name, Instant::now()) == Absence::Certain).then_some(Err(Errno::ENOENT))
+    }
+
     pub(crate) async fn lookup(&self, parent: InodeId, name: Name) -> OpResult {
+        match self.known.absence(parent, &name, Instant::now()) {
+            Absence::Certain => return Err(Errno::ENOENT),
+            Absence::IfStillAt(change) if self.ask(parent).await?.change == change => {
+                return Err(Errno::ENOENT);
+            }
+            Absence::IfStillAt(_) => self.known.forget_names(parent),
+            Absence::Unknown => {}
+        }
+        let asked_at = Instant::now();
         let answer = self.meta.query(Query::Lookup { parent, name }).await?;
         let attr = answer.attr.ok_or(Errno::EIO)?;
+        self.told(&attr, asked_at);
+        if let Some(parent) = &answer.parent {
+            self.told(parent, asked_at);
+        }
         if attr.is_directory() {
             self.inodes.note_parent(attr.ino, parent);
         }
@@ -97,6 +118,9 @@ impl Client {
     /// The kernel asks for `security.capability` before writes of an open file: mostly there is nothing, and the
     /// attributes said so.
     pub(crate) fn get_xattr_now(&self, ino: InodeId) -> Option<OpResult> {
+        if self.bare.is(ino, Instant::now()) {
+            return Some(Err(Errno::ENODATA));
+        }
         let pin = self.inodes.find(ino)?;
         let state = pin.lock();
         (!state.attr.has_xattrs && state.is_fresh(self.config.ttl)).then_some(Err(Errno::ENODATA))
@@ -138,7 +162,9 @@ impl Client {
     async fn change_xattrs(self: &Arc<Self>, ino: InodeId, mutation: Mutation) -> OpResult {
         let client = Arc::clone(self);
         self.to_the_end(async move {
-            let mutated = client.mutate(mutation).await?;
+            let answer = client.mutate(mutation).await;
+            client.bare.set(Instant::now());
+            let mutated = answer?;
             if let (Some(attr), Some(pin)) = (mutated.attr, client.inodes.find(ino)) {
                 pin.lock().refresh(attr, Source::OurChange);
             }
