@@ -10,6 +10,7 @@
 //!   that replacement and by nothing before it ([`install`]).
 
 pub(crate) mod install;
+pub(crate) mod recent;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::error::OpenError;
 use crate::keys::{self, KIT_FAMILIES, KitFamilies};
 use crate::log::LogStore;
 use crate::machine::install::StateDirs;
+use crate::machine::recent::{ForApply, Store};
 use crate::sessions::{self, Admission};
 use crate::snapshot::{SnapshotError, SnapshotHandle, SnapshotStore};
 use crate::state_machine::{ApplyContext, StateMachine};
@@ -52,7 +54,7 @@ pub(crate) struct Machine {
 #[derive(Debug)]
 pub(crate) struct State {
     /// `None` once the member was closed.
-    store: RwLock<Option<Arc<RocksKv>>>,
+    store: RwLock<Option<Arc<Store>>>,
     pub(crate) specs: Vec<FamilySpec>,
     pub(crate) kit: KitFamilies,
     pub(crate) options: RocksOptions,
@@ -80,7 +82,7 @@ impl State {
         let store = RocksKv::open(dirs.current(), &specs, &options)?;
         dirs.opened()?;
         Ok(Self {
-            store: RwLock::new(Some(Arc::new(store))),
+            store: RwLock::new(Some(Arc::new(Store::new(store)))),
             specs,
             kit: KitFamilies::behind(service.len()),
             options,
@@ -88,7 +90,7 @@ impl State {
         })
     }
 
-    pub(crate) fn store(&self) -> Result<Arc<RocksKv>, KvError> {
+    pub(crate) fn store(&self) -> Result<Arc<Store>, KvError> {
         let closed = || KvError::Io {
             operation: "use the state",
             path: self.dirs.current().display().to_string(),
@@ -98,8 +100,8 @@ impl State {
     }
 
     /// The new store is current from now on; gives the old one.
-    pub(crate) fn replace(&self, store: RocksKv) -> Option<Arc<RocksKv>> {
-        self.store.write().replace(Arc::new(store))
+    pub(crate) fn replace(&self, store: RocksKv) -> Option<Arc<Store>> {
+        self.store.write().replace(Arc::new(Store::new(store)))
     }
 
     /// Closes the store. Waits for calls that are in the middle of using it (a snapshot being made takes longest),
@@ -169,7 +171,8 @@ impl Machine {
     /// Applies entries that go into one batch, and writes it.
     fn apply_batch(&self, entries: &[Entry]) -> Result<Vec<EntryReplies>, ApplyError> {
         let store = self.state.store()?;
-        let mut tx = Transaction::new(&*store);
+        let base = ForApply(&store);
+        let mut tx = Transaction::new(&base);
         let mut time = match tx.get(self.state.kit.meta, keys::TIME)? {
             Some(value) => keys::parse_number(&value)?,
             None => 0,

@@ -21,6 +21,7 @@ use coord_kv_rocks::RocksKv;
 
 use crate::error::OpenError;
 use crate::log::files::create_durably;
+use crate::machine::recent::Store;
 use crate::machine::{Machine, read_applied};
 use crate::snapshot::{SnapshotError, SnapshotHandle, copy_store, sync};
 use crate::types::{LogId, SnapshotMeta};
@@ -145,7 +146,7 @@ pub(crate) fn install(
 }
 
 /// Readers may be in the middle of a call on the old store.
-fn delete_when_unused(old: Arc<RocksKv>) {
+fn delete_when_unused(old: Arc<Store>) {
     let path = old.path().to_path_buf();
     // A call holds the store for microseconds; whoever is last closes it. Its files may go before: they are open.
     drop(old);
