@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
@@ -40,6 +41,8 @@ pub(crate) struct LogStore {
     /// Told of every vote before anybody is answered: a lease must not outlive its vote.
     lease: Arc<Lease>,
     writer: Arc<Writer>,
+    /// This member is the leader of its newest vote.
+    leading: Arc<AtomicBool>,
 }
 
 impl LogStore {
@@ -53,6 +56,7 @@ impl LogStore {
             vote: Arc::new(Mutex::new(vote)),
             lease,
             writer: Arc::new(writer),
+            leading: Arc::default(),
         })
     }
 
@@ -115,6 +119,17 @@ impl LogStore {
         let submission = self.shared.state.lock().append(entries);
         self.shared.kick();
         submission
+    }
+
+    /// Entries go out to the followers first: the thread that is woken often takes this one's processor, and the
+    /// followers, who have the longer way, would wait for the leader's disk. The tasks that send are woken after this
+    /// one; yielding puts it behind them.
+    fn kick_after_replication(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            shared.kick();
+        });
     }
 
     fn check(&self) -> Result<(), LogError> {
@@ -232,6 +247,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.leading
+            .store(vote.committed && vote.leader_id.node_id == self.vote.lock().node_id(), Ordering::Relaxed);
         // Before the vote is durable, so before anybody is told of it: the lease that an older vote gave is over.
         self.lease.vote_changed(*vote);
         self.vote.lock().save(*vote).map_err(|error| {
@@ -265,7 +282,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let voters = state.effective_membership().map(|membership| membership.voter_ids().count());
             (submission, voters.is_none_or(|voters| voters <= 1))
         };
-        self.shared.kick();
+        if sole_voter || !self.leading.load(Ordering::Relaxed) {
+            self.shared.kick();
+        } else {
+            self.kick_after_replication();
+        }
         if sole_voter {
             self.durable(submission).await.map_err(write_error)?;
         }
