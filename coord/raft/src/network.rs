@@ -5,3 +5,4 @@ pub(crate) mod client;
 pub(crate) mod convert;
 pub(crate) mod receive;
 pub(crate) mod service;
+pub(crate) mod thrift;

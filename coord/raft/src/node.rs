@@ -161,7 +161,7 @@ impl RaftNode {
         );
         let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
-        let network = Network::new(log.clone(), Arc::clone(&lease));
+        let network = Network::new(node_id, log.clone(), Arc::clone(&lease));
         let raft =
             openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
                 .await

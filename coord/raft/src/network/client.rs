@@ -15,11 +15,13 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{AnyError, BasicNode, OptionalSend};
+use parking_lot::Mutex;
 
 use crate::lease::Lease;
 use crate::log::LogStore;
 use crate::log::record::encode_wire;
 use crate::network::convert;
+use crate::network::thrift::{LINGER, Thrift};
 use crate::pb::{self, RaftPeerClient};
 use crate::snapshot::SnapshotDir;
 use crate::types::{LogId, TypeConfig, Vote};
@@ -47,11 +49,13 @@ pub(crate) struct Network {
     log: LogStore,
     lease: Arc<Lease>,
     connections: HashMap<String, RaftPeerClient>,
+    thrift: Arc<Mutex<Thrift>>,
 }
 
 impl Network {
-    pub(crate) fn new(log: LogStore, lease: Arc<Lease>) -> Self {
-        Self { log, lease, connections: HashMap::new() }
+    pub(crate) fn new(node_id: u64, log: LogStore, lease: Arc<Lease>) -> Self {
+        let thrift = Arc::new(Mutex::new(Thrift::new(node_id)));
+        Self { log, lease, connections: HashMap::new(), thrift }
     }
 }
 
@@ -76,6 +80,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             client,
             log: self.log.clone(),
             lease: Arc::clone(&self.lease),
+            thrift: Arc::clone(&self.thrift),
             confirmed: None,
             away: false,
         }
@@ -98,6 +103,7 @@ pub(crate) struct Peer {
     client: Result<RaftPeerClient, Status>,
     log: LogStore,
     lease: Arc<Lease>,
+    thrift: Arc<Mutex<Thrift>>,
     confirmed: Option<Confirmed>,
     /// The last attempt failed.
     away: bool,
@@ -143,6 +149,19 @@ impl Peer {
 
     fn client(&self) -> Result<&RaftPeerClient, Unreachable> {
         self.client.as_ref().map_err(unreachable)
+    }
+
+    /// Lets a spare follower's entries wait for more. True: they did.
+    async fn linger(&self, rpc: &AppendEntriesRequest<TypeConfig>, now: Instant) -> bool {
+        let Some(last) = rpc.entries.last() else { return false };
+        let membership = self.log.effective_membership();
+        let entries = rpc.entries.len();
+        if !self.thrift.lock().lingers(&rpc.vote, membership.as_deref(), self.target, entries, now) {
+            return false;
+        }
+        tokio::time::sleep(LINGER).await;
+        self.thrift.lock().lingered(membership.as_deref(), last.log_id.index, Instant::now());
+        true
     }
 
     async fn send_append(
@@ -254,11 +273,17 @@ impl RaftNetwork<TypeConfig> for Peer {
             return Ok(AppendEntriesResponse::Success);
         }
         self.confirmed = None;
+        let sent_at = if self.linger(&rpc, sent_at).await { Instant::now() } else { sent_at };
         let response = self.send_append(&rpc, option.hard_ttl()).await;
         self.note_reach(response.as_ref().err());
         let response = response.map_err(RPCError::Unreachable)?;
         if response == AppendEntriesResponse::Success {
             let log_id = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+            if let Some(last) = rpc.entries.last() {
+                let now = Instant::now();
+                let took = now.saturating_duration_since(sent_at);
+                self.thrift.lock().answered(&rpc.vote, self.target, last.log_id.index, took, now);
+            }
             self.confirmed = log_id.map(|log_id| Confirmed { vote: rpc.vote, log_id, sent_at });
         }
         Ok(response)

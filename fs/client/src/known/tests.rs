@@ -1,3 +1,5 @@
+//! The table by itself, with a clock of its own.
+
 use coord_types::{DataId, InodeId};
 use master_api::model::attr::mode;
 use master_api::model::{Create, Mkdir, Rename, RenameFlags, Time, Unlink};
