@@ -37,6 +37,7 @@ pub struct Handle {
     address: Address,
     grpc: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
+    masters: Vec<Address>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -109,7 +110,7 @@ async fn start_with(
     };
     tasks.push(tokio::spawn(heartbeat::run(node.clone(), config.masters.clone(), identity)));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
-    Ok(Handle { node, address, grpc, metrics: metrics_at, tasks })
+    Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })
 }
 
 impl Handle {
@@ -135,8 +136,12 @@ impl Handle {
         metrics::text(&self.node)
     }
 
-    /// Stops: no new calls, a moment for those in flight, then closes the disks.
+    /// Stops: answers no more reads, lets the groups go on elsewhere, then takes no new calls, gives those in flight a
+    /// moment, and closes the disks.
     pub async fn shutdown(mut self) {
+        // In this order: the master takes the server out without waiting for its lease.
+        self.node.lease.end();
+        heartbeat::goodbye(&self.node, &self.masters).await;
         self.node.stop.cancel();
         let tasks = futures::future::join_all(std::mem::take(&mut self.tasks));
         if tokio::time::timeout(STOP_MAX, tasks).await.is_err() {

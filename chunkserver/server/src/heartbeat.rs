@@ -1,9 +1,13 @@
-//! The master: registration, heartbeats, the table. Every call tries the masters in turn, for ever, with a back-off;
-//! while none answers, the server goes on with the table it has.
+//! The master: registration, heartbeats with the lease they bring, the table, and the last word of a server that stops.
+//! Every call tries the masters in turn, for ever, with a back-off; while none answers, the server goes on with the table
+//! it has.
+//!
+//! Two loops: heartbeats, and a call for the next table that waits at the leader. The second brings news at once, and
+//! its connection tells the leader at once of this process's death.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chunkserver_api::pb;
 use coord_types::DiskId;
@@ -21,8 +25,20 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Whatever the master wishes, a table is at most and at least this old.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
-const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(250);
+/// Between heartbeats that news ask for.
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
+/// Attempts of one heartbeat within a lease: a master that hangs must not cost the lease.
+const ATTEMPTS_PER_LEASE: u32 = 4;
+/// How long a call for the next table is held by the leader.
+const TABLE_WAIT: Duration = Duration::from_secs(5);
+/// Its answer is on its way by then.
+const TABLE_GRACE: Duration = Duration::from_secs(2);
+/// A lease that is shorter would be of no use.
+const LEASE_MIN: Duration = Duration::from_millis(150);
+/// A stop waits so long for the word to be heard; then the master finds out by itself.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Addresses learned from hints are kept beside the configured ones, up to this many in all.
 const MASTERS_MAX: usize = 32;
 
@@ -85,7 +101,59 @@ pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>, identity: Identi
     let stop = node.stop.clone();
     tokio::select! {
         () = keep(&node, Masters::new(&masters), &identity) => {}
+        () = follow(&node, Masters::new(&masters)) => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Holds a call for the next table at the leader.
+async fn follow(node: &Arc<Node>, mut masters: Masters) {
+    let mut failures: u32 = 0;
+    loop {
+        let Some(server) = node.server_id() else {
+            tokio::time::sleep(BACKOFF_MIN).await;
+            continue;
+        };
+        let request = proto::GetTableRequest {
+            known_version: node.table().version,
+            wait_ms: millis(TABLE_WAIT),
+            server: server.0,
+            incarnation: node.incarnation,
+        };
+        let options = CallOptions::within(TABLE_WAIT + TABLE_GRACE);
+        match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
+            Ok(reply) => {
+                failures = 0;
+                if let Some(table) = reply.table {
+                    adopt(node, table);
+                }
+            }
+            Err(status) => {
+                failures = failures.saturating_add(1);
+                tracing::debug!(%status, failures, "wait for the next table");
+                tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+            }
+        }
+    }
+}
+
+/// The server stops: tells the leader, and returns when the groups go on without it, or soon.
+pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
+    let Some(server) = node.server_id().filter(|_| node.is_missed()) else { return };
+    let mut masters = Masters::new(masters);
+    let request = proto::GoodbyeRequest { server: server.0, incarnation: node.incarnation };
+    let say = async {
+        for failures in 1.. {
+            let options = CallOptions::within(GOODBYE_TIMEOUT);
+            match masters.attempt(|client| async move { client.goodbye(&request, &options).await }).await {
+                Ok(_) => return,
+                Err(status) => tracing::debug!(%status, "say goodbye"),
+            }
+            tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+        }
+    };
+    if tokio::time::timeout(GOODBYE_TIMEOUT, say).await.is_err() {
+        tracing::warn!("no master heard the goodbye; it will find out");
     }
 }
 
@@ -93,25 +161,20 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
     let mut joined = false;
     let mut registered = register(node, &mut masters, identity).await;
     let mut failures: u32 = 0;
-    fetch_table(node, &mut masters).await;
     loop {
         if !joined && node.table().version > 0 {
             joined = true;
             tokio::spawn(join(node.clone()));
         }
-        let pause =
-            if failures == 0 { registered.heartbeat } else { backoff(failures, masters.clients.len()) };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = node.refresh.notified(), if failures == 0 => fetch_table(node, &mut masters).await,
-        }
+        let sent = Instant::now();
         let request = proto::HeartbeatRequest {
             server: registered.server,
             incarnation: node.incarnation,
             disks: disk_states(node),
             table_version: node.table().version,
+            news: Vec::new(),
         };
-        let options = CallOptions::within(CALL_TIMEOUT);
+        let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
             Ok(reply) => {
                 failures = 0;
@@ -120,8 +183,12 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
                     tracing::info!("the master asks to register again");
                     registered = register(node, &mut masters, identity).await;
                 }
-                if reply.table_version != node.table().version {
-                    fetch_table(node, &mut masters).await;
+                if let Some(table) = reply.table {
+                    adopt(node, table);
+                }
+                // The lease speaks of the epochs in that table.
+                if reply.lease_ms > 0 && node.table().version >= reply.table_version {
+                    node.lease.extend(sent, Duration::from_millis(reply.lease_ms));
                 }
             }
             Err(status) => {
@@ -129,6 +196,12 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
                 node.metrics.heartbeats_failed.add(1);
                 note_failure(failures, masters.clients.len(), "send a heartbeat", &status);
             }
+        }
+        let pause =
+            if failures == 0 { registered.heartbeat } else { backoff(failures, masters.clients.len()) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = node.refresh.notified(), if failures == 0 => tokio::time::sleep(NEWS_PAUSE).await,
         }
     }
 }
@@ -154,6 +227,7 @@ fn backoff(failures: u32, masters: usize) -> Duration {
 struct Registered {
     server: u32,
     heartbeat: Duration,
+    lease: Duration,
 }
 
 async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) -> Registered {
@@ -209,7 +283,8 @@ async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Regi
         0 => HEARTBEAT_DEFAULT,
         ms => Duration::from_millis(ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
     };
-    Registered { server: reply.server, heartbeat }
+    let lease = Duration::from_millis(reply.lease_ms).max(LEASE_MIN);
+    Registered { server: reply.server, heartbeat, lease }
 }
 
 fn disk_states(node: &Node) -> Vec<proto::Disk> {
@@ -227,21 +302,18 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
         .collect()
 }
 
-/// Fetches the table if there is a newer one. A failure is no matter: the next heartbeat shows the same news.
-async fn fetch_table(node: &Arc<Node>, masters: &mut Masters) {
-    let request = proto::GetTableRequest { known_version: node.table().version };
-    let options = CallOptions::within(CALL_TIMEOUT);
-    match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
-        Ok(proto::GetTableReply { table: None }) => {}
-        Ok(proto::GetTableReply { table: Some(table) }) => match Table::try_from(table) {
-            Ok(table) => {
-                tracing::debug!(version = table.version, "a new table");
-                node.adopt(table);
-            }
-            Err(error) => tracing::error!(%error, "the master's table is not valid"),
-        },
-        Err(status) => tracing::debug!(%status, "fetch the table"),
+fn adopt(node: &Arc<Node>, table: proto::Table) {
+    match Table::try_from(table) {
+        Ok(table) => {
+            tracing::debug!(version = table.version, "a new table");
+            node.adopt(table);
+        }
+        Err(error) => tracing::error!(%error, "the master's table is not valid"),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Tells the primaries of our groups that this process is new. They would find out: from the table, or from a write

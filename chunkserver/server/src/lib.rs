@@ -3,7 +3,7 @@
 //! Read in this order: [`config`] and [`error`] (what it takes to start), [`app`] (start and stop), then what happens
 //! to a request: `service` (translate and call), `group` (one replica of the core, and who waits for it), `replicate`
 //! (does what the core asks: disk and other members), `peers` (connections). Beside requests: `disks` (the engines),
-//! `heartbeat` (the master), `commits` (news of commits), `metrics`.
+//! `heartbeat` (the master), `lease` (may reads be answered), `commits` (news of commits), `metrics`.
 //!
 //! Everything runs on the runtime it was started in, which should be a current-thread one: a hand-over between threads
 //! costs more than the work (design.md 2).
@@ -17,6 +17,7 @@ mod disks;
 pub mod error;
 mod group;
 mod heartbeat;
+mod lease;
 mod metrics;
 mod node;
 mod peers;

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) punches: Counter,
     pub(crate) reads: Counter,
     pub(crate) read_bytes: Counter,
+    pub(crate) reads_without_lease: Counter,
     pub(crate) replicated: Counter,
     pub(crate) installs: Counter,
     pub(crate) activations: Counter,
@@ -37,13 +38,18 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 11] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 12] {
         [
             ("pangu_chunkserver_writes_total", "client writes committed here as primary", &self.writes),
             ("pangu_chunkserver_written_bytes_total", "bytes of them", &self.written_bytes),
             ("pangu_chunkserver_punches_total", "client punches committed here as primary", &self.punches),
             ("pangu_chunkserver_reads_total", "client reads answered", &self.reads),
             ("pangu_chunkserver_read_bytes_total", "bytes of them, whole blocks", &self.read_bytes),
+            (
+                "pangu_chunkserver_reads_without_lease_total",
+                "reads for which the other members were asked",
+                &self.reads_without_lease,
+            ),
             ("pangu_chunkserver_replicated_total", "writes taken as secondary", &self.replicated),
             ("pangu_chunkserver_installs_total", "chunks copied to members that differed", &self.installs),
             ("pangu_chunkserver_activations_total", "groups activated as primary", &self.activations),

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::commits::Commits;
 use crate::disks::Disk;
 use crate::group::Group;
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::service::replica::Assemblies;
@@ -41,8 +42,9 @@ pub(crate) struct Node {
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
     pub(crate) installs: Semaphore,
-    /// Somebody is ahead of our table: fetch it now.
+    /// Somebody is ahead of our table, or the master should hear of something: send a heartbeat now.
     pub(crate) refresh: Notify,
+    pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     tokens: AtomicU64,
@@ -63,6 +65,7 @@ impl Node {
             assemblies: Assemblies::default(),
             installs: Semaphore::new(INSTALLS_MAX),
             refresh: Notify::new(),
+            lease: Lease::default(),
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
             tokens: AtomicU64::new(1),
@@ -130,6 +133,16 @@ impl Node {
         self.groups.read().values().flatten().cloned().collect()
     }
 
+    /// Whether a group with members elsewhere has to go on without this server when it stops.
+    pub(crate) fn is_missed(&self) -> bool {
+        let table = self.table();
+        let mine: Vec<_> = self.disks.iter().filter_map(|disk| disk.id()).collect();
+        table.groups().any(|group| {
+            let here = group.serving().filter(|disk| mine.contains(disk)).count();
+            here > 0 && here < group.serving().count()
+        })
+    }
+
     /// Takes a newer table into use.
     pub(crate) fn adopt(self: &Arc<Self>, table: Table) {
         let table = Arc::new(table);
@@ -144,7 +157,8 @@ impl Node {
         for group in table.groups() {
             for disk in self.disks.iter().filter(|disk| !disk.failed()) {
                 let Some(id) = disk.id() else { continue };
-                if group.members.iter().any(|member| member.disk == id) {
+                // Also one that was removed: it must hear of the epoch without it.
+                if group.state_of(id).is_some() || self.replica(id, group.id).is_some() {
                     self.adopt_group(disk, id, group, &table);
                 }
             }

@@ -253,6 +253,16 @@ impl pb::Replica for ReplicaService {
         Ok(Response::new(pb::JoinReply {}))
     }
 
+    async fn confirm(
+        &self,
+        request: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmReply>, Status> {
+        let message = request.message;
+        let group = self.replica(message.disk, GroupId(message.group))?;
+        group.event(&self.0, |replica, _| replica.confirm(Epoch(message.epoch))).map_err(status)?;
+        Ok(Response::new(pb::ConfirmReply {}))
+    }
+
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {
         let message = request.message;
         let (disk, _) = self.disk(message.disk)?;

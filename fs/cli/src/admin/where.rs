@@ -35,6 +35,7 @@ pub(super) fn state_name(state: MemberState) -> &'static str {
         MemberState::Serving => "serving",
         MemberState::Syncing => "syncing",
         MemberState::Offline => "offline",
+        MemberState::Joining => "joining",
         MemberState::Unspecified => "unknown",
     }
 }
