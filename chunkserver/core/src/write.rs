@@ -54,6 +54,7 @@ impl<C: Clone> Replica<C> {
             return;
         }
         let (epoch, activation) = self.promised;
+        let fills = self.fills();
         let Role::Primary(primary) = &self.role else {
             return io.answer(token, Err(Refusal::NotPrimary));
         };
@@ -70,6 +71,7 @@ impl<C: Clone> Replica<C> {
             previous,
             stamp,
             content: Some(content.clone()),
+            forward: fills.then(|| content.clone()),
             waiter: Waiter { token, own: true },
             joined: Vec::new(),
             awaiting: primary.everybody(),
@@ -139,19 +141,23 @@ impl<C: Clone> Replica<C> {
     pub(crate) fn commit_ready(&mut self, key: ChunkKey, io: &mut Io<'_, impl Store, C>) {
         let Some(chunk) = self.chunks.get_mut(&key) else { return };
         let before = chunk.committed;
+        let mut forwards = Vec::new();
         while let Some(op) = chunk.ops.front()
             && op.awaiting == 0
             && let Local::Durable { allocated_delta_bytes } = op.local
         {
             chunk.committed = op.version;
             answer_done(op, allocated_delta_bytes, io);
-            chunk.ops.pop_front();
+            forwards.extend(chunk.ops.pop_front().and_then(Op::into_forward));
             self.in_flight -= 1;
         }
         if chunk.committed > before {
             io.emit(Effect::Committed { key, version: chunk.committed });
             release_readers(chunk, io);
             self.forget_if_idle(key);
+        }
+        for forward in forwards {
+            self.forward_all(key, &forward, io);
         }
     }
 

@@ -172,7 +172,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             incarnation: node.incarnation,
             disks: disk_states(node),
             table_version: node.table().version,
-            news: Vec::new(),
+            news: node.group_news(),
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
@@ -283,6 +283,7 @@ async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Regi
         0 => HEARTBEAT_DEFAULT,
         ms => Duration::from_millis(ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
     };
+    node.throttle.set(reply.resync_bytes_per_s);
     let lease = Duration::from_millis(reply.lease_ms).max(LEASE_MIN);
     Registered { server: reply.server, heartbeat, lease }
 }
@@ -323,7 +324,7 @@ async fn join(node: Arc<Node>) {
     let mine: Vec<_> = node.disks.iter().filter_map(|disk| disk.id()).collect();
     let mut primaries: Vec<_> = table
         .groups()
-        .filter(|group| group.serving().any(|disk| mine.contains(&disk)))
+        .filter(|group| group.members.iter().any(|member| mine.contains(&member.disk)))
         .filter_map(master_api::model::Group::primary)
         .filter(|disk| !mine.contains(disk))
         .filter_map(|disk| table.server_of(disk).map(|server| (server.id, disk)))

@@ -60,7 +60,8 @@ pub(crate) async fn check(node: &Arc<Node>, group: &Group, epoch: Epoch) -> Resu
     }
     node.metrics.reads_without_lease.add(1);
     let options = CallOptions::within(CONFIRM_TIMEOUT);
-    let members = group.peers();
+    let members =
+        group.others().ok_or_else(|| Status::unavailable("no lease, and no table of this epoch"))?;
     let calls = members.iter().map(|disk| async {
         let peer = node.peers.of(*disk).ok_or_else(|| Status::unavailable("a member has no server"))?;
         let request = pb::ConfirmRequest { group: group.id.0, epoch: epoch.0, disk: disk.0 };

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chunkserver_core::{MemberInfo, Token, View};
+use chunkserver_core::{MemberInfo, Stage, Token, View};
 use chunkserver_engine::EngineError;
 use coord_types::{DiskId, GroupId, ServerId};
 use kuafu::{CancellationToken, ClientConfig};
-use master_api::model::Table;
+use master_api::model::{MemberState, Table};
+use master_api::proto;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
@@ -23,9 +24,13 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::service::replica::Assemblies;
 use crate::space::Space;
+use crate::throttle::Throttle;
 
 /// Chunks on their way to other members at the same time. Each may hold 64 MiB there until its last piece is in.
 const INSTALLS_MAX: usize = 4;
+
+/// News in one heartbeat; the rest goes with the next.
+const NEWS_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -42,6 +47,7 @@ pub(crate) struct Node {
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
     pub(crate) installs: Semaphore,
+    pub(crate) throttle: Throttle,
     /// Somebody is ahead of our table, or the master should hear of something: send a heartbeat now.
     pub(crate) refresh: Notify,
     pub(crate) lease: Lease,
@@ -64,6 +70,7 @@ impl Node {
             space: Space::default(),
             assemblies: Assemblies::default(),
             installs: Semaphore::new(INSTALLS_MAX),
+            throttle: Throttle::default(),
             refresh: Notify::new(),
             lease: Lease::default(),
             metrics: Metrics::default(),
@@ -143,6 +150,34 @@ impl Node {
         })
     }
 
+    /// What the master should hear of the groups led from here: who is level, and which epoch with a joining member is
+    /// active.
+    pub(crate) fn group_news(&self) -> Vec<proto::GroupNews> {
+        let table = self.table();
+        let changing = table.groups().filter(|group| {
+            group.members.iter().any(|m| matches!(m.state, MemberState::Syncing | MemberState::Joining))
+        });
+        let mut news = Vec::new();
+        for group in changing {
+            let Some(replica) = group.primary().and_then(|disk| self.replica(disk, group.id)) else {
+                continue;
+            };
+            let mut add = |level_disk| {
+                news.push(proto::GroupNews { group: group.id.0, epoch: group.epoch.0, level_disk });
+            };
+            if replica.epoch() != group.epoch {
+                continue;
+            }
+            replica.level().into_iter().for_each(|disk| add(disk.0));
+            let joins = group.in_state(MemberState::Joining).next().is_some();
+            if joins && replica.is_primary() && replica.stage() == Stage::Active {
+                add(0);
+            }
+        }
+        news.truncate(NEWS_MAX);
+        news
+    }
+
     /// Takes a newer table into use.
     pub(crate) fn adopt(self: &Arc<Self>, table: Table) {
         let table = Arc::new(table);
@@ -172,14 +207,13 @@ impl Node {
         group: &master_api::model::Group,
         table: &Table,
     ) {
-        let serving = group
-            .serving()
-            .map(|disk| MemberInfo {
-                disk,
-                incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
-            })
-            .collect();
-        let view = View { epoch: group.epoch, serving };
+        let info = |disk| MemberInfo {
+            disk,
+            incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
+        };
+        let serving = group.serving().map(info).collect();
+        let syncing = group.in_state(MemberState::Syncing).map(info).collect();
+        let view = View { epoch: group.epoch, serving, syncing };
         match self.replica_or_new(disk, id, group.id) {
             Ok(replica) => replica.table(self, view),
             Err(error) => tracing::error!(group = %group.id, disk = %id, %error, "take a group into use"),

@@ -60,7 +60,7 @@ pub(crate) async fn map(
 }
 
 /// Waits, at the primary, until the version that was read is committed.
-async fn may_show(
+pub(crate) async fn may_show(
     node: &Arc<Node>,
     group: &Arc<Group>,
     permit: ReadPermit,
