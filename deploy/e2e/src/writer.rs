@@ -234,6 +234,7 @@ impl Work {
                 break;
             }
             let started = Instant::now();
+            self.ledger.lock().began = Some(started);
             let what = match number % 8 {
                 0 | 4 => self.overwrite(&blocks, number),
                 3 => self.rename(number),
@@ -245,6 +246,8 @@ impl Work {
             self.done.fetch_add(1, Ordering::Release);
             let mut ledger = self.ledger.lock();
             ledger.longest = ledger.longest.max(started.elapsed());
+            ledger.longest_lately = ledger.longest_lately.max(started.elapsed());
+            ledger.began = None;
         }
         Ok(())
     }

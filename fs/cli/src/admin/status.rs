@@ -61,11 +61,10 @@ fn text(session: &Session, status: &StatusReply) -> String {
         let having = |states: &[MemberState]| {
             table.groups.iter().filter(|g| g.members.iter().any(|m| states.contains(&m.state()))).count()
         };
-        let (short, filling) = (
-            having(&[MemberState::Offline]),
-            having(&[MemberState::Syncing, MemberState::Joining]),
-        );
-        let whole = table.groups.iter().filter(|g| g.members.iter().all(|m| m.state() == MemberState::Serving));
+        let (short, filling) =
+            (having(&[MemberState::Offline]), having(&[MemberState::Syncing, MemberState::Joining]));
+        let whole =
+            table.groups.iter().filter(|g| g.members.iter().all(|m| m.state() == MemberState::Serving));
         line(format!(
             "groups   {} of {} copies each, {} whole, {filling} being filled, {short} with a member away \
              (table version {})",
