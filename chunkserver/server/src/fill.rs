@@ -23,7 +23,7 @@ use crate::service::read::may_show;
 /// One piece of a chunk, written and synced at the member.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was read for a syncing member is committed by then, or the group is in trouble and this begins anew.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A deletion may come between the look-ups; not again and again.
 const SNAPSHOTS_MAX: usize = 3;
 
@@ -53,7 +53,7 @@ pub(crate) async fn equalise(
     }
     send(node, disk, at, (key, snapshot), None)
         .await
-        .map_err(|status| peer_error("install a chunk on", group, disk, &status))
+        .map_err(|status| peer_error("install a chunk on", node, group, disk, &status))
 }
 
 /// Brings a chunk at a syncing member to what is committed here; gives the version.
@@ -64,7 +64,7 @@ pub(crate) async fn fill(
     at: (Epoch, u64),
     key: ChunkKey,
 ) -> Result<Version, PeerError> {
-    let _permit = node.installs.acquire().await.map_err(|_| PeerError::Failed)?;
+    let _place = node.fills.acquire().await.map_err(|_| PeerError::Failed)?;
     let permit = group.event(node, |replica, _| replica.may_read(at.0)).map_err(|_| PeerError::Failed)?;
     let snapshot = snapshot(node, group, key).await?;
     let version = snapshot.as_ref().map_or(Version::NONE, |snapshot| snapshot.meta.version);
@@ -77,7 +77,7 @@ pub(crate) async fn fill(
     tracing::debug!(?key, %version, %disk, "fill a chunk of a syncing member");
     send(node, disk, at, (key, snapshot), Some(&node.throttle))
         .await
-        .map_err(|status| peer_error("fill a chunk of", group, disk, &status))?;
+        .map_err(|status| peer_error("fill a chunk of", node, group, disk, &status))?;
     node.metrics.fills.add(1);
     Ok(version)
 }

@@ -173,6 +173,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             disks: disk_states(node),
             table_version: node.table().version,
             news: node.group_news(),
+            suspects: node.take_suspects(),
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chunkserver_core::{MemberInfo, Stage, Token, View};
 use chunkserver_engine::EngineError;
@@ -29,6 +29,15 @@ use crate::throttle::Throttle;
 /// Chunks on their way to other members at the same time. Each may hold 64 MiB there until its last piece is in.
 const INSTALLS_MAX: usize = 4;
 
+/// A server is reported once in so long, however many calls to it fail.
+const REPORT_PERIOD: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Suspect {
+    noted: Instant,
+    reported: bool,
+}
+
 /// News in one heartbeat; the rest goes with the next.
 const NEWS_MAX: usize = 1024;
 
@@ -47,7 +56,13 @@ pub(crate) struct Node {
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
     pub(crate) installs: Semaphore,
+    /// The same for members that are being filled. Apart, because such a chunk may wait for an activation, which may wait
+    /// for an install.
+    pub(crate) fills: Semaphore,
     pub(crate) throttle: Throttle,
+    /// Servers of other members that could not be reached, and when that was last noted; the next heartbeat takes along
+    /// who was noted since the one before.
+    suspects: Mutex<BTreeMap<ServerId, Suspect>>,
     /// Somebody is ahead of our table, or the master should hear of something: send a heartbeat now.
     pub(crate) refresh: Notify,
     pub(crate) lease: Lease,
@@ -70,6 +85,8 @@ impl Node {
             space: Space::default(),
             assemblies: Assemblies::default(),
             installs: Semaphore::new(INSTALLS_MAX),
+            fills: Semaphore::new(INSTALLS_MAX),
+            suspects: Mutex::default(),
             throttle: Throttle::default(),
             refresh: Notify::new(),
             lease: Lease::default(),
@@ -176,6 +193,29 @@ impl Node {
         }
         news.truncate(NEWS_MAX);
         news
+    }
+
+    /// A member's server could not be reached: the master should look.
+    pub(crate) fn suspect(&self, disk: DiskId) {
+        let Some(server) = self.table().server_of(disk).map(|server| server.id) else { return };
+        let now = Instant::now();
+        let mut suspects = self.suspects.lock();
+        if suspects.get(&server).is_some_and(|known| now.duration_since(known.noted) < REPORT_PERIOD) {
+            return;
+        }
+        suspects.insert(server, Suspect { noted: now, reported: false });
+        self.refresh.notify_one();
+    }
+
+    /// Who was noted since this was last asked.
+    pub(crate) fn take_suspects(&self) -> Vec<u32> {
+        let mut suspects = self.suspects.lock();
+        let new = suspects.iter_mut().filter(|(_, suspect)| !suspect.reported);
+        new.map(|(server, suspect)| {
+            suspect.reported = true;
+            server.0
+        })
+        .collect()
     }
 
     /// Takes a newer table into use.

@@ -47,7 +47,7 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
             let op = Op { key, previous, version, stamp, content };
             tokio::spawn(async move {
                 let result = send(&node, peer, (epoch, activation), op).await;
-                let result = result.map_err(|status| peer_error("write to", &group, peer, &status));
+                let result = result.map_err(|status| peer_error("write to", &node, &group, peer, &status));
                 group.event(&node, |replica, io| {
                     replica.replicated(peer, activation, (key, version), result, io);
                 });
@@ -64,7 +64,7 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
         Effect::Prepare { peer, epoch, activation, after, fill } => {
             tokio::spawn(async move {
                 let result = prepare(&node, &group, peer, (epoch, activation), (after, fill)).await;
-                let result = result.map_err(|status| peer_error("prepare", &group, peer, &status));
+                let result = result.map_err(|status| peer_error("prepare", &node, &group, peer, &status));
                 group.event(&node, |replica, io| replica.prepared(peer, activation, result, io));
             });
         }
@@ -77,7 +77,7 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
         Effect::Activate { peer, epoch, activation } => {
             tokio::spawn(async move {
                 let result = activate(&node, &group, peer, (epoch, activation)).await;
-                let result = result.map_err(|status| peer_error("activate", &group, peer, &status));
+                let result = result.map_err(|status| peer_error("activate", &node, &group, peer, &status));
                 group.event(&node, |replica, io| replica.activated(peer, activation, result, io));
             });
         }
@@ -102,7 +102,8 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
             node.metrics.forwards.add(1);
             tokio::spawn(async move {
                 let result = send(&node, peer, (epoch, activation), op).await;
-                let result = result.map_err(|status| peer_error("forward a write to", &group, peer, &status));
+                let result =
+                    result.map_err(|status| peer_error("forward a write to", &node, &group, peer, &status));
                 group.event(&node, |replica, io| replica.forwarded(peer, activation, key, result, io));
             });
         }
@@ -250,8 +251,17 @@ async fn activate(node: &Node, group: &Group, disk: DiskId, at: (Epoch, u64)) ->
     Ok(())
 }
 
-pub(crate) fn peer_error(doing: &str, group: &Group, disk: DiskId, status: &Status) -> PeerError {
+pub(crate) fn peer_error(
+    doing: &str,
+    node: &Node,
+    group: &Group,
+    disk: DiskId,
+    status: &Status,
+) -> PeerError {
     tracing::debug!(group = %group.id, member = %disk, %status, "could not {doing} a member");
+    if status.code == Code::Unavailable {
+        node.suspect(disk);
+    }
     match parse_stale_detail(&status.detail).filter(|_| status.code == Code::Stale) {
         Some((epoch, activation)) => PeerError::Stale { epoch, activation },
         None => PeerError::Failed,

@@ -58,6 +58,7 @@ async fn heartbeats_keep_and_refuse() {
         disks: vec![disk(1, 3 << 30)],
         table_version: 0,
         news: Vec::new(),
+        suspects: Vec::new(),
     };
     let reply = master.heartbeat(&beat(1, registered.server), &options).await.unwrap().message;
     assert!(!reply.register_again && reply.table_version > 0 && reply.lease_ms > 0);

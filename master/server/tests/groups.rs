@@ -49,6 +49,7 @@ async fn beat(
         disks: vec![disk(server, 0)],
         table_version: 0,
         news,
+        suspects: Vec::new(),
     };
     master.heartbeat(&request, &CallOptions::within(PATIENCE)).await.unwrap().message
 }

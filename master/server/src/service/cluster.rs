@@ -70,6 +70,7 @@ impl proto::Cluster for Cluster {
                 ServerSeen { incarnation: message.incarnation, heard: Instant::now(), disks: message.disks };
             leased = self.0.soft.heard_server(server, seen);
             self.0.soft.group_news(message.news.iter().map(group_news));
+            message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
         }
         // After it was heard: what was decided before that is in this table, and nothing is decided against it since.
         let table_version = table_version(&view)?;
