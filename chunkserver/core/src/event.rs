@@ -16,6 +16,8 @@ pub struct View {
     pub serving: Vec<MemberInfo>,
     /// The members that are being filled.
     pub syncing: Vec<MemberInfo>,
+    /// Fewer take part in writes than must have a write before it is acknowledged: none is.
+    pub short: bool,
 }
 
 /// A member as the table shows it.

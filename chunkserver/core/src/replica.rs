@@ -143,6 +143,11 @@ impl<C: Clone> Replica<C> {
         Some(view.serving.iter().map(|member| member.disk).filter(|disk| *disk != self.me).collect())
     }
 
+    /// Too few members are left to acknowledge a write.
+    pub(crate) fn is_short(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.short)
+    }
+
     /// Writes in flight and waiting.
     #[must_use]
     pub fn backlog(&self) -> usize {

@@ -18,7 +18,7 @@ impl<C: Clone> Replica<C> {
             io.answer(write.token, Err(self.stale()));
             return;
         }
-        if primary.step != Step::Active {
+        if primary.step != Step::Active || self.is_short() {
             if self.queue.len() < self.limits.queue_max {
                 self.queue.push_back(write);
             } else {
@@ -190,24 +190,32 @@ impl<C: Clone> Replica<C> {
 
     /// All members are equal: everything in flight is committed, and what waited is ordered.
     pub(crate) fn commit_everything(&mut self, io: &mut Io<'_, impl Store, C>) {
+        let short = self.is_short();
         for (key, mut chunk) in std::mem::take(&mut self.chunks) {
             let broken = self.broken.contains(&key);
             for op in &chunk.ops {
                 let Local::Durable { allocated_delta_bytes } = op.local else {
                     panic!("{} is in flight and not durable after an activation", op.version);
                 };
-                if broken {
-                    for waiter in op.waiters() {
-                        io.answer(waiter.token, Err(Refusal::Fault(Fault::Damaged)));
+                let refusal = match (broken, short) {
+                    (true, _) => Refusal::Fault(Fault::Damaged),
+                    (false, true) => Refusal::NotServing,
+                    (false, false) => {
+                        answer_done(op, allocated_delta_bytes, io);
+                        continue;
                     }
-                } else {
-                    answer_done(op, allocated_delta_bytes, io);
+                };
+                for waiter in op.waiters() {
+                    io.answer(waiter.token, Err(refusal));
                 }
             }
             chunk.committed = chunk.ordered;
             release_readers(&mut chunk, io);
         }
         self.in_flight = 0;
+        if short {
+            return;
+        }
         for write in std::mem::take(&mut self.queue) {
             self.write(write, io);
         }

@@ -1,5 +1,5 @@
 //! Three members of a group, and a spare disk, run through random loss, delay and duplication of messages, crashes,
-//! restarts, and changes of members by the master's rules (out, sync, join, replace, lead), with leases; I1, I3, I4, I5 and "equal versions, equal bytes" are checked after each step, and that everything is acknowledged once faults stop.
+//! restarts, and changes of members by the master's rules (out, lost, sync, join, replace, lead), with leases; I1, I3, I4, I5 and "equal versions, equal bytes" are checked after each step, and that everything is acknowledged once faults stop.
 //!
 //! A chunk's bytes are modelled by the list of writes applied to it, in order: two lists are equal if and only if the
 //! bytes are, whatever the writes overlap.

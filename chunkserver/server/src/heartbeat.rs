@@ -188,7 +188,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
                     adopt(node, table);
                 }
                 // The lease speaks of the epochs in that table.
-                if reply.lease_ms > 0 && node.table().version >= reply.table_version {
+                if reply.lease_ms > 0 && node.adopted() >= reply.table_version {
                     node.lease.extend(sent, Duration::from_millis(reply.lease_ms));
                 }
             }

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) server: AtomicU32,
     groups: RwLock<BTreeMap<GroupId, Vec<Arc<Group>>>>,
     table: Mutex<Arc<Table>>,
+    /// The version of the newest table of which every replica here has heard.
+    adopted: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) peer_config: ClientConfig,
     pub(crate) commits: Commits,
@@ -79,6 +81,7 @@ impl Node {
             server: AtomicU32::new(0),
             groups: RwLock::default(),
             table: Mutex::default(),
+            adopted: AtomicU64::new(0),
             peers: Peers::default(),
             peer_config,
             commits: Commits::default(),
@@ -106,6 +109,11 @@ impl Node {
 
     pub(crate) fn table(&self) -> Arc<Table> {
         self.table.lock().clone()
+    }
+
+    /// The newest table that every replica here follows.
+    pub(crate) fn adopted(&self) -> u64 {
+        self.adopted.load(Ordering::Acquire)
     }
 
     pub(crate) fn disk(&self, id: DiskId) -> Option<&Arc<Disk>> {
@@ -238,6 +246,8 @@ impl Node {
                 }
             }
         }
+        // A table that another task adopts meanwhile is newer: it tells the replicas the same and more.
+        self.adopted.fetch_max(table.version, Ordering::AcqRel);
     }
 
     fn adopt_group(
@@ -253,7 +263,8 @@ impl Node {
         };
         let serving = group.serving().map(info).collect();
         let syncing = group.in_state(MemberState::Syncing).map(info).collect();
-        let view = View { epoch: group.epoch, serving, syncing };
+        let short = group.serving().count() < table.min_replicas as usize;
+        let view = View { epoch: group.epoch, serving, syncing, short };
         match self.replica_or_new(disk, id, group.id) {
             Ok(replica) => replica.table(self, view),
             Err(error) => tracing::error!(group = %group.id, disk = %id, %error, "take a group into use"),

@@ -32,6 +32,7 @@ impl Master {
             epoch: self.group.epoch,
             serving: self.group.serving().map(info).collect(),
             syncing: self.group.in_state(MemberState::Syncing).map(info).collect(),
+            short: self.group.serving().count() < MIN_REPLICAS as usize,
         }
     }
 
@@ -43,7 +44,7 @@ impl Master {
     /// dead.
     pub(crate) fn change(&mut self, change: Change) -> bool {
         let Some(group) = changed(&self.group, change, MIN_REPLICAS) else { return false };
-        if let Change::Out(disk) = change {
+        if let Change::Out(disk) | Change::Lost(disk) = change {
             self.leased.remove(&disk);
         }
         self.group = group;

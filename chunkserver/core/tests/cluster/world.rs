@@ -237,7 +237,19 @@ impl World {
     }
 
     fn at(&self, disk: DiskId) -> usize {
-        self.members.iter().position(|member| member.id == disk).expect("a member")
+        self.find(disk).expect("a disk that exists")
+    }
+
+    /// One that exists or that the group still names.
+    fn any_disk(&mut self) -> DiskId {
+        let pick = self.draw(DISKS + 3);
+        let named = self.master.group.members.get(pick).map(|member| member.disk);
+        named.unwrap_or_else(|| self.members[pick - 3].id)
+    }
+
+    /// `None`: it was destroyed.
+    fn find(&self, disk: DiskId) -> Option<usize> {
+        self.members.iter().position(|member| member.id == disk)
     }
 
     fn crash(&mut self, at: usize) {
@@ -339,8 +351,10 @@ impl World {
         let call = self.fresh();
         let incarnation = self.members[from].incarnation;
         self.calls.insert(call, Call { from, incarnation, peer, activation, about });
-        let to = self.members.iter().position(|member| member.id == peer).expect("a member");
-        self.send(to, call, message);
+        match self.find(peer) {
+            Some(to) => self.send(to, call, message),
+            None => self.send(from, call, Message::Answer(Err(PeerError::Failed))),
+        }
     }
 
     fn send(&mut self, to: usize, call: u64, message: Message) {
@@ -582,7 +596,7 @@ impl World {
         let id = self.members[member].id;
         let Some(replica) = &self.members[member].replica else { return false };
         let confirms = |disk: &DiskId| {
-            let other = self.members[self.at(*disk)].replica.as_ref();
+            let other = self.find(*disk).and_then(|at| self.members[at].replica.as_ref());
             other.is_some_and(|other| other.confirm(replica.epoch()).is_ok())
         };
         self.master.leased.contains(&id) || replica.others().is_some_and(|others| others.iter().all(confirms))
@@ -691,19 +705,35 @@ impl World {
         } else if self.chance(self.faults.crash) {
             self.crash(at);
         }
-        let disk = DiskId(1 + self.draw(DISKS) as u32);
+        let disk = self.any_disk();
         if self.chance(self.faults.epoch) {
-            match self.draw(4) {
+            match self.draw(5) {
                 0 | 1 => self.change(Change::Out(disk)),
+                3 => self.destroy(disk),
                 2 => self.change(Change::Lead(disk)),
                 _ => {
-                    let spare = DiskId(1 + self.draw(DISKS) as u32);
+                    let spare = self.any_disk();
                     self.change(Change::Replace { absent: disk, spare });
                 }
             }
         } else if self.chance(BRING_BACK) {
             self.bring_back(disk);
         }
+    }
+
+    /// The disk is no more; an empty one with another number takes its slot.
+    fn destroy(&mut self, disk: DiskId) {
+        let Some(at) = self.find(disk) else { return };
+        if !self.master.change(Change::Lost(disk)) {
+            return;
+        }
+        if self.members[at].replica.is_some() {
+            self.crash(at);
+        }
+        let id = DiskId(100 + self.fresh() as u32);
+        let incarnation = self.members[at].incarnation;
+        self.members[at] = Member { incarnation, ..Member::new(id) };
+        self.start(at);
     }
 
     /// The next change on the way of this member back to serving, if it is due.
@@ -715,9 +745,18 @@ impl World {
             .as_ref()
             .is_some_and(|replica| replica.epoch() == epoch && replica.stage() == Stage::Active);
         match self.master.state(disk) {
-            Some(MemberState::Offline) if self.members[self.at(disk)].replica.is_some() => {
-                self.change(Change::Sync(disk));
-            }
+            Some(MemberState::Offline) => match self.find(disk) {
+                Some(at) if self.members[at].replica.is_some() => self.change(Change::Sync(disk)),
+                Some(_) => {}
+                None => {
+                    let mut spare = self.members.iter().map(|member| member.id);
+                    let spare = spare.find(|disk| self.master.state(*disk).is_none());
+                    self.change(Change::Replace {
+                        absent: disk,
+                        spare: spare.expect("one is not in the group"),
+                    });
+                }
+            },
             Some(MemberState::Syncing) if self.master.level.contains(&(epoch, disk)) => {
                 self.joined += 1;
                 self.change(Change::Join(disk));
@@ -772,8 +811,9 @@ impl World {
     }
 
     fn stages(&self) -> Vec<Stage> {
-        let stage = |at: usize| self.members[at].replica.as_ref().map_or(Stage::Out, Replica::stage);
-        self.master.group.members.iter().map(|member| stage(self.at(member.disk))).collect()
+        let replica = |disk| self.find(disk).and_then(|at| self.members[at].replica.as_ref());
+        let stage = |disk| replica(disk).map_or(Stage::Out, Replica::stage);
+        self.master.group.members.iter().map(|member| stage(member.disk)).collect()
     }
 
     pub(crate) fn lose_a_write(&mut self) {

@@ -58,7 +58,7 @@ struct ChangeMessage {
     epoch: u64,
     #[prost(uint32, tag = "3")]
     disk: u32,
-    /// 1 out, 2 sync, 3 join, 4 settle, 5 replace, 6 lead.
+    /// 1 out, 2 sync, 3 join, 4 settle, 5 replace, 6 lead, 7 lost.
     #[prost(uint32, tag = "4")]
     kind: u32,
     /// Replace only: the disk that takes the place.
@@ -75,6 +75,7 @@ impl From<&GroupChange> for ChangeMessage {
             Change::Settle(disk) => (4, disk.0, 0),
             Change::Replace { absent, spare } => (5, absent.0, spare.0),
             Change::Lead(disk) => (6, disk.0, 0),
+            Change::Lost(disk) => (7, disk.0, 0),
         };
         Self { group: change.group.0, epoch: change.epoch.0, disk, kind, spare }
     }
@@ -92,6 +93,7 @@ impl TryFrom<ChangeMessage> for GroupChange {
             4 => Change::Settle(disk),
             5 => Change::Replace { absent: disk, spare: DiskId(message.spare) },
             6 => Change::Lead(disk),
+            7 => Change::Lost(disk),
             _ => return Err(DecodeError::Unknown),
         };
         Ok(Self { group: GroupId(message.group), epoch: Epoch(message.epoch), change })
@@ -270,6 +272,7 @@ mod tests {
                     Change::Settle(DiskId(4)),
                     Change::Replace { absent: DiskId(5), spare: DiskId(6) },
                     Change::Lead(DiskId(7)),
+                    Change::Lost(DiskId(8)),
                 ]
                 .map(|change| GroupChange { group: GroupId(8), epoch: Epoch(9), change })
                 .to_vec(),

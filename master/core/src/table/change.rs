@@ -1,7 +1,7 @@
 //! Changes of a group's members, one epoch each: what is allowed, and what comes out. `master/docs/groups.md` has the table.
 //!
 //! Invariants, for every change:
-//! - a group keeps a serving member, and never falls below `min_replicas` members that serve or join;
+//! - a group keeps a serving member, and falls below `min_replicas` members that serve or join only by the loss of disks;
 //! - the first serving member of an epoch was serving in the epoch before: it holds every acknowledged write;
 //! - the epoch rises with every change of the write set or of who is filled.
 
@@ -11,7 +11,7 @@ use coord_types::{DiskId, Epoch, GroupId};
 use master_model::{Group, Member, MemberState, proto};
 
 use super::{cluster, disk_failed, read_group};
-use crate::error::OpResult;
+use crate::error::{OpError, OpResult};
 use crate::keys;
 use crate::records::{self, GroupRecord, MemberRecord};
 use crate::state::State;
@@ -24,11 +24,14 @@ pub const CHANGES_PER_COMMAND: usize = 1024;
 pub enum Change {
     /// It is away: offline.
     Out(DiskId),
+    /// Its disk is gone for good: offline, even if fewer than `min_replicas` are left then. These take no writes until others
+    /// were filled.
+    Lost(DiskId),
     /// It is back: syncing.
     Sync(DiskId),
     /// It was filled: joining, behind all others.
     Join(DiskId),
-    /// The epoch in which it joined was activated: serving.
+    /// The epoch in which it joined was activated: serving, behind the others.
     Settle(DiskId),
     /// It stays away: another disk is filled in its place.
     Replace { absent: DiskId, spare: DiskId },
@@ -60,12 +63,13 @@ pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group
     let at = |disk, state| group.members.iter().position(|m| m.disk == disk && m.state == state);
     let mut epoch = Epoch(group.epoch.0 + 1);
     match change {
-        Change::Out(disk) => {
+        Change::Out(disk) | Change::Lost(disk) => {
             let member = members.iter_mut().find(|member| member.disk == disk)?;
             let was = std::mem::replace(&mut member.state, MemberState::Offline);
             let count = |state| members.iter().filter(|member| member.state == state).count();
             let serving = count(MemberState::Serving);
-            let enough = serving > 0 && serving + count(MemberState::Joining) >= min_replicas as usize;
+            let least = if matches!(change, Change::Lost(_)) { 1 } else { min_replicas as usize };
+            let enough = serving > 0 && serving + count(MemberState::Joining) >= least;
             match was {
                 MemberState::Serving | MemberState::Joining if enough => {}
                 MemberState::Syncing => {}
@@ -78,7 +82,10 @@ pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group
             members.push(Member { disk, state: MemberState::Joining });
         }
         Change::Settle(disk) => {
-            members[at(disk, MemberState::Joining)?].state = MemberState::Serving;
+            // Behind all that serve: the primary of an epoch never changes.
+            members.remove(at(disk, MemberState::Joining)?);
+            let last = members.iter().rposition(|member| member.state == MemberState::Serving)?;
+            members.insert(last + 1, Member { disk, state: MemberState::Serving });
             epoch = group.epoch;
         }
         Change::Replace { absent, spare } => {
@@ -111,14 +118,14 @@ pub(crate) fn apply(state: &mut State<'_>, changes: &[GroupChange]) -> OpResult<
             Some(group) => Some(group.clone()),
             None => read_group(state.read(), *id)?,
         };
-        let well = match change {
-            Change::Sync(disk) | Change::Replace { spare: disk, .. } => {
-                !disk_failed(state.read(), *disk)?.unwrap_or(true)
-            }
+        let failed = |disk: &DiskId| Ok::<_, OpError>(disk_failed(state.read(), *disk)?.unwrap_or(true));
+        let fits = match change {
+            Change::Sync(disk) | Change::Replace { spare: disk, .. } => !failed(disk)?,
+            Change::Lost(disk) => failed(disk)?,
             Change::Out(_) | Change::Join(_) | Change::Settle(_) | Change::Lead(_) => true,
         };
         let after = group
-            .filter(|group| group.epoch == *epoch && well)
+            .filter(|group| group.epoch == *epoch && fits)
             .and_then(|group| changed(&group, *change, cluster.min_replicas));
         match after {
             Some(after) => {
@@ -194,6 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_disk_is_not_waited_for() {
+        let (one, two, three) = (DiskId(1), DiskId(2), DiskId(3));
+        let left = after(&group(), &[Change::Out(one), Change::Lost(two)]).unwrap();
+        assert_eq!(left.serving().collect::<Vec<_>>(), [three]);
+        assert_eq!(after(&left, &[Change::Lost(three)]), None, "somebody must have the data");
+        // A table that says the disk is there forbids it.
+        let mut tree = Tree::new();
+        let lost = |epoch, disk| Command::ChangeGroups {
+            changes: vec![GroupChange { group: GroupId(1), epoch: Epoch(epoch), change: Change::Lost(disk) }],
+        };
+        assert_eq!(tree.apply(&lost(1, one)), CommandReply::Changed(Changed { done: 0, skipped: 1 }));
+        tree.apply(&Command::RegisterServer(server(1, "/r/a/h", &[])));
+        assert_eq!(tree.apply(&lost(1, one)), CommandReply::Changed(Changed { done: 1, skipped: 0 }));
+    }
+
+    #[test]
     fn a_spare_takes_the_place_of_an_absent_member() {
         let (one, four) = (DiskId(1), DiskId(4));
         let replace = Change::Replace { absent: one, spare: four };
@@ -228,10 +251,11 @@ mod tests {
     }
 
     fn any_change() -> impl Strategy<Value = Change> {
-        (0..6, 1..6u32, 1..6u32).prop_map(|(kind, disk, spare)| {
+        (0..7, 1..6u32, 1..6u32).prop_map(|(kind, disk, spare)| {
             let (disk, spare) = (DiskId(disk), DiskId(spare));
             match kind {
                 0 => Change::Out(disk),
+                6 => Change::Lost(disk),
                 1 => Change::Sync(disk),
                 2 => Change::Join(disk),
                 3 => Change::Settle(disk),
@@ -247,11 +271,12 @@ mod tests {
             let mut now = group();
             for change in changes {
                 let Some(next) = changed(&now, change, MIN) else { continue };
-                prop_assert!(next.serving().count() >= MIN as usize);
+                let before = now.serving().count();
+                let lost = matches!(change, Change::Lost(_));
+                prop_assert!(next.serving().count() >= MIN as usize || lost || next.serving().count() >= before);
                 let primary = next.primary().expect("somebody serves");
-                prop_assert_eq!(now.state_of(primary), Some(MemberState::Serving).filter(|_| {
-                    !matches!(change, Change::Settle(disk) if disk == primary)
-                }));
+                prop_assert_eq!(now.state_of(primary), Some(MemberState::Serving));
+                prop_assert!(next.epoch > now.epoch || next.primary() == now.primary());
                 prop_assert_eq!(next.serving().next(), Some(primary), "the write set begins with it");
                 let disks: std::collections::BTreeSet<_> = next.members.iter().map(|m| m.disk).collect();
                 prop_assert_eq!(disks.len(), 3);

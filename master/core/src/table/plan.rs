@@ -60,14 +60,14 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
 
 fn health(table: &Table, seen: &Seen, disk: DiskId) -> Health {
     let Some(server) = table.server_of(disk) else { return Health::Gone };
-    if seen.failed.contains(&disk) || lost(table, disk) {
+    if seen.failed.contains(&disk) || is_lost(table, disk) {
         return Health::Gone;
     }
     seen.servers.get(&server.id).copied().unwrap_or(Health::Quiet)
 }
 
 /// The table says that its server failed it or no longer has it.
-fn lost(table: &Table, disk: DiskId) -> bool {
+fn is_lost(table: &Table, disk: DiskId) -> bool {
     let state = table.server_of(disk).and_then(|server| server.disks.iter().find(|(id, _)| *id == disk));
     state.is_none_or(|(_, state)| state.failed)
 }
@@ -75,10 +75,13 @@ fn lost(table: &Table, disk: DiskId) -> bool {
 fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -> Option<Change> {
     let allowed = |change: &Change| changed(group, *change, table.min_replicas).is_some();
     let members = || group.members.iter();
-    let gone = members().filter(|member| member.state != MemberState::Offline);
-    let gone = gone.filter(|member| health(table, seen, member.disk) == Health::Gone);
-    if let Some(out) = gone.map(|member| Change::Out(member.disk)).find(allowed) {
-        return Some(out);
+    let gone = members().filter(|member| member.state != MemberState::Offline).map(|member| member.disk);
+    let gone: Vec<_> = gone.filter(|disk| health(table, seen, *disk) == Health::Gone).collect();
+    let out = gone.iter().map(|disk| Change::Out(*disk)).find(allowed);
+    let lost =
+        gone.iter().filter(|disk| is_lost(table, **disk)).map(|disk| Change::Lost(*disk)).find(allowed);
+    if let Some(change) = out.or(lost) {
+        return Some(change);
     }
     if seen.active.get(&group.id) == Some(&group.epoch)
         && let Some(disk) = group.in_state(MemberState::Joining).next()
@@ -93,7 +96,7 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     if let Some(disk) = group.in_state(MemberState::Offline).find(well) {
         return Some(Change::Sync(disk));
     }
-    let absent = |disk: &DiskId| seen.absent.contains(disk) || lost(table, *disk);
+    let absent = |disk: &DiskId| seen.absent.contains(disk) || is_lost(table, *disk);
     let absent = group.in_state(MemberState::Offline).find(absent)?;
     let spare = spares.take(group, absent)?;
     Some(Change::Replace { absent, spare })
@@ -315,6 +318,18 @@ mod tests {
         let without = settle(table(3, 10), &narrow);
         narrow.absent.insert(DiskId(1));
         assert_eq!(plan(&without, &narrow, 100), []);
+    }
+
+    #[test]
+    fn who_lost_its_disk_is_not_waited_for() {
+        let mut seen = well(&[1, 2, 3]);
+        seen.servers.insert(ServerId(1), Health::Gone);
+        let without = settle(table(3, 3), &seen);
+        let mut servers: Vec<_> = without.servers().cloned().collect();
+        servers[1].disks[0].1.failed = true;
+        let groups = without.groups().cloned().collect();
+        let left = settle(Table::new(9, servers, groups).with_replicas(3, 2), &seen);
+        assert!(left.groups().all(|group| group.serving().eq([DiskId(3)])));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
     let leaving = leaving(&due, &table, &seen);
     let condemned = app.soft.condemn(&leaving, &limits, Instant::now());
     due.retain(|change| match change.change {
-        Change::Out(disk) => {
+        Change::Out(disk) | Change::Lost(disk) => {
             let server = table.server_of(disk).map(|server| server.id);
             server.is_none_or(|server| !leaving.contains(&server) || condemned.contains(&server))
         }
@@ -90,7 +90,7 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
 /// The servers that are taken out because they are gone (and not for a disk of theirs).
 fn leaving(due: &[GroupChange], table: &Table, seen: &Seen) -> BTreeSet<ServerId> {
     let outs = due.iter().filter_map(|change| match change.change {
-        Change::Out(disk) => table.server_of(disk).map(|server| server.id),
+        Change::Out(disk) | Change::Lost(disk) => table.server_of(disk).map(|server| server.id),
         _ => None,
     });
     outs.filter(|server| seen.servers.get(server) == Some(&Health::Gone)).collect()
@@ -117,6 +117,7 @@ fn summary(changes: &[GroupChange], table: &Table) -> String {
                 Some(server) => format!("out: disk {disk} of server {}", server.id),
                 None => format!("out: disk {disk}"),
             },
+            Change::Lost(disk) => format!("lost: disk {disk}"),
             Change::Sync(disk) => format!("sync: disk {disk}"),
             Change::Join(disk) => format!("join: disk {disk}"),
             Change::Settle(disk) => format!("settle: disk {disk}"),
