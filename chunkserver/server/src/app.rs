@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::service::admin::AdminService;
 use crate::service::chunk::ChunkService;
 use crate::service::replica::ReplicaService;
+use crate::surplus;
 
 /// How long a stop waits for what is in flight before it closes the disks all the same.
 const STOP_MAX: Duration = Duration::from_millis(500);
@@ -109,6 +110,7 @@ async fn start_with(
         location: config.location.to_string(),
     };
     tasks.push(tokio::spawn(heartbeat::run(node.clone(), config.masters.clone(), identity)));
+    tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
     Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })
 }

@@ -11,18 +11,16 @@ use std::time::{Duration, Instant};
 
 use chunkserver_api::pb;
 use coord_types::DiskId;
-use kuafu::{Address, CallOptions, Client, ClientConfig, Code, Response, Status};
+use kuafu::{Address, CallOptions, Code, Status};
 use master_api::model::Table;
 use master_api::proto;
 
 use crate::disks;
+use crate::masters::{Masters, backoff};
 use crate::node::Node;
 
 /// One master's answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// After all masters were tried.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Whatever the master wishes, a table is at most and at least this old.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
@@ -33,14 +31,14 @@ const NEWS_PAUSE: Duration = Duration::from_millis(5);
 const ATTEMPTS_PER_LEASE: u32 = 4;
 /// How long a call for the next table is held by the leader.
 const TABLE_WAIT: Duration = Duration::from_secs(5);
+/// Until the server has a number.
+const REGISTER_PAUSE: Duration = Duration::from_millis(50);
 /// Its answer is on its way by then.
 const TABLE_GRACE: Duration = Duration::from_secs(2);
 /// A lease that is shorter would be of no use.
 const LEASE_MIN: Duration = Duration::from_millis(150);
 /// A stop waits so long for the word to be heard; then the master finds out by itself.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Addresses learned from hints are kept beside the configured ones, up to this many in all.
-const MASTERS_MAX: usize = 32;
 
 /// What the server tells of itself.
 #[derive(Debug)]
@@ -48,52 +46,6 @@ pub(crate) struct Identity {
     pub(crate) uuid: [u8; 16],
     pub(crate) address: Address,
     pub(crate) location: String,
-}
-
-/// The masters, the one that answered last first.
-struct Masters {
-    clients: Vec<(Address, proto::ClusterClient)>,
-    at: usize,
-    config: ClientConfig,
-}
-
-impl Masters {
-    fn new(addresses: &[Address]) -> Self {
-        let config = ClientConfig::default();
-        let mut masters = Self { clients: Vec::new(), at: 0, config };
-        for address in addresses {
-            masters.position(address.clone());
-        }
-        masters
-    }
-
-    /// Where this master is in the list; added if it is not.
-    fn position(&mut self, address: Address) -> usize {
-        if let Some(at) = self.clients.iter().position(|(known, _)| *known == address) {
-            return at;
-        }
-        let client = proto::ClusterClient::new(Client::new(address.clone(), self.config.clone()));
-        self.clients.push((address, client));
-        self.clients.len() - 1
-    }
-
-    /// One attempt; after a failure, the next goes elsewhere.
-    async fn attempt<T, A: Future<Output = Result<Response<T>, Status>>>(
-        &mut self,
-        call: impl FnOnce(proto::ClusterClient) -> A,
-    ) -> Result<T, Status> {
-        let result = call(self.clients[self.at].1.clone()).await;
-        result.map(|response| response.message).inspect_err(|status| {
-            let hint = status.leader().and_then(|leader| leader.parse().ok());
-            let full = self.clients.len() >= MASTERS_MAX;
-            self.at = match hint {
-                Some(leader) if !full || self.clients.iter().any(|(known, _)| *known == leader) => {
-                    self.position(leader)
-                }
-                Some(_) | None => (self.at + 1) % self.clients.len(),
-            };
-        })
-    }
 }
 
 /// Runs until the node stops.
@@ -111,7 +63,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
     let mut failures: u32 = 0;
     loop {
         let Some(server) = node.server_id() else {
-            tokio::time::sleep(BACKOFF_MIN).await;
+            tokio::time::sleep(REGISTER_PAUSE).await;
             continue;
         };
         let request = proto::GetTableRequest {
@@ -131,7 +83,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
             Err(status) => {
                 failures = failures.saturating_add(1);
                 tracing::debug!(%status, failures, "wait for the next table");
-                tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+                tokio::time::sleep(backoff(failures, masters.len())).await;
             }
         }
     }
@@ -149,7 +101,7 @@ pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
                 Ok(_) => return,
                 Err(status) => tracing::debug!(%status, "say goodbye"),
             }
-            tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+            tokio::time::sleep(backoff(failures, masters.len())).await;
         }
     };
     if tokio::time::timeout(GOODBYE_TIMEOUT, say).await.is_err() {
@@ -195,11 +147,10 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             Err(status) => {
                 failures = failures.saturating_add(1);
                 node.metrics.heartbeats_failed.add(1);
-                note_failure(failures, masters.clients.len(), "send a heartbeat", &status);
+                note_failure(failures, masters.len(), "send a heartbeat", &status);
             }
         }
-        let pause =
-            if failures == 0 { registered.heartbeat } else { backoff(failures, masters.clients.len()) };
+        let pause = if failures == 0 { registered.heartbeat } else { backoff(failures, masters.len()) };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = node.refresh.notified(), if failures == 0 => tokio::time::sleep(NEWS_PAUSE).await,
@@ -214,15 +165,6 @@ fn note_failure(failures: u32, masters: usize, doing: &str, status: &Status) {
     } else {
         tracing::debug!(%status, failures, "could not {doing}");
     }
-}
-
-/// None while there are masters not yet tried, then growing.
-fn backoff(failures: u32, masters: usize) -> Duration {
-    let rounds = failures / u32::try_from(masters).unwrap_or(u32::MAX).max(1);
-    if rounds == 0 {
-        return Duration::from_millis(1);
-    }
-    BACKOFF_MAX.min(BACKOFF_MIN.saturating_mul(1 << rounds.min(8)))
 }
 
 struct Registered {
@@ -259,10 +201,10 @@ async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) 
                     tracing::error!(%status, "the master refuses this server");
                 }
             }
-            Err(status) => note_failure(failures + 1, masters.clients.len(), "register", &status),
+            Err(status) => note_failure(failures + 1, masters.len(), "register", &status),
         }
         failures = failures.saturating_add(1);
-        tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+        tokio::time::sleep(backoff(failures, masters.len())).await;
     }
 }
 
@@ -343,18 +285,4 @@ async fn join(node: Arc<Node>) {
         }
     });
     futures::future::join_all(calls).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_masters_are_tried_before_a_pause() {
-        assert_eq!(backoff(1, 3), Duration::from_millis(1));
-        assert_eq!(backoff(2, 3), Duration::from_millis(1));
-        assert_eq!(backoff(3, 3), Duration::from_millis(100));
-        assert_eq!(backoff(300, 3), BACKOFF_MAX);
-        assert_eq!(backoff(u32::MAX, 1), BACKOFF_MAX);
-    }
 }

@@ -231,5 +231,20 @@ fn long_an_absent_member_is_replaced_elsewhere() {
     scene.wait_whole("its groups are whole without it");
     scene.cluster.kill(Role::Chunkserver(2)).unwrap();
     scene.go_on("another is dead", AWAY, STALL_DEAD);
+    // Who was replaced comes back and lets go of what it has; but not before all groups are whole.
+    scene.cluster.restart(Role::Chunkserver(2)).unwrap();
+    scene.cluster.restart(Role::Chunkserver(1)).unwrap();
+    scene.wait_whole("all are back");
+    wait_until("the disk that was replaced has nothing left", Deadline::within(PATIENCE), || {
+        let output = scene.cluster.pangu(&["status", "--json"]).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let servers = status["chunkservers"].as_array().cloned().unwrap_or_default();
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(servers.iter().any(|server| {
+            let rack1 = server["location"].as_str().is_some_and(|location| location.contains("rack1"));
+            rack1 && server["disks"][0]["used_bytes"] == 0
+        }))
+    })
+    .unwrap();
     scene.finish();
 }

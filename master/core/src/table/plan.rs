@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
-use master_model::{Group, MemberState, Table};
+use master_model::{Group, Member, MemberState, Table};
 
 use super::change::{Change, GroupChange, changed};
 use super::placement::Domain;
@@ -56,6 +56,19 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
     }
     due.truncate(limit);
     due
+}
+
+/// Whether what a disk still has of a group may be deleted (I7): it is no member, and the group is whole without it.
+#[must_use]
+pub fn may_drop(table: &Table, seen: &Seen, group: GroupId, disk: DiskId) -> bool {
+    table.group(group).is_some_and(|group| {
+        let well = |member: &Member| {
+            member.state == MemberState::Serving && health(table, seen, member.disk) == Health::Well
+        };
+        group.state_of(disk).is_none()
+            && group.members.len() >= table.replicas as usize
+            && group.members.iter().all(well)
+    })
 }
 
 fn health(table: &Table, seen: &Seen, disk: DiskId) -> Health {
@@ -330,6 +343,20 @@ mod tests {
         let groups = without.groups().cloned().collect();
         let left = settle(Table::new(9, servers, groups).with_replicas(3, 2), &seen);
         assert!(left.groups().all(|group| group.serving().eq([DiskId(3)])));
+    }
+
+    #[test]
+    fn what_is_left_is_dropped_only_while_all_members_are_well() {
+        let whole = table(4, 1);
+        let group = GroupId(1);
+        assert!(may_drop(&whole, &well(&[1, 2, 3]), group, DiskId(4)));
+        assert!(!may_drop(&whole, &well(&[1, 2, 3]), group, DiskId(3)), "it is a member");
+        assert!(!may_drop(&whole, &well(&[1, 2]), group, DiskId(4)), "one is quiet");
+        assert!(!may_drop(&whole, &well(&[1, 2, 3]), GroupId(2), DiskId(4)), "nobody knows that group");
+        let mut seen = well(&[1, 2, 3, 4]);
+        seen.servers.insert(ServerId(1), Health::Gone);
+        let without = settle(table(3, 1), &seen);
+        assert!(!may_drop(&without, &well(&[1, 2, 3]), group, DiskId(4)), "one is offline");
     }
 
     #[test]

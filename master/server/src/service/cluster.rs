@@ -7,6 +7,7 @@ use coord_types::{DiskId, Epoch, GroupId, ServerId};
 use kuafu::{Request, Response, Status};
 use master_api::model::{DiskState, Server, StatFs, Table};
 use master_api::proto;
+use master_core::table::plan;
 use master_core::{Command, CommandReply};
 
 use crate::app::{App, store_status};
@@ -143,6 +144,22 @@ impl proto::Cluster for Cluster {
         while groups::round(&self.0).await? {}
         Ok(Response::new(proto::GoodbyeReply {}))
     }
+
+    async fn may_drop(
+        &self,
+        request: Request<proto::MayDropRequest>,
+    ) -> Result<Response<proto::MayDropReply>, Status> {
+        let view = self.0.current(request.deadline).await?;
+        let may = may_drop(&self.0, &view, &request.message)?;
+        Ok(Response::new(proto::MayDropReply { may }))
+    }
+}
+
+/// As the leader sees the group now.
+fn may_drop(app: &App, view: &coord_raft::View, wanted: &proto::MayDropRequest) -> Result<bool, Status> {
+    let table = master_core::table::table(view).map_err(|error| store_status(&error))?;
+    let seen = app.soft.seen(&table, &app.config.limits(), Instant::now());
+    Ok(plan::may_drop(&table, &seen, GroupId(wanted.group), DiskId(wanted.disk)))
 }
 
 /// Longest that a call for the next table is held: well below what anything on the way may take for a dead call.

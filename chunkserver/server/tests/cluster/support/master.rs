@@ -134,6 +134,13 @@ impl proto::Cluster for Cluster {
         Ok(Response::new(proto::ReportReply {}))
     }
 
+    async fn may_drop(
+        &self,
+        _request: Request<proto::MayDropRequest>,
+    ) -> Result<Response<proto::MayDropReply>, Status> {
+        Ok(Response::new(proto::MayDropReply { may: false }))
+    }
+
     async fn goodbye(
         &self,
         _request: Request<proto::GoodbyeRequest>,
