@@ -105,7 +105,7 @@ pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
         }
     };
     if tokio::time::timeout(GOODBYE_TIMEOUT, say).await.is_err() {
-        tracing::warn!("no master heard the goodbye; it will find out");
+        tracing::info!("no master heard the goodbye; it will find out");
     }
 }
 
