@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use coord_types::{Stamp, Version};
 
 use crate::event::{Fault, Token};
+use crate::sync::Forward;
 
 #[derive(Debug)]
 pub(crate) struct Chunk<C> {
@@ -30,6 +31,8 @@ pub(crate) struct Op<C> {
     pub(crate) stamp: Option<Stamp>,
     /// Taken when the disk begins.
     pub(crate) content: Option<C>,
+    /// The same, for members that are being filled; `None` if there are none.
+    pub(crate) forward: Option<C>,
     pub(crate) waiter: Waiter,
     /// Callers that retried it, or wait for it. Rarely any.
     pub(crate) joined: Vec<Waiter>,
@@ -54,6 +57,12 @@ pub(crate) enum Local {
 }
 
 impl<C> Op<C> {
+    /// What a member that is being filled gets of it.
+    pub(crate) fn into_forward(self) -> Option<Forward<C>> {
+        let Self { previous, version, stamp, forward, .. } = self;
+        forward.map(|content| Forward { previous, version, stamp, content })
+    }
+
     /// Everybody who waits for it.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = Waiter> + '_ {
         std::iter::once(self.waiter).chain(self.joined.iter().copied())

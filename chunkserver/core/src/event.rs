@@ -12,8 +12,12 @@ pub type Token = u64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub epoch: Epoch,
-    /// The serving members; the first is the primary.
+    /// The members that take part in writes; the first is the primary.
     pub serving: Vec<MemberInfo>,
+    /// The members that are being filled.
+    pub syncing: Vec<MemberInfo>,
+    /// Fewer take part in writes than must have a write before it is acknowledged: none is.
+    pub short: bool,
 }
 
 /// A member as the table shows it.
@@ -140,8 +144,8 @@ pub enum Effect<C> {
     /// Answer the caller that waits under this token. Not answered.
     Answer { token: Token, result: Result<Done, Refusal> },
     /// Send, then [`prepared`](crate::Replica::prepared). `after`: `None` asks for the promise alone,
-    /// `Some(None)` for the first page.
-    Prepare { peer: DiskId, epoch: Epoch, activation: u64, after: Option<Option<ChunkKey>> },
+    /// `Some(None)` for the first page. `fill`: the member is syncing.
+    Prepare { peer: DiskId, epoch: Epoch, activation: u64, after: Option<Option<ChunkKey>>, fill: bool },
     /// Make the chunk at the member what it is here (or gone, if it is gone here), then
     /// [`equalised`](crate::Replica::equalised).
     Equalise { peer: DiskId, epoch: Epoch, activation: u64, key: ChunkKey },
@@ -149,6 +153,24 @@ pub enum Effect<C> {
     Activate { peer: DiskId, epoch: Epoch, activation: u64 },
     /// Call [`retry`](crate::Replica::retry) after a back-off that grows with `attempt`.
     Retry { activation: u64, attempt: u32 },
+    /// Make the chunk at a syncing member what it is here, read at one moment, when what was read is committed (see
+    /// [`read`](crate::Replica::read)); then [`filled`](crate::Replica::filled).
+    Fill { peer: DiskId, epoch: Epoch, activation: u64, key: ChunkKey },
+    /// Send a committed write to a syncing member, then [`forwarded`](crate::Replica::forwarded).
+    Forward {
+        peer: DiskId,
+        epoch: Epoch,
+        activation: u64,
+        key: ChunkKey,
+        previous: Version,
+        version: Version,
+        stamp: Option<Stamp>,
+        content: C,
+    },
+    /// A syncing member is level: tell the master. Not answered; [`level`](crate::Replica::level) says the same.
+    Level { peer: DiskId, epoch: Epoch },
+    /// Call [`retry_fill`](crate::Replica::retry_fill) after a back-off that grows with `attempt`.
+    RetryFill { peer: DiskId, activation: u64, attempt: u32 },
     /// Another member is at a newer epoch: fetch the table. Not answered.
     Outdated { epoch: Epoch },
 }

@@ -3,8 +3,8 @@
 //! `chunkserver/docs/replication.md` is the description, with the tables of states and events and the argument for
 //! I1-I5; this crate is that page in code, `chunkserver-server` does what the effects say. Read in this order:
 //! [`event`] (the vocabulary), [`replica`] (the state of a member and its roles), `write` (ordering and committing, at
-//! the primary), `prepare` (how a primary makes all members equal), `member` (the secondary), `read` (what may be
-//! shown), `chunk` (what is in flight of one chunk).
+//! the primary), `prepare` (how a primary makes all members equal), `member` (the secondary), `sync` (how a member that
+//! comes back is filled beside all this), `read` (what may be shown), `chunk` (what is in flight of one chunk).
 //!
 //! Invariants of the state, asserted where they are used:
 //! - a primary orders writes only when active, and every serving member is active with the same activation;
@@ -17,6 +17,7 @@ mod member;
 mod prepare;
 mod read;
 pub mod replica;
+mod sync;
 mod write;
 
 pub use event::{

@@ -8,6 +8,8 @@ use crate::replica::{Replica, Role, look_up, start};
 
 #[derive(Debug, Default)]
 pub(crate) struct Secondary {
+    /// It is being filled: takes committed writes and whole chunks in any order, and is never activated.
+    pub(crate) fill: bool,
     /// Activated with the promised activation.
     pub(crate) active: bool,
     /// Answers to Prepare that wait until the disk is at rest.
@@ -19,8 +21,8 @@ pub(crate) type Early<C> = Replicate<C>;
 
 impl<C: Clone> Replica<C> {
     /// The primary wants to begin an attempt, or the next page of it. When the answer is `Ok`, the server answers with
-    /// the list (and this process's incarnation).
-    pub fn prepare(&mut self, token: Token, at: (Epoch, u64), io: &mut Io<'_, impl Store, C>) {
+    /// the list (and this process's incarnation). `fill`: as a syncing member.
+    pub fn prepare(&mut self, token: Token, at: (Epoch, u64), fill: bool, io: &mut Io<'_, impl Store, C>) {
         let conflicts = at.0 == self.promised.0 && self.is_primary();
         if at < self.promised || conflicts {
             // Two primaries of one epoch cannot be: one of them does not read the master's table.
@@ -29,12 +31,12 @@ impl<C: Clone> Replica<C> {
         }
         if at.0 > self.promised.0 {
             self.new_life(false, at.0, io);
-            self.role = Role::Secondary(Secondary::default());
+            self.role = Role::Secondary(Secondary { fill, ..Secondary::default() });
             io.emit(Effect::Outdated { epoch: at.0 });
         }
         if !matches!(self.role, Role::Secondary(_)) {
             // The table has not come yet; the primary's word is as good.
-            self.role = Role::Secondary(Secondary::default());
+            self.role = Role::Secondary(Secondary { fill, ..Secondary::default() });
         }
         let newer = at > self.promised;
         self.promised = at;
@@ -69,6 +71,12 @@ impl<C: Clone> Replica<C> {
         }
     }
 
+    /// Whether a committed write may be taken by a member that is being filled.
+    fn takes_forwards(&self) -> bool {
+        matches!(&self.role, Role::Secondary(secondary) if secondary.fill && secondary.waiting.is_empty())
+            && self.durable >= self.promised.0
+    }
+
     /// All pieces of a chunk are here: the server may put it in place (or remove it), then calls
     /// [`installed`](Self::installed). Until the activation the chunk counts as not committed.
     ///
@@ -87,9 +95,28 @@ impl<C: Clone> Replica<C> {
     }
 
     /// The disk did what [`install`](Self::install) allowed, or failed.
-    pub fn installed(&mut self, io: &mut Io<'_, impl Store, C>) {
+    pub fn installed(&mut self, key: ChunkKey, io: &mut Io<'_, impl Store, C>) {
         self.local_running = self.local_running.checked_sub(1).expect("only what runs ends");
+        if matches!(&self.role, Role::Secondary(secondary) if secondary.fill) {
+            self.reopen(key, io);
+        }
         self.proceed_if_drained(io);
+    }
+
+    /// A chunk of a member that is being filled is what the disk has now: what follows it may be taken again.
+    fn reopen(&mut self, key: ChunkKey, io: &mut Io<'_, impl Store, C>) {
+        if let Some(chunk) = self.chunks.remove(&key) {
+            self.in_flight -= chunk.ops.len();
+            for op in chunk.ops {
+                for waiter in op.waiters() {
+                    io.answer(waiter.token, Err(Refusal::Fault(Fault::Conflict)));
+                }
+            }
+        }
+        if self.early.iter().any(|write| write.key == key) && look_up(&mut self.chunks, key, io).is_ok() {
+            self.accept_early(key, io);
+            self.forget_if_idle(key);
+        }
     }
 
     /// All members are equal now.
@@ -97,7 +124,9 @@ impl<C: Clone> Replica<C> {
         let again =
             matches!(&self.role, Role::Secondary(secondary) if secondary.active) && at == self.promised;
         if !again {
-            if let Err(refusal) = self.check_preparing(at) {
+            let fill = matches!(&self.role, Role::Secondary(secondary) if secondary.fill);
+            let may = if fill { Err(self.stale()) } else { self.check_preparing(at) };
+            if let Err(refusal) = may {
                 io.answer(token, Err(refusal));
                 return;
             }
@@ -119,7 +148,7 @@ impl<C: Clone> Replica<C> {
     /// A write the primary ordered.
     pub fn replicate(&mut self, write: Replicate<C>, io: &mut Io<'_, impl Store, C>) {
         let active = matches!(&self.role, Role::Secondary(secondary) if secondary.active);
-        if !active || (write.epoch, write.activation) != self.promised {
+        if !(active || self.takes_forwards()) || (write.epoch, write.activation) != self.promised {
             io.answer(write.token, Err(self.stale()));
             return;
         }
@@ -166,6 +195,7 @@ impl<C: Clone> Replica<C> {
             previous: write.previous,
             stamp: write.stamp,
             content: Some(write.content),
+            forward: None,
             waiter: Waiter { token: write.token, own: true },
             joined: Vec::new(),
             awaiting: 0,
@@ -216,6 +246,10 @@ impl<C: Clone> Replica<C> {
             }
             chunk.ops.pop_front();
             self.in_flight -= 1;
+        }
+        if matches!(&self.role, Role::Secondary(secondary) if secondary.fill) && chunk.ops.is_empty() {
+            // Only what is committed is forwarded.
+            chunk.committed = chunk.ordered;
         }
         self.forget_if_idle(key);
     }

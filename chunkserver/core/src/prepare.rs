@@ -5,11 +5,14 @@ use coord_types::{ChunkKey, DiskId, Version};
 
 use crate::event::{Effect, Io, MemberInfo, Page, PeerError, Store};
 use crate::replica::{Replica, Role};
+use crate::sync::Sync;
 
 #[derive(Debug)]
-pub(crate) struct Primary {
-    /// The other serving members.
+pub(crate) struct Primary<C> {
+    /// The other members that take part in writes.
     pub(crate) peers: Vec<Peer>,
+    /// The members that are being filled.
+    pub(crate) syncing: Vec<Sync<C>>,
     pub(crate) step: Step,
     /// Attempts that failed since the last one that did not.
     failures: u32,
@@ -41,8 +44,8 @@ pub(crate) struct Peer {
     done: bool,
 }
 
-impl Primary {
-    pub(crate) fn new(peers: &[MemberInfo]) -> Self {
+impl<C> Primary<C> {
+    pub(crate) fn new(peers: &[MemberInfo], syncing: &[MemberInfo]) -> Self {
         assert!(peers.len() < 32, "a group has fewer than 32 members");
         let peers = peers
             .iter()
@@ -55,7 +58,8 @@ impl Primary {
                 done: false,
             })
             .collect();
-        Self { peers, step: Step::Waiting, failures: 0 }
+        let syncing = syncing.iter().map(|member| Sync::new(*member)).collect();
+        Self { peers, syncing, step: Step::Waiting, failures: 0 }
     }
 
     /// The bits of all peers.
@@ -87,6 +91,7 @@ impl<C: Clone> Replica<C> {
     pub(crate) fn begin_attempt(&mut self, io: &mut Io<'_, impl Store, C>) {
         let Role::Primary(primary) = &mut self.role else { return };
         primary.step = Step::Draining;
+        primary.syncing.iter_mut().for_each(Sync::reset);
         self.promised.1 += 1;
         self.proceed_if_drained(io);
     }
@@ -108,6 +113,7 @@ impl<C: Clone> Replica<C> {
                 epoch: self.promised.0,
                 activation: self.promised.1,
                 after: None,
+                fill: false,
             });
         }
         if primary.peers.is_empty() {
@@ -124,6 +130,9 @@ impl<C: Clone> Replica<C> {
         io: &mut Io<'_, impl Store, C>,
     ) {
         let epoch = self.promised.0;
+        if self.sync_prepared(peer, activation, &result, io) {
+            return;
+        }
         let Some(primary) = self.attempt(activation) else { return };
         let step = primary.step;
         if !matches!(step, Step::Promising | Step::Listing) {
@@ -145,7 +154,7 @@ impl<C: Clone> Replica<C> {
                 if primary.next_step(Step::Listing) {
                     for peer in &primary.peers {
                         let after = Some(None);
-                        io.emit(Effect::Prepare { peer: peer.disk, epoch, activation, after });
+                        io.emit(Effect::Prepare { peer: peer.disk, epoch, activation, after, fill: false });
                     }
                 }
             }
@@ -219,7 +228,7 @@ impl<C: Clone> Replica<C> {
         let Some(member) = primary.peer_mut(peer) else { return };
         if !member.last_page {
             let after = Some(member.cursor);
-            io.emit(Effect::Prepare { peer, epoch, activation, after });
+            io.emit(Effect::Prepare { peer, epoch, activation, after, fill: false });
             return;
         }
         member.done = true;
@@ -258,6 +267,8 @@ impl<C: Clone> Replica<C> {
         primary.step = Step::Active;
         primary.failures = 0;
         self.serving = true;
+        // First, so that what is committed now finds the members that are being filled.
+        self.begin_syncs(io);
         self.commit_everything(io);
     }
 
@@ -271,6 +282,12 @@ impl<C: Clone> Replica<C> {
     /// A member's process has this incarnation: what it was activated with, or news.
     pub fn heard_of(&mut self, disk: DiskId, incarnation: u64, io: &mut Io<'_, impl Store, C>) {
         let Role::Primary(primary) = &mut self.role else { return };
+        if let Some(sync) = primary.syncing.iter().find(|sync| sync.disk == disk) {
+            if sync.is_news(incarnation) {
+                self.begin_sync(disk, io);
+            }
+            return;
+        }
         let Some(member) = primary.peer_mut(disk) else { return };
         // Incarnations grow: an older one is old news, from a table written before the member started.
         if incarnation > member.incarnation && primary.step != Step::Draining {
@@ -279,7 +296,7 @@ impl<C: Clone> Replica<C> {
     }
 
     /// The attempt with this number, if it goes on.
-    fn attempt(&mut self, activation: u64) -> Option<&mut Primary> {
+    fn attempt(&mut self, activation: u64) -> Option<&mut Primary<C>> {
         if activation != self.promised.1 {
             return None;
         }
@@ -314,7 +331,7 @@ impl<C: Clone> Replica<C> {
 }
 
 /// Keys that are not in both lists with one version. Both ascend.
-fn differing<'a>(
+pub(crate) fn differing<'a>(
     mine: &'a [(ChunkKey, Version)],
     theirs: impl Iterator<Item = &'a (ChunkKey, Version)>,
 ) -> Vec<ChunkKey> {

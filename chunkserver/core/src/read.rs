@@ -23,6 +23,14 @@ pub enum ReadVerdict {
 }
 
 impl<C: Clone> Replica<C> {
+    /// Whether this member still follows the epoch: a member without a lease asks all others before it answers a read.
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`] if it follows another.
+    pub fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
+        if epoch == self.promised.0 { Ok(()) } else { Err(self.stale()) }
+    }
+
     /// Whether to read at all.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub struct Replica<C> {
     pub(crate) promised: (Epoch, u64),
     /// The newest epoch that is durable as promised.
     pub(crate) durable: Epoch,
-    pub(crate) role: Role,
+    pub(crate) role: Role<C>,
     /// Activated at least once in this life.
     pub(crate) serving: bool,
     /// Grows when a chunk here may be another than what a reader has just read, though its version does not say so.
@@ -40,18 +40,20 @@ pub struct Replica<C> {
 }
 
 #[derive(Debug)]
-pub(crate) enum Role {
-    /// Not a serving member, or nothing is known yet.
+pub(crate) enum Role<C> {
+    /// In no part of the group, or nothing is known yet.
     Out,
-    Primary(Primary),
+    Primary(Primary<C>),
     Secondary(Secondary),
 }
 
 /// Where a member is, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Not a serving member, as far as it knows.
+    /// In no part of the group, as far as it knows.
     Out,
+    /// Being filled.
+    Syncing,
     /// Primary or secondary, between activations.
     Preparing,
     Active,
@@ -122,13 +124,28 @@ impl<C: Clone> Replica<C> {
                 }
             },
             Role::Secondary(secondary) => {
-                if secondary.active {
+                if secondary.fill {
+                    Stage::Syncing
+                } else if secondary.active {
                     Stage::Active
                 } else {
                     Stage::Preparing
                 }
             }
         }
+    }
+
+    /// The other members that take part in writes of the epoch this one follows. `None`: the table has not told yet; a
+    /// primary brought the news of the epoch.
+    #[must_use]
+    pub fn others(&self) -> Option<Vec<DiskId>> {
+        let view = self.view.as_ref().filter(|view| view.epoch == self.promised.0)?;
+        Some(view.serving.iter().map(|member| member.disk).filter(|disk| *disk != self.me).collect())
+    }
+
+    /// Too few members are left to acknowledge a write.
+    pub(crate) fn is_short(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.short)
     }
 
     /// Writes in flight and waiting.
@@ -146,7 +163,7 @@ impl<C: Clone> Replica<C> {
         let same_epoch =
             view.epoch == self.promised.0 && self.view.as_ref().is_some_and(|v| v.epoch == view.epoch);
         if same_epoch {
-            let members = view.serving.clone();
+            let members: Vec<_> = view.serving.iter().chain(&view.syncing).copied().collect();
             self.view = Some(view);
             for member in members {
                 self.heard_of(member.disk, member.incarnation, io);
@@ -159,19 +176,21 @@ impl<C: Clone> Replica<C> {
         if newer {
             self.new_life(stays_primary, view.epoch, io);
         }
+        let fill = view.syncing.iter().any(|member| member.disk == self.me);
         match mine {
             Some(0) => {
                 let peers = &view.serving[1..];
                 let activation = clock.max(self.promised.1);
                 self.promised.1 = activation;
-                self.role = Role::Primary(Primary::new(peers));
+                self.role = Role::Primary(Primary::new(peers, &view.syncing));
             }
-            Some(_) => {
-                if !matches!(self.role, Role::Secondary(_)) {
-                    self.role = Role::Secondary(Secondary::default());
+            None if !fill => self.role = Role::Out,
+            Some(_) | None => {
+                // The primary may have brought the news, and begun, before the table came.
+                if newer || !matches!(self.role, Role::Secondary(_)) {
+                    self.role = Role::Secondary(Secondary { fill, ..Secondary::default() });
                 }
             }
-            None => self.role = Role::Out,
         }
         self.view = Some(view);
         self.promise(io);

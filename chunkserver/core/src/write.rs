@@ -18,7 +18,7 @@ impl<C: Clone> Replica<C> {
             io.answer(write.token, Err(self.stale()));
             return;
         }
-        if primary.step != Step::Active {
+        if primary.step != Step::Active || self.is_short() {
             if self.queue.len() < self.limits.queue_max {
                 self.queue.push_back(write);
             } else {
@@ -54,6 +54,7 @@ impl<C: Clone> Replica<C> {
             return;
         }
         let (epoch, activation) = self.promised;
+        let fills = self.fills();
         let Role::Primary(primary) = &self.role else {
             return io.answer(token, Err(Refusal::NotPrimary));
         };
@@ -70,6 +71,7 @@ impl<C: Clone> Replica<C> {
             previous,
             stamp,
             content: Some(content.clone()),
+            forward: fills.then(|| content.clone()),
             waiter: Waiter { token, own: true },
             joined: Vec::new(),
             awaiting: primary.everybody(),
@@ -139,19 +141,23 @@ impl<C: Clone> Replica<C> {
     pub(crate) fn commit_ready(&mut self, key: ChunkKey, io: &mut Io<'_, impl Store, C>) {
         let Some(chunk) = self.chunks.get_mut(&key) else { return };
         let before = chunk.committed;
+        let mut forwards = Vec::new();
         while let Some(op) = chunk.ops.front()
             && op.awaiting == 0
             && let Local::Durable { allocated_delta_bytes } = op.local
         {
             chunk.committed = op.version;
             answer_done(op, allocated_delta_bytes, io);
-            chunk.ops.pop_front();
+            forwards.extend(chunk.ops.pop_front().and_then(Op::into_forward));
             self.in_flight -= 1;
         }
         if chunk.committed > before {
             io.emit(Effect::Committed { key, version: chunk.committed });
             release_readers(chunk, io);
             self.forget_if_idle(key);
+        }
+        for forward in forwards {
+            self.forward_all(key, &forward, io);
         }
     }
 
@@ -184,24 +190,32 @@ impl<C: Clone> Replica<C> {
 
     /// All members are equal: everything in flight is committed, and what waited is ordered.
     pub(crate) fn commit_everything(&mut self, io: &mut Io<'_, impl Store, C>) {
+        let short = self.is_short();
         for (key, mut chunk) in std::mem::take(&mut self.chunks) {
             let broken = self.broken.contains(&key);
             for op in &chunk.ops {
                 let Local::Durable { allocated_delta_bytes } = op.local else {
                     panic!("{} is in flight and not durable after an activation", op.version);
                 };
-                if broken {
-                    for waiter in op.waiters() {
-                        io.answer(waiter.token, Err(Refusal::Fault(Fault::Damaged)));
+                let refusal = match (broken, short) {
+                    (true, _) => Refusal::Fault(Fault::Damaged),
+                    (false, true) => Refusal::NotServing,
+                    (false, false) => {
+                        answer_done(op, allocated_delta_bytes, io);
+                        continue;
                     }
-                } else {
-                    answer_done(op, allocated_delta_bytes, io);
+                };
+                for waiter in op.waiters() {
+                    io.answer(waiter.token, Err(refusal));
                 }
             }
             chunk.committed = chunk.ordered;
             release_readers(&mut chunk, io);
         }
         self.in_flight = 0;
+        if short {
+            return;
+        }
         for write in std::mem::take(&mut self.queue) {
             self.write(write, io);
         }

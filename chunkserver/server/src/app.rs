@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::service::admin::AdminService;
 use crate::service::chunk::ChunkService;
 use crate::service::replica::ReplicaService;
+use crate::surplus;
 
 /// How long a stop waits for what is in flight before it closes the disks all the same.
 const STOP_MAX: Duration = Duration::from_millis(500);
@@ -37,6 +38,7 @@ pub struct Handle {
     address: Address,
     grpc: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
+    masters: Vec<Address>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -108,8 +110,9 @@ async fn start_with(
         location: config.location.to_string(),
     };
     tasks.push(tokio::spawn(heartbeat::run(node.clone(), config.masters.clone(), identity)));
+    tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
-    Ok(Handle { node, address, grpc, metrics: metrics_at, tasks })
+    Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })
 }
 
 impl Handle {
@@ -135,8 +138,12 @@ impl Handle {
         metrics::text(&self.node)
     }
 
-    /// Stops: no new calls, a moment for those in flight, then closes the disks.
+    /// Stops: answers no more reads, lets the groups go on elsewhere, then takes no new calls, gives those in flight a
+    /// moment, and closes the disks.
     pub async fn shutdown(mut self) {
+        // In this order: the master takes the server out without waiting for its lease.
+        self.node.lease.end();
+        heartbeat::goodbye(&self.node, &self.masters).await;
         self.node.stop.cancel();
         let tasks = futures::future::join_all(std::mem::take(&mut self.tasks));
         if tokio::time::timeout(STOP_MAX, tasks).await.is_err() {

@@ -132,6 +132,8 @@ impl Group {
             tracing::debug!(%group, %epoch, disk = %self.disk_id, ?now, "the group's state changed");
             if now == Stage::Active && replica.is_primary() {
                 node.metrics.activations.add(1);
+                // The master may wait for it.
+                node.refresh.notify_one();
             }
         }
         result
@@ -174,6 +176,21 @@ impl Group {
 
     pub(crate) fn peers(&self) -> Arc<[DiskId]> {
         self.inner.lock().peers.clone()
+    }
+
+    /// Members that are being filled and have all there is.
+    pub(crate) fn level(&self) -> Vec<DiskId> {
+        self.inner.lock().replica.level().collect()
+    }
+
+    /// Chunks that members being filled are known to be behind.
+    pub(crate) fn behind(&self) -> usize {
+        self.inner.lock().replica.behind().map(|(_, chunks)| chunks).sum()
+    }
+
+    /// The other members of the write set of the epoch this member follows, if the table has told.
+    pub(crate) fn others(&self) -> Option<Vec<DiskId>> {
+        self.inner.lock().replica.others()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

@@ -1,30 +1,44 @@
-//! The master: registration, heartbeats, the table. Every call tries the masters in turn, for ever, with a back-off;
-//! while none answers, the server goes on with the table it has.
+//! The master: registration, heartbeats with the lease they bring, the table, and the last word of a server that stops.
+//! Every call tries the masters in turn, for ever, with a back-off; while none answers, the server goes on with the table
+//! it has.
+//!
+//! Two loops: heartbeats, and a call for the next table that waits at the leader. The second brings news at once, and
+//! its connection tells the leader at once of this process's death.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chunkserver_api::pb;
 use coord_types::DiskId;
-use kuafu::{Address, CallOptions, Client, ClientConfig, Code, Response, Status};
+use kuafu::{Address, CallOptions, Code, Status};
 use master_api::model::Table;
 use master_api::proto;
 
 use crate::disks;
+use crate::masters::{Masters, backoff};
 use crate::node::Node;
 
 /// One master's answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// After all masters were tried.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Whatever the master wishes, a table is at most and at least this old.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
-const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(250);
-/// Addresses learned from hints are kept beside the configured ones, up to this many in all.
-const MASTERS_MAX: usize = 32;
+/// Between heartbeats that news ask for.
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
+/// Attempts of one heartbeat within a lease: a master that hangs must not cost the lease.
+const ATTEMPTS_PER_LEASE: u32 = 4;
+/// How long a call for the next table is held by the leader.
+const TABLE_WAIT: Duration = Duration::from_secs(5);
+/// Until the server has a number.
+const REGISTER_PAUSE: Duration = Duration::from_millis(50);
+/// Its answer is on its way by then.
+const TABLE_GRACE: Duration = Duration::from_secs(2);
+/// A lease that is shorter would be of no use.
+const LEASE_MIN: Duration = Duration::from_millis(150);
+/// A stop waits so long for the word to be heard; then the master finds out by itself.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the server tells of itself.
 #[derive(Debug)]
@@ -34,58 +48,64 @@ pub(crate) struct Identity {
     pub(crate) location: String,
 }
 
-/// The masters, the one that answered last first.
-struct Masters {
-    clients: Vec<(Address, proto::ClusterClient)>,
-    at: usize,
-    config: ClientConfig,
-}
-
-impl Masters {
-    fn new(addresses: &[Address]) -> Self {
-        let config = ClientConfig::default();
-        let mut masters = Self { clients: Vec::new(), at: 0, config };
-        for address in addresses {
-            masters.position(address.clone());
-        }
-        masters
-    }
-
-    /// Where this master is in the list; added if it is not.
-    fn position(&mut self, address: Address) -> usize {
-        if let Some(at) = self.clients.iter().position(|(known, _)| *known == address) {
-            return at;
-        }
-        let client = proto::ClusterClient::new(Client::new(address.clone(), self.config.clone()));
-        self.clients.push((address, client));
-        self.clients.len() - 1
-    }
-
-    /// One attempt; after a failure, the next goes elsewhere.
-    async fn attempt<T, A: Future<Output = Result<Response<T>, Status>>>(
-        &mut self,
-        call: impl FnOnce(proto::ClusterClient) -> A,
-    ) -> Result<T, Status> {
-        let result = call(self.clients[self.at].1.clone()).await;
-        result.map(|response| response.message).inspect_err(|status| {
-            let hint = status.leader().and_then(|leader| leader.parse().ok());
-            let full = self.clients.len() >= MASTERS_MAX;
-            self.at = match hint {
-                Some(leader) if !full || self.clients.iter().any(|(known, _)| *known == leader) => {
-                    self.position(leader)
-                }
-                Some(_) | None => (self.at + 1) % self.clients.len(),
-            };
-        })
-    }
-}
-
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>, identity: Identity) {
     let stop = node.stop.clone();
     tokio::select! {
         () = keep(&node, Masters::new(&masters), &identity) => {}
+        () = follow(&node, Masters::new(&masters)) => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Holds a call for the next table at the leader.
+async fn follow(node: &Arc<Node>, mut masters: Masters) {
+    let mut failures: u32 = 0;
+    loop {
+        let Some(server) = node.server_id() else {
+            tokio::time::sleep(REGISTER_PAUSE).await;
+            continue;
+        };
+        let request = proto::GetTableRequest {
+            known_version: node.table().version,
+            wait_ms: millis(TABLE_WAIT),
+            server: server.0,
+            incarnation: node.incarnation,
+        };
+        let options = CallOptions::within(TABLE_WAIT + TABLE_GRACE);
+        match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
+            Ok(reply) => {
+                failures = 0;
+                if let Some(table) = reply.table {
+                    adopt(node, table);
+                }
+            }
+            Err(status) => {
+                failures = failures.saturating_add(1);
+                tracing::debug!(%status, failures, "wait for the next table");
+                tokio::time::sleep(backoff(failures, masters.len())).await;
+            }
+        }
+    }
+}
+
+/// The server stops: tells the leader, and returns when the groups go on without it, or soon.
+pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
+    let Some(server) = node.server_id().filter(|_| node.is_missed()) else { return };
+    let mut masters = Masters::new(masters);
+    let request = proto::GoodbyeRequest { server: server.0, incarnation: node.incarnation };
+    let say = async {
+        for failures in 1.. {
+            let options = CallOptions::within(GOODBYE_TIMEOUT);
+            match masters.attempt(|client| async move { client.goodbye(&request, &options).await }).await {
+                Ok(_) => return,
+                Err(status) => tracing::debug!(%status, "say goodbye"),
+            }
+            tokio::time::sleep(backoff(failures, masters.len())).await;
+        }
+    };
+    if tokio::time::timeout(GOODBYE_TIMEOUT, say).await.is_err() {
+        tracing::info!("no master heard the goodbye; it will find out");
     }
 }
 
@@ -93,25 +113,21 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
     let mut joined = false;
     let mut registered = register(node, &mut masters, identity).await;
     let mut failures: u32 = 0;
-    fetch_table(node, &mut masters).await;
     loop {
         if !joined && node.table().version > 0 {
             joined = true;
             tokio::spawn(join(node.clone()));
         }
-        let pause =
-            if failures == 0 { registered.heartbeat } else { backoff(failures, masters.clients.len()) };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = node.refresh.notified(), if failures == 0 => fetch_table(node, &mut masters).await,
-        }
+        let sent = Instant::now();
         let request = proto::HeartbeatRequest {
             server: registered.server,
             incarnation: node.incarnation,
             disks: disk_states(node),
             table_version: node.table().version,
+            news: node.group_news(),
+            suspects: node.take_suspects(),
         };
-        let options = CallOptions::within(CALL_TIMEOUT);
+        let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
             Ok(reply) => {
                 failures = 0;
@@ -120,15 +136,24 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
                     tracing::info!("the master asks to register again");
                     registered = register(node, &mut masters, identity).await;
                 }
-                if reply.table_version != node.table().version {
-                    fetch_table(node, &mut masters).await;
+                if let Some(table) = reply.table {
+                    adopt(node, table);
+                }
+                // The lease speaks of the epochs in that table.
+                if reply.lease_ms > 0 && node.adopted() >= reply.table_version {
+                    node.lease.extend(sent, Duration::from_millis(reply.lease_ms));
                 }
             }
             Err(status) => {
                 failures = failures.saturating_add(1);
                 node.metrics.heartbeats_failed.add(1);
-                note_failure(failures, masters.clients.len(), "send a heartbeat", &status);
+                note_failure(failures, masters.len(), "send a heartbeat", &status);
             }
+        }
+        let pause = if failures == 0 { registered.heartbeat } else { backoff(failures, masters.len()) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = node.refresh.notified(), if failures == 0 => tokio::time::sleep(NEWS_PAUSE).await,
         }
     }
 }
@@ -142,18 +167,10 @@ fn note_failure(failures: u32, masters: usize, doing: &str, status: &Status) {
     }
 }
 
-/// None while there are masters not yet tried, then growing.
-fn backoff(failures: u32, masters: usize) -> Duration {
-    let rounds = failures / u32::try_from(masters).unwrap_or(u32::MAX).max(1);
-    if rounds == 0 {
-        return Duration::from_millis(1);
-    }
-    BACKOFF_MAX.min(BACKOFF_MIN.saturating_mul(1 << rounds.min(8)))
-}
-
 struct Registered {
     server: u32,
     heartbeat: Duration,
+    lease: Duration,
 }
 
 async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) -> Registered {
@@ -184,10 +201,10 @@ async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) 
                     tracing::error!(%status, "the master refuses this server");
                 }
             }
-            Err(status) => note_failure(failures + 1, masters.clients.len(), "register", &status),
+            Err(status) => note_failure(failures + 1, masters.len(), "register", &status),
         }
         failures = failures.saturating_add(1);
-        tokio::time::sleep(backoff(failures, masters.clients.len())).await;
+        tokio::time::sleep(backoff(failures, masters.len())).await;
     }
 }
 
@@ -209,7 +226,9 @@ async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Regi
         0 => HEARTBEAT_DEFAULT,
         ms => Duration::from_millis(ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
     };
-    Registered { server: reply.server, heartbeat }
+    node.throttle.set(reply.resync_bytes_per_s);
+    let lease = Duration::from_millis(reply.lease_ms).max(LEASE_MIN);
+    Registered { server: reply.server, heartbeat, lease }
 }
 
 fn disk_states(node: &Node) -> Vec<proto::Disk> {
@@ -227,21 +246,18 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
         .collect()
 }
 
-/// Fetches the table if there is a newer one. A failure is no matter: the next heartbeat shows the same news.
-async fn fetch_table(node: &Arc<Node>, masters: &mut Masters) {
-    let request = proto::GetTableRequest { known_version: node.table().version };
-    let options = CallOptions::within(CALL_TIMEOUT);
-    match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
-        Ok(proto::GetTableReply { table: None }) => {}
-        Ok(proto::GetTableReply { table: Some(table) }) => match Table::try_from(table) {
-            Ok(table) => {
-                tracing::debug!(version = table.version, "a new table");
-                node.adopt(table);
-            }
-            Err(error) => tracing::error!(%error, "the master's table is not valid"),
-        },
-        Err(status) => tracing::debug!(%status, "fetch the table"),
+fn adopt(node: &Arc<Node>, table: proto::Table) {
+    match Table::try_from(table) {
+        Ok(table) => {
+            tracing::debug!(version = table.version, "a new table");
+            node.adopt(table);
+        }
+        Err(error) => tracing::error!(%error, "the master's table is not valid"),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Tells the primaries of our groups that this process is new. They would find out: from the table, or from a write
@@ -251,7 +267,7 @@ async fn join(node: Arc<Node>) {
     let mine: Vec<_> = node.disks.iter().filter_map(|disk| disk.id()).collect();
     let mut primaries: Vec<_> = table
         .groups()
-        .filter(|group| group.serving().any(|disk| mine.contains(&disk)))
+        .filter(|group| group.members.iter().any(|member| mine.contains(&member.disk)))
         .filter_map(master_api::model::Group::primary)
         .filter(|disk| !mine.contains(disk))
         .filter_map(|disk| table.server_of(disk).map(|server| (server.id, disk)))
@@ -269,18 +285,4 @@ async fn join(node: Arc<Node>) {
         }
     });
     futures::future::join_all(calls).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_masters_are_tried_before_a_pause() {
-        assert_eq!(backoff(1, 3), Duration::from_millis(1));
-        assert_eq!(backoff(2, 3), Duration::from_millis(1));
-        assert_eq!(backoff(3, 3), Duration::from_millis(100));
-        assert_eq!(backoff(300, 3), BACKOFF_MAX);
-        assert_eq!(backoff(u32::MAX, 1), BACKOFF_MAX);
-    }
 }

@@ -3,7 +3,7 @@
 //! Read in this order: [`config`] and [`error`] (what it takes to start), [`app`] (start and stop), then what happens
 //! to a request: `service` (translate and call), `group` (one replica of the core, and who waits for it), `replicate`
 //! (does what the core asks: disk and other members), `peers` (connections). Beside requests: `disks` (the engines),
-//! `heartbeat` (the master), `commits` (news of commits), `metrics`.
+//! `heartbeat` (the master), `lease` (may reads be answered), `fill` and `throttle` (members that come back), `surplus` (what is left behind), `commits` (news of commits), `metrics`.
 //!
 //! Everything runs on the runtime it was started in, which should be a current-thread one: a hand-over between threads
 //! costs more than the work (design.md 2).
@@ -15,14 +15,19 @@ mod commits;
 pub mod config;
 mod disks;
 pub mod error;
+mod fill;
 mod group;
 mod heartbeat;
+mod lease;
+mod masters;
 mod metrics;
 mod node;
 mod peers;
 mod replicate;
 mod service;
 mod space;
+mod surplus;
+mod throttle;
 pub mod verify;
 
 pub use app::{ChunkServer, Handle};

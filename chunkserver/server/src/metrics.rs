@@ -28,8 +28,12 @@ pub(crate) struct Metrics {
     pub(crate) punches: Counter,
     pub(crate) reads: Counter,
     pub(crate) read_bytes: Counter,
+    pub(crate) reads_without_lease: Counter,
     pub(crate) replicated: Counter,
     pub(crate) installs: Counter,
+    pub(crate) fills: Counter,
+    pub(crate) filled_bytes: Counter,
+    pub(crate) forwards: Counter,
     pub(crate) activations: Counter,
     pub(crate) deleted: Counter,
     pub(crate) heartbeats: Counter,
@@ -37,15 +41,23 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 11] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 15] {
         [
             ("pangu_chunkserver_writes_total", "client writes committed here as primary", &self.writes),
             ("pangu_chunkserver_written_bytes_total", "bytes of them", &self.written_bytes),
             ("pangu_chunkserver_punches_total", "client punches committed here as primary", &self.punches),
             ("pangu_chunkserver_reads_total", "client reads answered", &self.reads),
             ("pangu_chunkserver_read_bytes_total", "bytes of them, whole blocks", &self.read_bytes),
+            (
+                "pangu_chunkserver_reads_without_lease_total",
+                "reads for which the other members were asked",
+                &self.reads_without_lease,
+            ),
             ("pangu_chunkserver_replicated_total", "writes taken as secondary", &self.replicated),
             ("pangu_chunkserver_installs_total", "chunks copied to members that differed", &self.installs),
+            ("pangu_chunkserver_fills_total", "chunks copied to syncing members", &self.fills),
+            ("pangu_chunkserver_filled_bytes_total", "bytes of them", &self.filled_bytes),
+            ("pangu_chunkserver_forwards_total", "committed writes sent to syncing members", &self.forwards),
             ("pangu_chunkserver_activations_total", "groups activated as primary", &self.activations),
             ("pangu_chunkserver_deleted_total", "data generations deleted, once per group", &self.deleted),
             ("pangu_chunkserver_heartbeats_total", "heartbeats a master answered", &self.heartbeats),
@@ -94,11 +106,15 @@ pub(crate) fn text(node: &Node) -> String {
     let label = |state: &str| format!("{{state=\"{state}\"}}");
     let states = [
         (label("active"), count(&|group| group.stage() == Stage::Active)),
+        (label("syncing"), count(&|group| group.stage() == Stage::Syncing)),
         (label("preparing"), count(&|group| group.stage() == Stage::Preparing)),
         (label("primary"), count(&|group| group.is_primary())),
     ];
     gauge("pangu_chunkserver_groups", "groups with a member here; primary ones are counted twice", &states);
     let backlog = replicas.iter().map(|group| group.backlog() as u64).sum();
+    let behind = replicas.iter().map(|group| group.behind() as u64).sum();
+    let help = "chunks that members filled from here are known to be behind";
+    gauge("pangu_chunkserver_chunks_behind", help, &[(String::new(), behind)]);
     gauge("pangu_chunkserver_writes_in_flight", "writes ordered or waiting", &[(String::new(), backlog)]);
     out
 }

@@ -5,26 +5,41 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chunkserver_core::{MemberInfo, Token, View};
+use chunkserver_core::{MemberInfo, Stage, Token, View};
 use chunkserver_engine::EngineError;
 use coord_types::{DiskId, GroupId, ServerId};
 use kuafu::{CancellationToken, ClientConfig};
-use master_api::model::Table;
+use master_api::model::{MemberState, Table};
+use master_api::proto;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::commits::Commits;
 use crate::disks::Disk;
 use crate::group::Group;
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::service::replica::Assemblies;
 use crate::space::Space;
+use crate::throttle::Throttle;
 
 /// Chunks on their way to other members at the same time. Each may hold 64 MiB there until its last piece is in.
 const INSTALLS_MAX: usize = 4;
+
+/// A server is reported once in so long, however many calls to it fail.
+const REPORT_PERIOD: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Suspect {
+    noted: Instant,
+    reported: bool,
+}
+
+/// News in one heartbeat; the rest goes with the next.
+const NEWS_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -35,14 +50,24 @@ pub(crate) struct Node {
     pub(crate) server: AtomicU32,
     groups: RwLock<BTreeMap<GroupId, Vec<Arc<Group>>>>,
     table: Mutex<Arc<Table>>,
+    /// The version of the newest table of which every replica here has heard.
+    adopted: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) peer_config: ClientConfig,
     pub(crate) commits: Commits,
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
     pub(crate) installs: Semaphore,
-    /// Somebody is ahead of our table: fetch it now.
+    /// The same for members that are being filled. Apart, because such a chunk may wait for an activation, which may wait
+    /// for an install.
+    pub(crate) fills: Semaphore,
+    pub(crate) throttle: Throttle,
+    /// Servers of other members that could not be reached, and when that was last noted; the next heartbeat takes along
+    /// who was noted since the one before.
+    suspects: Mutex<BTreeMap<ServerId, Suspect>>,
+    /// Somebody is ahead of our table, or the master should hear of something: send a heartbeat now.
     pub(crate) refresh: Notify,
+    pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     tokens: AtomicU64,
@@ -56,13 +81,18 @@ impl Node {
             server: AtomicU32::new(0),
             groups: RwLock::default(),
             table: Mutex::default(),
+            adopted: AtomicU64::new(0),
             peers: Peers::default(),
             peer_config,
             commits: Commits::default(),
             space: Space::default(),
             assemblies: Assemblies::default(),
             installs: Semaphore::new(INSTALLS_MAX),
+            fills: Semaphore::new(INSTALLS_MAX),
+            suspects: Mutex::default(),
+            throttle: Throttle::default(),
             refresh: Notify::new(),
+            lease: Lease::default(),
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
             tokens: AtomicU64::new(1),
@@ -79,6 +109,11 @@ impl Node {
 
     pub(crate) fn table(&self) -> Arc<Table> {
         self.table.lock().clone()
+    }
+
+    /// The newest table that every replica here follows.
+    pub(crate) fn adopted(&self) -> u64 {
+        self.adopted.load(Ordering::Acquire)
     }
 
     pub(crate) fn disk(&self, id: DiskId) -> Option<&Arc<Disk>> {
@@ -130,6 +165,67 @@ impl Node {
         self.groups.read().values().flatten().cloned().collect()
     }
 
+    /// Whether a group with members elsewhere has to go on without this server when it stops.
+    pub(crate) fn is_missed(&self) -> bool {
+        let table = self.table();
+        let mine: Vec<_> = self.disks.iter().filter_map(|disk| disk.id()).collect();
+        table.groups().any(|group| {
+            let here = group.serving().filter(|disk| mine.contains(disk)).count();
+            here > 0 && here < group.serving().count()
+        })
+    }
+
+    /// What the master should hear of the groups led from here: who is level, and which epoch with a joining member is
+    /// active.
+    pub(crate) fn group_news(&self) -> Vec<proto::GroupNews> {
+        let table = self.table();
+        let changing = table.groups().filter(|group| {
+            group.members.iter().any(|m| matches!(m.state, MemberState::Syncing | MemberState::Joining))
+        });
+        let mut news = Vec::new();
+        for group in changing {
+            let Some(replica) = group.primary().and_then(|disk| self.replica(disk, group.id)) else {
+                continue;
+            };
+            let mut add = |level_disk| {
+                news.push(proto::GroupNews { group: group.id.0, epoch: group.epoch.0, level_disk });
+            };
+            if replica.epoch() != group.epoch {
+                continue;
+            }
+            replica.level().into_iter().for_each(|disk| add(disk.0));
+            let joins = group.in_state(MemberState::Joining).next().is_some();
+            if joins && replica.is_primary() && replica.stage() == Stage::Active {
+                add(0);
+            }
+        }
+        news.truncate(NEWS_MAX);
+        news
+    }
+
+    /// A member's server could not be reached: the master should look.
+    pub(crate) fn suspect(&self, disk: DiskId) {
+        let Some(server) = self.table().server_of(disk).map(|server| server.id) else { return };
+        let now = Instant::now();
+        let mut suspects = self.suspects.lock();
+        if suspects.get(&server).is_some_and(|known| now.duration_since(known.noted) < REPORT_PERIOD) {
+            return;
+        }
+        suspects.insert(server, Suspect { noted: now, reported: false });
+        self.refresh.notify_one();
+    }
+
+    /// Who was noted since this was last asked.
+    pub(crate) fn take_suspects(&self) -> Vec<u32> {
+        let mut suspects = self.suspects.lock();
+        let new = suspects.iter_mut().filter(|(_, suspect)| !suspect.reported);
+        new.map(|(server, suspect)| {
+            suspect.reported = true;
+            server.0
+        })
+        .collect()
+    }
+
     /// Takes a newer table into use.
     pub(crate) fn adopt(self: &Arc<Self>, table: Table) {
         let table = Arc::new(table);
@@ -144,11 +240,14 @@ impl Node {
         for group in table.groups() {
             for disk in self.disks.iter().filter(|disk| !disk.failed()) {
                 let Some(id) = disk.id() else { continue };
-                if group.members.iter().any(|member| member.disk == id) {
+                // Also one that was removed: it must hear of the epoch without it.
+                if group.state_of(id).is_some() || self.replica(id, group.id).is_some() {
                     self.adopt_group(disk, id, group, &table);
                 }
             }
         }
+        // A table that another task adopts meanwhile is newer: it tells the replicas the same and more.
+        self.adopted.fetch_max(table.version, Ordering::AcqRel);
     }
 
     fn adopt_group(
@@ -158,14 +257,14 @@ impl Node {
         group: &master_api::model::Group,
         table: &Table,
     ) {
-        let serving = group
-            .serving()
-            .map(|disk| MemberInfo {
-                disk,
-                incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
-            })
-            .collect();
-        let view = View { epoch: group.epoch, serving };
+        let info = |disk| MemberInfo {
+            disk,
+            incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
+        };
+        let serving = group.serving().map(info).collect();
+        let syncing = group.in_state(MemberState::Syncing).map(info).collect();
+        let short = group.serving().count() < table.min_replicas as usize;
+        let view = View { epoch: group.epoch, serving, syncing, short };
         match self.replica_or_new(disk, id, group.id) {
             Ok(replica) => replica.table(self, view),
             Err(error) => tracing::error!(group = %group.id, disk = %id, %error, "take a group into use"),

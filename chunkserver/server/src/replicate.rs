@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chunkserver_api::convert::{crcs_from_bytes, crcs_to_bytes, parse_stale_detail};
+use chunkserver_api::convert::{crcs_from_bytes, parse_stale_detail};
 use chunkserver_api::pb;
 use chunkserver_core::{Effect, Fault, Page, PeerError};
 use chunkserver_engine::{EngineError, PunchOp, WriteOp, Written};
-use coord_types::{ChunkKey, DiskId, Epoch, Stamp, Version, WRITE_SIZE_MAX};
+use coord_types::{ChunkKey, DiskId, Epoch, Stamp, Version};
 use kuafu::{CallOptions, Code, Status};
 
+use crate::fill;
 use crate::group::{Body, Content, Group, LIST_PAGE};
 use crate::node::Node;
 
@@ -19,13 +20,16 @@ use crate::node::Node;
 const REPLICATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepare waits for the member's running writes.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ACTIVATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The first pause after an attempt failed, doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// A member that comes back is noticed this late at the worst.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
+
+/// The same for a member that is being filled: nobody waits for it.
+const FILL_BACKOFF_MIN: Duration = Duration::from_millis(100);
+const FILL_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Begins an effect; the event that answers it comes later.
 pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content>) {
@@ -43,7 +47,7 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
             let op = Op { key, previous, version, stamp, content };
             tokio::spawn(async move {
                 let result = send(&node, peer, (epoch, activation), op).await;
-                let result = result.map_err(|status| peer_error("write to", &group, peer, &status));
+                let result = result.map_err(|status| peer_error("write to", &node, &group, peer, &status));
                 group.event(&node, |replica, io| {
                     replica.replicated(peer, activation, (key, version), result, io);
                 });
@@ -57,23 +61,23 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
                 }
             });
         }
-        Effect::Prepare { peer, epoch, activation, after } => {
+        Effect::Prepare { peer, epoch, activation, after, fill } => {
             tokio::spawn(async move {
-                let result = prepare(&node, &group, peer, (epoch, activation), after).await;
-                let result = result.map_err(|status| peer_error("prepare", &group, peer, &status));
+                let result = prepare(&node, &group, peer, (epoch, activation), (after, fill)).await;
+                let result = result.map_err(|status| peer_error("prepare", &node, &group, peer, &status));
                 group.event(&node, |replica, io| replica.prepared(peer, activation, result, io));
             });
         }
         Effect::Equalise { peer, epoch, activation, key } => {
             tokio::spawn(async move {
-                let result = equalise(&node, &group, peer, (epoch, activation), key).await;
+                let result = fill::equalise(&node, &group, peer, (epoch, activation), key).await;
                 group.event(&node, |replica, io| replica.equalised(peer, activation, key, result, io));
             });
         }
         Effect::Activate { peer, epoch, activation } => {
             tokio::spawn(async move {
                 let result = activate(&node, &group, peer, (epoch, activation)).await;
-                let result = result.map_err(|status| peer_error("activate", &group, peer, &status));
+                let result = result.map_err(|status| peer_error("activate", &node, &group, peer, &status));
                 group.event(&node, |replica, io| replica.activated(peer, activation, result, io));
             });
         }
@@ -85,6 +89,36 @@ pub(crate) fn begin(node: &Arc<Node>, group: &Arc<Group>, effect: Effect<Content
                     () = node.stop.cancelled() => return,
                 }
                 group.event(&node, |replica, io| replica.retry(activation, io));
+            });
+        }
+        Effect::Fill { peer, epoch, activation, key } => {
+            tokio::spawn(async move {
+                let result = fill::fill(&node, &group, peer, (epoch, activation), key).await;
+                group.event(&node, |replica, io| replica.filled(peer, activation, key, result, io));
+            });
+        }
+        Effect::Forward { peer, epoch, activation, key, previous, version, stamp, content } => {
+            let op = Op { key, previous, version, stamp, content };
+            node.metrics.forwards.add(1);
+            tokio::spawn(async move {
+                let result = send(&node, peer, (epoch, activation), op).await;
+                let result =
+                    result.map_err(|status| peer_error("forward a write to", &node, &group, peer, &status));
+                group.event(&node, |replica, io| replica.forwarded(peer, activation, key, result, io));
+            });
+        }
+        Effect::Level { peer, epoch } => {
+            tracing::debug!(group = %group.id, %epoch, member = %peer, "a member that was filled is level");
+            node.refresh.notify_one();
+        }
+        Effect::RetryFill { peer, activation, attempt } => {
+            let delay = FILL_BACKOFF_MAX.min(FILL_BACKOFF_MIN.saturating_mul(1 << attempt.min(8)));
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = node.stop.cancelled() => return,
+                }
+                group.event(&node, |replica, io| replica.retry_fill(peer, activation, io));
             });
         }
         Effect::Outdated { epoch } => {
@@ -152,7 +186,7 @@ async fn apply(group: &Group, op: Op) -> Result<Written, EngineError> {
     }
 }
 
-fn peer(node: &Node, disk: DiskId) -> Result<pb::ReplicaClient, Status> {
+pub(crate) fn peer(node: &Node, disk: DiskId) -> Result<pb::ReplicaClient, Status> {
     node.peers.of(disk).ok_or_else(|| Status::unavailable(format!("the table names no server for {disk:?}")))
 }
 
@@ -186,7 +220,7 @@ async fn prepare(
     group: &Group,
     disk: DiskId,
     at: (Epoch, u64),
-    after: Option<Option<ChunkKey>>,
+    (after, fill): (Option<Option<ChunkKey>>, bool),
 ) -> Result<Page, Status> {
     let request = pb::PrepareRequest {
         group: group.id.0,
@@ -195,6 +229,7 @@ async fn prepare(
         activation: at.1,
         after: after.flatten().map(Into::into),
         limit: if after.is_some() { LIST_PAGE as u32 } else { 0 },
+        fill,
     };
     let reply = peer(node, disk)?.prepare(&request, &CallOptions::within(PREPARE_TIMEOUT)).await?.message;
     let chunks = reply.chunks.iter().map(|chunk| {
@@ -216,97 +251,19 @@ async fn activate(node: &Node, group: &Group, disk: DiskId, at: (Epoch, u64)) ->
     Ok(())
 }
 
-/// Makes a chunk at a member what it is here. The group is at rest here, so the chunk does not change under this,
-/// unless the master deletes it: then it is removed there too.
-async fn equalise(
-    node: &Arc<Node>,
-    group: &Arc<Group>,
+pub(crate) fn peer_error(
+    doing: &str,
+    node: &Node,
+    group: &Group,
     disk: DiskId,
-    at: (Epoch, u64),
-    key: ChunkKey,
-) -> Result<(), PeerError> {
-    let _permit = node.installs.acquire().await.map_err(|_| PeerError::Failed)?;
-    let engine = &group.disk.engine;
-    let source = |fault| match fault {
-        Fault::Damaged => PeerError::SourceDamaged,
-        Fault::Full | Fault::Checksum | Fault::Invalid | Fault::Disk | Fault::Conflict => PeerError::Failed,
-    };
-    let target = |status: Status| peer_error("install a chunk on", group, disk, &status);
-    let client = peer(node, disk).map_err(target)?;
-    let options = CallOptions::within(INSTALL_TIMEOUT).payload_covered();
-    let mut request = pb::InstallRequest {
-        chunk: Some(key.into()),
-        epoch: at.0.0,
-        disk: disk.0,
-        activation: at.1,
-        first: true,
-        ..pb::InstallRequest::default()
-    };
-    let Some(meta) = group.outcome(node, engine.stat(key)).map_err(source)? else {
-        request.last = true;
-        request.remove = true;
-        tracing::info!(?key, %disk, "remove a chunk the primary does not have");
-        client.install(&request, &options).await.map_err(target)?;
-        return Ok(());
-    };
-    tracing::info!(?key, version = %meta.version, %disk, "install a chunk on a member that differs");
-    node.metrics.installs.add(1);
-    request.version = Some(meta.version.into());
-    request.chunk_size_bytes = meta.chunk_size_bytes;
-    request.windows = meta
-        .windows
-        .iter()
-        .map(|w| pb::WriterWindow { session: w.session.0, newest: w.newest, seen: w.seen })
-        .collect();
-    let ranges = group.outcome(node, engine.map(key)).map_err(source)?;
-    let mut pieces = pieces(&ranges).peekable();
-    if pieces.peek().is_none() {
-        request.last = true;
-        client.install(&request, &options).await.map_err(target)?;
-        return Ok(());
-    }
-    while let Some((offset_bytes, len_bytes)) = pieces.next() {
-        let read = engine.read(key, offset_bytes, len_bytes).await;
-        let read = group.outcome(node, read).map_err(source)?;
-        if read.version != meta.version || read.hole || read.data.len() != len_bytes as usize {
-            // Deleted meanwhile: the next attempt sees what there is.
-            return Err(PeerError::Failed);
-        }
-        request.offset_bytes = offset_bytes;
-        request.block_crcs = crcs_to_bytes(&read.block_crcs);
-        request.last = pieces.peek().is_none();
-        client.install_with_payload(&request, read.data, &options).await.map_err(target)?;
-        request.first = false;
-    }
-    Ok(())
-}
-
-/// Cuts ranges into what one message carries.
-fn pieces(ranges: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> + '_ {
-    const PIECE: u32 = WRITE_SIZE_MAX as u32;
-    ranges.iter().flat_map(|(offset, len)| {
-        let end = offset + len;
-        (*offset..end).step_by(WRITE_SIZE_MAX).map(move |at| (at, PIECE.min(end - at)))
-    })
-}
-
-fn peer_error(doing: &str, group: &Group, disk: DiskId, status: &Status) -> PeerError {
+    status: &Status,
+) -> PeerError {
     tracing::debug!(group = %group.id, member = %disk, %status, "could not {doing} a member");
+    if status.code == Code::Unavailable {
+        node.suspect(disk);
+    }
     match parse_stale_detail(&status.detail).filter(|_| status.code == Code::Stale) {
         Some((epoch, activation)) => PeerError::Stale { epoch, activation },
         None => PeerError::Failed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_at_most_a_message_and_cover_the_ranges() {
-        const MIB: u32 = 1 << 20;
-        let cut: Vec<_> = pieces(&[(0, 4096), (8192, 2 * MIB + 4096)]).collect();
-        assert_eq!(cut, [(0, 4096), (8192, MIB), (8192 + MIB, MIB), (8192 + 2 * MIB, 4096)]);
-        assert_eq!(pieces(&[]).count(), 0);
     }
 }

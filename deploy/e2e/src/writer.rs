@@ -49,6 +49,10 @@ struct Ledger {
     blocks: Vec<u64>,
     in_flight: InFlight,
     longest: Duration,
+    /// Since somebody asked.
+    longest_lately: Duration,
+    /// When the operation under way began.
+    began: Option<Instant>,
 }
 
 /// A thread that works in a folder until it is told to stop or meets an error.
@@ -70,6 +74,8 @@ impl Writer {
             blocks: vec![0; usize::try_from(BLOCKS).expect("few")],
             in_flight: InFlight::Nothing,
             longest: Duration::ZERO,
+            longest_lately: Duration::ZERO,
+            began: None,
         }));
         let done = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -103,6 +109,14 @@ impl Writer {
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.ledger.lock().longest
+    }
+
+    /// The longest that one operation took since this was last asked, the one under way included.
+    #[must_use]
+    pub fn take_longest(&self) -> Duration {
+        let mut ledger = self.ledger.lock();
+        let longest = std::mem::take(&mut ledger.longest_lately);
+        longest.max(ledger.began.map_or(Duration::ZERO, |began| began.elapsed()))
     }
 
     /// Tells it to stop and answers what it met, with its ledger for [`verify`].
@@ -220,6 +234,7 @@ impl Work {
                 break;
             }
             let started = Instant::now();
+            self.ledger.lock().began = Some(started);
             let what = match number % 8 {
                 0 | 4 => self.overwrite(&blocks, number),
                 3 => self.rename(number),
@@ -231,6 +246,8 @@ impl Work {
             self.done.fetch_add(1, Ordering::Release);
             let mut ledger = self.ledger.lock();
             ledger.longest = ledger.longest.max(started.elapsed());
+            ledger.longest_lately = ledger.longest_lately.max(started.elapsed());
+            ledger.began = None;
         }
         Ok(())
     }

@@ -65,6 +65,8 @@ pub struct Options {
     pub capacity: String,
     /// The folder for everything; none: a temporary one, removed at the end.
     pub folder: Option<PathBuf>,
+    /// Lines of the description's section `[survival]`.
+    pub survival: String,
     /// Further arguments of `pangu-fuse`.
     pub client_arguments: Vec<OsString>,
 }
@@ -81,6 +83,7 @@ impl Options {
             min_replicas: replicas.saturating_sub(1).max(1),
             capacity: "12G".to_owned(),
             folder: None,
+            survival: String::new(),
             client_arguments: Vec::new(),
         }
     }
@@ -161,7 +164,11 @@ impl Cluster {
             self.ports.insert(Role::Master(n), port);
             addresses.push(format!("\"tcp://127.0.0.1:{port}\""));
         }
-        let text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
+        let mut text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
+        if !self.options.survival.is_empty() {
+            text.push_str("\n[survival]\n");
+            text.push_str(&self.options.survival);
+        }
         let path = self.description();
         fs::write(&path, text).map_err(|source| Error::File { action: "write", path, source })
     }

@@ -18,7 +18,7 @@ mod session;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coord_types::{InodeId, SessionId};
+use coord_types::{InodeId, ServerId, SessionId};
 use kuafu::{Address, CallOptions, Status};
 use parking_lot::Mutex;
 use rand::Rng as _;
@@ -339,6 +339,21 @@ impl MasterClient {
         if table.version > known_version { Ok(table) } else { self.shared.fetch_table(deadline).await }
     }
 
+    /// Tells the master that a chunkserver could not be reached: it looks at once whether that is dead.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. Nothing depends on the report.
+    pub async fn report_server(&self, server: ServerId, deadline: Instant) -> Result<(), ClientError> {
+        let request = proto::ReportRequest { server: server.0 };
+        let message = &request;
+        self.shared
+            .call_sessionless(Some(deadline), |endpoint, options| async move {
+                endpoint.cluster.report(message, &options).await
+            })
+            .await
+            .map(drop)
+    }
+
     /// The administration calls of whichever master is the leader.
     ///
     /// # Errors
@@ -516,7 +531,16 @@ impl Shared {
     }
 
     async fn fetch_table(&self, deadline: Option<Instant>) -> Result<Arc<Table>, ClientError> {
-        let request = proto::GetTableRequest { known_version: self.table.borrow().version };
+        self.next_table(Duration::ZERO, deadline).await
+    }
+
+    /// Asks for a table newer than the newest here; the master answers when there is one, after `wait` at the latest.
+    async fn next_table(&self, wait: Duration, deadline: Option<Instant>) -> Result<Arc<Table>, ClientError> {
+        let request = proto::GetTableRequest {
+            known_version: self.table.borrow().version,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            ..proto::GetTableRequest::default()
+        };
         let message = &request;
         let reply = self
             .call_sessionless(deadline, |endpoint, options| async move {

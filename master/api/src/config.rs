@@ -5,9 +5,16 @@
 //! ```toml
 //! name = "dev"
 //! masters = ["tcp://127.0.0.1:7101", "tcp://127.0.0.1:7102", "tcp://127.0.0.1:7103"]
+//!
+//! [survival]               # may be left out, and so may each line
+//! heartbeat_ms = 500
+//! lease_ms = 3000
+//! replace_after_s = 600
+//! resync_mib_per_s = 200
 //! ```
 //!
-//! The masters' ids are their places in the list, counted from 1.
+//! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
+//! `master/docs/groups.md`; the masters read it, chunkservers are told by them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +28,21 @@ pub struct ClusterConfig {
     pub name: String,
     /// At least one, all different.
     pub masters: Vec<Address>,
+    pub survival: Survival,
+}
+
+/// How failures are met. Absent: the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Survival {
+    /// Between two heartbeats of a chunkserver, in milliseconds. Default 500, minimum 50.
+    pub heartbeat_ms: Option<u32>,
+    /// How long a chunkserver that is not heard may serve, in milliseconds. Default 3000, at least three heartbeats.
+    pub lease_ms: Option<u32>,
+    /// A member that was away for so many seconds is replaced on another disk. Default 600, minimum 1.
+    pub replace_after_s: Option<u32>,
+    /// What one chunkserver may send to fill others, in MiB a second. Default 200, minimum 1.
+    pub resync_mib_per_s: Option<u32>,
 }
 
 /// What is wrong with a description.
@@ -41,6 +63,8 @@ pub enum ConfigError {
 struct File {
     name: toml::Spanned<String>,
     masters: toml::Spanned<Vec<toml::Spanned<String>>>,
+    #[serde(default)]
+    survival: Survival,
 }
 
 /// Names the description for processes that are not told by a flag.
@@ -119,7 +143,7 @@ impl ClusterConfig {
             }
             masters.push(address);
         }
-        Ok(Self { name: file.name.into_inner(), masters })
+        Ok(Self { name: file.name.into_inner(), masters, survival: file.survival })
     }
 
     /// The masters by id.
@@ -143,6 +167,15 @@ mod tests {
         let members: Vec<_> =
             config.members().into_iter().map(|(id, address)| (id, address.to_string())).collect();
         assert_eq!(members, [(1, "unix:///a".to_owned()), (2, "tcp://127.0.0.1:7".to_owned())]);
+    }
+
+    #[test]
+    fn survival_is_tuned_line_by_line() {
+        let text = "name = \"x\"\nmasters = [\"unix:///a\"]\n[survival]\nlease_ms = 900\n";
+        let survival = parse(text).unwrap().survival;
+        assert_eq!(survival, Survival { lease_ms: Some(900), ..Survival::default() });
+        let error = parse(&text.replace("lease_ms", "leese")).unwrap_err();
+        assert!(error.starts_with("c.toml:4:"), "{error}");
     }
 
     #[test]

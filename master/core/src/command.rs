@@ -18,6 +18,7 @@ use crate::ops;
 use crate::records::{self, ClusterRecord, Counters};
 use crate::session::{self, Ended};
 use crate::state::State;
+use crate::table::change::{self, Changed, GroupChange};
 use crate::table::groups::{self, Formed};
 use crate::table::register::{self, Registered};
 use crate::{deletion, state};
@@ -67,6 +68,10 @@ pub enum Command {
     DeletionsDone {
         data: Vec<DataId>,
     },
+    /// Members leave, come back, are replaced. Each change is skipped if its group has moved on.
+    ChangeGroups {
+        changes: Vec<GroupChange>,
+    },
 }
 
 /// How a cluster begins.
@@ -103,6 +108,7 @@ pub enum CommandReply {
     Done,
     /// The command means nothing here: why.
     Refused(String),
+    Changed(Changed),
 }
 
 mod wire;
@@ -189,6 +195,7 @@ fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
             deletion::done(state, &data)?;
             CommandReply::Done
         }
+        Command::ChangeGroups { changes } => CommandReply::Changed(change::apply(state, &changes)?),
     })
 }
 

@@ -1,10 +1,13 @@
 //! Chunkservers, disks and groups: what the store holds of them, read as the domain's table.
 //!
-//! [`register`] takes servers in, [`groups`] makes groups, [`placement`] chooses the disks. The table's version
+//! [`register`] takes servers in, [`groups`] makes groups, [`placement`] chooses the disks, [`change`] changes their
+//! members, [`plan`] decides which change is due. The table's version
 //! rises with every change that clients or chunkservers must learn of.
 
+pub mod change;
 pub mod groups;
 pub mod placement;
+pub mod plan;
 pub mod register;
 
 use std::collections::BTreeMap;
@@ -59,6 +62,12 @@ pub fn servers(read: &dyn Read) -> OpResult<Vec<Server>> {
 pub fn server(read: &dyn Read, id: ServerId) -> OpResult<Option<ServerRecord>> {
     let record = read.get(keys::TABLE, &keys::server(id))?;
     record.map(|record| records::decode("a server", &record)).transpose()
+}
+
+/// Whether a disk failed or is missing from its server; `None`: there is no such disk.
+fn disk_failed(read: &dyn Read, id: DiskId) -> OpResult<Option<bool>> {
+    let record = read.get(keys::TABLE, &keys::disk(id))?;
+    record.map(|record| Ok(records::decode::<DiskRecord>("a disk", &record)?.failed)).transpose()
 }
 
 fn read_disks(read: &dyn Read) -> OpResult<Vec<(DiskId, DiskRecord)>> {

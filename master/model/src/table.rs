@@ -13,6 +13,8 @@ pub enum MemberState {
     Syncing,
     /// Known to hold older data; takes part in nothing.
     Offline,
+    /// As serving, but not yet known to have been brought level by an activation: never the primary.
+    Joining,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +35,22 @@ impl Group {
     /// The first serving member.
     #[must_use]
     pub fn primary(&self) -> Option<DiskId> {
-        self.serving().next()
+        self.in_state(MemberState::Serving).next()
     }
 
-    /// All serving members, the primary first.
+    /// The members that take part in every write: those that serve, the primary first, and behind them those that join.
     pub fn serving(&self) -> impl Iterator<Item = DiskId> + '_ {
-        self.members.iter().filter(|member| member.state == MemberState::Serving).map(|member| member.disk)
+        self.in_state(MemberState::Serving).chain(self.in_state(MemberState::Joining))
+    }
+
+    pub fn in_state(&self, state: MemberState) -> impl Iterator<Item = DiskId> + '_ {
+        self.members.iter().filter(move |member| member.state == state).map(|member| member.disk)
+    }
+
+    /// What the disk is in this group, if it is in it.
+    #[must_use]
+    pub fn state_of(&self, disk: DiskId) -> Option<MemberState> {
+        self.members.iter().find(|member| member.disk == disk).map(|member| member.state)
     }
 }
 

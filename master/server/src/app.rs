@@ -7,7 +7,9 @@ use bytes::Bytes;
 use coord_raft::{Leader, Leadership, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
 use kuafu::Status;
 use master_core::{Command, CommandReply, OpError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+
+use crate::background::groups::Looked;
 
 use crate::config::Config;
 use crate::soft::Soft;
@@ -25,6 +27,10 @@ pub(crate) struct App {
     pub(crate) soft: Soft,
     /// A chunkserver registered: groups may be missing.
     pub(crate) registered: Notify,
+    /// What the last look at the groups found; held while one looks.
+    pub(crate) looked: tokio::sync::Mutex<Looked>,
+    /// The table's version, for calls that wait for the next.
+    pub(crate) table_version: watch::Sender<u64>,
     /// The cluster's beginning was seen in the state. It never goes away again.
     pub(crate) begun: AtomicBool,
 }
@@ -61,6 +67,7 @@ impl App {
             self.must_have_begun()?;
         }
         let reply = self.propose(None, command.encode(), deadline).await?;
+        self.note_table_version();
         match CommandReply::decode(&reply) {
             Ok(CommandReply::Refused(reason)) => {
                 // Applied before the cluster's first command: nothing is wrong with it, it came early.
@@ -69,6 +76,17 @@ impl App {
             }
             Ok(reply) => Ok(reply),
             Err(error) => Err(Status::internal(format!("the reply of a command cannot be read: {error}"))),
+        }
+    }
+
+    /// Wakes who waits for the next table. All changes of the table are commands of the leader.
+    fn note_table_version(&self) {
+        if let Ok(Some(counters)) = master_core::counters(&self.raft.view()) {
+            self.table_version.send_if_modified(|known| {
+                let newer = counters.table_version > *known;
+                *known = (*known).max(counters.table_version);
+                newer
+            });
         }
     }
 

@@ -1,7 +1,9 @@
 //! What the leader does by itself, one job a file. Each runs while this master leads and is dropped when it does not.
 
 mod deletion;
+pub(crate) mod groups;
 mod placement;
+mod probe;
 mod session_expiry;
 
 use std::sync::Arc;
@@ -52,7 +54,14 @@ async fn lead(app: &App) {
         tracing::warn!(%error, "make the cluster");
         tokio::time::sleep(RETRY).await;
     }
-    tokio::join!(session_expiry::run(app), deletion::run(app), placement::run(app));
+    *app.looked.lock().await = groups::Looked::default();
+    tokio::join!(
+        session_expiry::run(app),
+        deletion::run(app),
+        placement::run(app),
+        groups::run(app),
+        probe::run(app)
+    );
 }
 
 /// The first leader of all writes down who the cluster is; later ones find it there.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use kuafu::Address;
 
+use crate::soft::Limits;
+
 /// Settings of one master. [`Config::new`] gives the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,6 +36,10 @@ pub struct Config {
     pub chunkserver_heartbeat: Duration,
     /// A chunkserver may serve this long after it was heard. Default 3 s, at least three heartbeats.
     pub chunkserver_lease: Duration,
+    /// A member that was away for this long is replaced on another disk. Default 10 min, minimum 1 s.
+    pub replace_after: Duration,
+    /// What one chunkserver may send to fill others, in bytes a second. Default 200 MiB, minimum 1 MiB.
+    pub resync_bytes_per_s: u64,
     /// Groups are made when no chunkserver joined for this long, so that they spread over all that are just
     /// starting. Default 300 ms, 0 in an embedded platform.
     pub group_settle: Duration,
@@ -60,7 +66,12 @@ pub enum ConfigError {
     MinReplicas { min: u32, replicas: u32 },
     #[error("the setting {name} is {value:?}, the least allowed is {minimum:?}")]
     TooShort { name: &'static str, value: Duration, minimum: Duration },
+    #[error("{0} bytes a second for resync are too few: at least 1 MiB")]
+    Resync(u64),
 }
+
+/// Below this a disk would not be filled within a year.
+const RESYNC_MIN_BYTES_PER_S: u64 = 1 << 20;
 
 impl Config {
     #[must_use]
@@ -79,6 +90,8 @@ impl Config {
             session_lease: Duration::from_secs(30),
             chunkserver_heartbeat: Duration::from_millis(500),
             chunkserver_lease: Duration::from_secs(3),
+            replace_after: Duration::from_secs(600),
+            resync_bytes_per_s: 200 << 20,
             group_settle: Duration::from_millis(300),
             group_settle_narrow: Duration::from_secs(3),
             deletion_delay: Duration::from_secs(2),
@@ -104,7 +117,16 @@ impl Config {
         };
         at_least("session_lease", self.session_lease, Duration::from_secs(2))?;
         at_least("chunkserver_heartbeat", self.chunkserver_heartbeat, Duration::from_millis(50))?;
-        at_least("chunkserver_lease", self.chunkserver_lease, 3 * self.chunkserver_heartbeat)
+        at_least("chunkserver_lease", self.chunkserver_lease, 3 * self.chunkserver_heartbeat)?;
+        at_least("replace_after", self.replace_after, Duration::from_secs(1))?;
+        if self.resync_bytes_per_s < RESYNC_MIN_BYTES_PER_S {
+            return Err(ConfigError::Resync(self.resync_bytes_per_s));
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits { lease: self.chunkserver_lease, replace_after: self.replace_after }
     }
 }
 

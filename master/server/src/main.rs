@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use kuafu::Address;
-use master_api::ClusterConfig;
+use master_api::{ClusterConfig, Survival};
 use master_server::{Config, MasterServer};
 use monitor_telemetry::LogFlags;
 
@@ -117,8 +118,21 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     config.replicas = flags.replicas;
     config.min_replicas = flags.min_replicas.unwrap_or_else(|| flags.replicas.min(2));
     config.cache_bytes = flags.cache << 20;
+    tune(&mut config, &cluster.survival);
     config.validate()?;
     Ok(config)
+}
+
+/// What the cluster description says of failures.
+fn tune(config: &mut Config, survival: &Survival) {
+    let set = |to: &mut Duration, value: Option<Duration>| *to = value.unwrap_or(*to);
+    let millis = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
+    set(&mut config.chunkserver_heartbeat, millis(survival.heartbeat_ms));
+    set(&mut config.chunkserver_lease, millis(survival.lease_ms));
+    set(&mut config.replace_after, survival.replace_after_s.map(|s| Duration::from_secs(s.into())));
+    if let Some(mib) = survival.resync_mib_per_s {
+        config.resync_bytes_per_s = u64::from(mib) << 20;
+    }
 }
 
 /// Resolves with the name of the first of SIGTERM and SIGINT.

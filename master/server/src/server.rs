@@ -96,6 +96,8 @@ impl MasterServer {
             raft,
             soft: Soft::default(),
             registered: Notify::new(),
+            looked: tokio::sync::Mutex::default(),
+            table_version: tokio::sync::watch::Sender::new(0),
             begun: AtomicBool::new(false),
         });
         match Self::serve(Arc::clone(&app)).await {

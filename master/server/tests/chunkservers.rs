@@ -57,9 +57,16 @@ async fn heartbeats_keep_and_refuse() {
         incarnation,
         disks: vec![disk(1, 3 << 30)],
         table_version: 0,
+        news: Vec::new(),
+        suspects: Vec::new(),
     };
     let reply = master.heartbeat(&beat(1, registered.server), &options).await.unwrap().message;
-    assert!(!reply.register_again && reply.table_version > 0);
+    assert!(!reply.register_again && reply.table_version > 0 && reply.lease_ms > 0);
+    assert_eq!(
+        reply.table.unwrap().version,
+        reply.table_version,
+        "a lease comes with the table it speaks of"
+    );
     let other = master.heartbeat(&beat(2, registered.server), &options).await.unwrap().message;
     assert!(other.register_again, "another process registered under this number");
     let unknown = master.heartbeat(&beat(1, 99), &options).await.unwrap().message;

@@ -3,12 +3,20 @@
 use std::collections::BTreeMap;
 
 use chunkserver_core::{
-    Done, Effect, Fault, Io, MemberInfo, Page, PeerError, ReadPermit, ReadVerdict, Refusal, Replica,
-    Replicate, Stage, Store, Token, View, Write,
+    Done, Effect, Fault, Io, Page, PeerError, ReadPermit, ReadVerdict, Refusal, Replica, Replicate, Stage,
+    Store, Token, Write,
 };
 use coord_types::{ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, Stamp, Version};
+use master_core::table::change::Change;
+use master_model::MemberState;
 
+use super::master::Master;
 use super::member::{Disk, Job, Member, PAGE, Rec};
+
+/// Three in the group, one to replace another.
+const DISKS: usize = 4;
+/// The chance, in a thousand, that the master looks whether a member may come back.
+const BRING_BACK: u64 = 600;
 
 /// Chances in a thousand, for each step (or message, or job).
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +26,8 @@ pub(crate) struct Faults {
     pub(crate) disk: u64,
     pub(crate) epoch: u64,
     pub(crate) depth: usize,
+    /// Reads look at the lease, as they must.
+    pub(crate) leases: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +43,7 @@ enum Message {
     Prepare {
         at: (Epoch, u64),
         after: Option<Option<ChunkKey>>,
+        fill: bool,
     },
     Install {
         at: (Epoch, u64),
@@ -74,14 +85,33 @@ enum About {
     Prepare,
     Equalise(ChunkKey),
     Activate,
+    Fill(ChunkKey, Version),
+    Forward(ChunkKey),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    Attempt(u64),
+    Fill(DiskId, u64),
 }
 
 /// Who waits for an answer of a replica.
 #[derive(Clone, Debug)]
 enum Who {
     Client(usize),
-    Call { to: (usize, u64), call: u64, page: Option<Option<ChunkKey>> },
+    Call {
+        to: (usize, u64),
+        call: u64,
+        page: Option<Option<ChunkKey>>,
+    },
     Read(PendingRead),
+    /// What was read for a member that is being filled waits until it is committed.
+    Fill {
+        to: DiskId,
+        at: (Epoch, u64),
+        key: ChunkKey,
+        rec: Option<Rec>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -108,30 +138,31 @@ pub(crate) struct World {
     faults: Faults,
     healed: bool,
     members: Vec<Member>,
-    /// The master's view; members learn it late.
-    view: View,
+    /// Members learn late what it decides.
+    master: Master,
     untold: Vec<(usize, u64)>,
     flights: Vec<Flight>,
     calls: BTreeMap<u64, Call>,
-    retries: Vec<(usize, u64, u64)>,
+    retries: Vec<(usize, u64, Timer)>,
     waiting: BTreeMap<Token, (usize, u64, Who)>,
     reads: Vec<PendingRead>,
     writes: Vec<ClientWrite>,
     shown: BTreeMap<ChunkKey, Vec<u64>>,
     shown_count: usize,
+    joined: usize,
+    forwarded: usize,
     next: u64,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, faults: Faults) -> Self {
-        let members: Vec<_> = (0..3).map(|at| Member::new(DiskId(at + 1))).collect();
-        let serving = members.iter().map(|m| MemberInfo { disk: m.id, incarnation: 0 }).collect();
+        let members: Vec<_> = (0..DISKS).map(|at| Member::new(DiskId(at as u32 + 1))).collect();
         let mut world = Self {
             random: seed,
             faults,
             healed: false,
             members,
-            view: View { epoch: Epoch(1), serving },
+            master: Master::new((1..=3).map(DiskId)),
             untold: Vec::new(),
             flights: Vec::new(),
             calls: BTreeMap::new(),
@@ -141,9 +172,11 @@ impl World {
             writes: Vec::new(),
             shown: BTreeMap::new(),
             shown_count: 0,
+            joined: 0,
+            forwarded: 0,
             next: 1,
         };
-        for at in 0..3 {
+        for at in 0..DISKS {
             world.start(at);
         }
         world
@@ -151,6 +184,16 @@ impl World {
 
     pub(crate) fn acknowledged(&self) -> usize {
         self.writes.iter().filter(|write| write.acknowledged).count()
+    }
+
+    /// Members that were filled and joined.
+    pub(crate) fn joined(&self) -> usize {
+        self.joined
+    }
+
+    /// Writes forwarded to members that were being filled.
+    pub(crate) fn forwarded(&self) -> usize {
+        self.forwarded
     }
 
     pub(crate) fn shown(&self) -> usize {
@@ -183,17 +226,30 @@ impl World {
 
     fn start(&mut self, at: usize) {
         self.members[at].start(self.faults.depth);
-        let incarnation = self.members[at].incarnation;
         // The table shows the new incarnation to everybody, some time.
-        let id = self.members[at].id;
-        for member in &mut self.view.serving {
-            if member.disk == id {
-                member.incarnation = incarnation;
-            }
-        }
-        for other in 0..3 {
+        self.tell_everybody();
+    }
+
+    fn tell_everybody(&mut self) {
+        for other in 0..DISKS {
             self.untold.push((other, self.members[other].incarnation));
         }
+    }
+
+    fn at(&self, disk: DiskId) -> usize {
+        self.find(disk).expect("a disk that exists")
+    }
+
+    /// One that exists or that the group still names.
+    fn any_disk(&mut self) -> DiskId {
+        let pick = self.draw(DISKS + 3);
+        let named = self.master.group.members.get(pick).map(|member| member.disk);
+        named.unwrap_or_else(|| self.members[pick - 3].id)
+    }
+
+    /// `None`: it was destroyed.
+    fn find(&self, disk: DiskId) -> Option<usize> {
+        self.members.iter().position(|member| member.id == disk)
     }
 
     fn crash(&mut self, at: usize) {
@@ -203,6 +259,7 @@ impl World {
         // Connections break: who waits for this process is told, what it waits for is forgotten.
         self.calls.retain(|_, call| call.from != at);
         let id = self.members[at].id;
+        self.master.leased.remove(&id);
         let broken: Vec<_> =
             self.calls.iter().filter(|(_, call)| call.peer == id).map(|(call, _)| *call).collect();
         for call in broken {
@@ -239,13 +296,13 @@ impl World {
                 self.call(at, peer, activation, About::Replicate(key, version), message);
             }
             Effect::Committed { key, version } => {
-                for to in (0..3).filter(|to| *to != at) {
+                for to in (0..DISKS).filter(|to| *to != at) {
                     self.send(to, 0, Message::Commit { key, version });
                 }
             }
             Effect::Answer { token, result } => self.answer(token, result),
-            Effect::Prepare { peer, epoch, activation, after } => {
-                let message = Message::Prepare { at: (epoch, activation), after };
+            Effect::Prepare { peer, epoch, activation, after, fill } => {
+                let message = Message::Prepare { at: (epoch, activation), after, fill };
                 self.call(at, peer, activation, About::Prepare, message);
             }
             Effect::Equalise { peer, epoch, activation, key } => {
@@ -257,8 +314,36 @@ impl World {
                 let message = Message::Activate { at: (epoch, activation) };
                 self.call(at, peer, activation, About::Activate, message);
             }
-            Effect::Retry { activation, .. } => self.retries.push((at, me, activation)),
+            Effect::Retry { activation, .. } => self.retries.push((at, me, Timer::Attempt(activation))),
+            Effect::RetryFill { peer, activation, .. } => {
+                self.retries.push((at, me, Timer::Fill(peer, activation)));
+            }
+            Effect::Level { peer, epoch } => {
+                self.master.level.insert((epoch, peer));
+            }
+            Effect::Forward { peer, epoch, activation, key, previous, version, stamp, content } => {
+                self.forwarded += 1;
+                let at_ = (epoch, activation);
+                let message = Message::Replicate { at: at_, key, previous, version, stamp, write: content };
+                self.call(at, peer, activation, About::Forward(key), message);
+            }
+            Effect::Fill { peer, epoch, activation, key } => self.fill(at, peer, (epoch, activation), key),
             Effect::Outdated { .. } => self.untold.push((at, me)),
+        }
+    }
+
+    /// Reads the chunk; sends it when what was read is committed.
+    fn fill(&mut self, at: usize, to: DiskId, epoch: (Epoch, u64), key: ChunkKey) {
+        let rec = self.members[at].disk.chunks.get(&key).cloned();
+        let version = rec.as_ref().map_or(Version::NONE, |rec| rec.version);
+        let token = self.wait(at, Who::Fill { to, at: epoch, key, rec });
+        let verdict = self.event(at, |replica, _| {
+            replica.may_read(epoch.0).and_then(|permit| replica.read(token, permit, (key, version)))
+        });
+        match verdict.expect("it runs") {
+            Ok(ReadVerdict::Wait) => {}
+            Ok(ReadVerdict::Show) => self.answer(token, Ok(Done::default())),
+            Err(refusal) => self.answer(token, Err(refusal)),
         }
     }
 
@@ -266,8 +351,10 @@ impl World {
         let call = self.fresh();
         let incarnation = self.members[from].incarnation;
         self.calls.insert(call, Call { from, incarnation, peer, activation, about });
-        let to = self.members.iter().position(|member| member.id == peer).expect("a member");
-        self.send(to, call, message);
+        match self.find(peer) {
+            Some(to) => self.send(to, call, message),
+            None => self.send(from, call, Message::Answer(Err(PeerError::Failed))),
+        }
     }
 
     fn send(&mut self, to: usize, call: u64, message: Message) {
@@ -298,6 +385,10 @@ impl World {
             }
             About::Equalise(key) => replica.equalised(peer, activation, key, plain, io),
             About::Activate => replica.activated(peer, activation, plain, io),
+            About::Fill(key, version) => {
+                replica.filled(peer, activation, key, plain.map(|()| version), io);
+            }
+            About::Forward(key) => replica.forwarded(peer, activation, key, plain, io),
         });
     }
 
@@ -332,6 +423,16 @@ impl World {
                     self.show(read);
                 }
             }
+            Who::Fill { to, at: epoch, key, rec } => {
+                let version = rec.as_ref().map_or(Version::NONE, |rec| rec.version);
+                if result.is_ok() {
+                    let message = Message::Install { at: epoch, key, rec };
+                    self.call(at, to, epoch.1, About::Fill(key, version), message);
+                } else {
+                    let failed = Err(PeerError::Failed);
+                    self.event(at, |replica, io| replica.filled(to, epoch.1, key, failed, io));
+                }
+            }
         }
     }
 
@@ -363,9 +464,9 @@ impl World {
                     Replicate { token, epoch, activation, key, previous, version, stamp, content: write };
                 self.event(to, |replica, io| replica.replicate(write, io));
             }
-            Message::Prepare { at, after } => {
+            Message::Prepare { at, after, fill } => {
                 let token = self.wait(to, Who::Call { to: back, call, page: after });
-                self.event(to, |replica, io| replica.prepare(token, at, io));
+                self.event(to, |replica, io| replica.prepare(token, at, fill, io));
             }
             Message::Activate { at } => {
                 let token = self.wait(to, Who::Call { to: back, call, page: None });
@@ -398,8 +499,8 @@ impl World {
                 let result = result.map(|()| 1);
                 self.event(at, |replica, io| replica.applied(key, version, result, io));
             }
-            Job::Install { call, .. } => {
-                self.event(at, |replica, io| replica.installed(io));
+            Job::Install { key, call, .. } => {
+                self.event(at, |replica, io| replica.installed(key, io));
                 if let Some(from) = self.calls.get(&call).map(|call| call.from) {
                     let result = result.map(|()| None).map_err(|_| PeerError::Failed);
                     self.send(from, call, Message::Answer(result));
@@ -423,15 +524,14 @@ impl World {
 
     /// Sends a write (again) to who the client believes is primary.
     fn send_write(&mut self, write: usize) {
-        let wrong = self.chance(20);
-        let target = if wrong { DiskId(1 + self.draw(3) as u32) } else { self.view.serving[0].disk };
-        let at = self.members.iter().position(|member| member.id == target).expect("a member");
-        if self.members[at].replica.is_none() {
-            return;
-        }
+        let wrong = self.chance(50);
+        let primary = self.at(self.master.group.primary().expect("somebody serves"));
+        let at = if wrong { self.draw(DISKS) } else { primary };
+        let Some(replica) = &self.members[at].replica else { return };
+        // A client's table may be as old as the member's.
+        let epoch = if wrong { replica.epoch() } else { self.master.group.epoch };
         let token = self.wait(at, Who::Client(write));
         let ClientWrite { key, stamp, .. } = self.writes[write];
-        let epoch = self.view.epoch;
         let content = write as u64;
         self.event(at, |replica, io| {
             replica.write(Write { token, key, epoch, stamp: Some(stamp), content }, io);
@@ -448,9 +548,10 @@ impl World {
     }
 
     fn begin_read(&mut self) {
-        let member = self.draw(3);
+        let member = self.draw(DISKS);
         let key = self.key();
-        let epoch = self.view.epoch;
+        let own = self.members[member].replica.as_ref().map_or(Epoch(0), Replica::epoch);
+        let epoch = if self.draw(2) == 0 { own } else { self.master.group.epoch };
         let Some(Ok(permit)) = self.event(member, |replica, _| replica.may_read(epoch)) else { return };
         let read = PendingRead {
             member,
@@ -473,6 +574,9 @@ impl World {
         if self.members[read.member].incarnation != read.incarnation {
             return;
         }
+        if self.faults.leases && !self.may_answer(read.member) {
+            return;
+        }
         let at = (read.key, read.rec.version);
         let token = self.wait(read.member, Who::Read(read.clone()));
         match self.event(read.member, |replica, _| replica.read(token, read.permit, at)) {
@@ -485,6 +589,17 @@ impl World {
                 self.waiting.remove(&token);
             }
         }
+    }
+
+    /// By its lease, or because all other members of its epoch follow it still.
+    fn may_answer(&self, member: usize) -> bool {
+        let id = self.members[member].id;
+        let Some(replica) = &self.members[member].replica else { return false };
+        let confirms = |disk: &DiskId| {
+            let other = self.find(*disk).and_then(|at| self.members[at].replica.as_ref());
+            other.is_some_and(|other| other.confirm(replica.epoch()).is_ok())
+        };
+        self.master.leased.contains(&id) || replica.others().is_some_and(|others| others.iter().all(confirms))
     }
 
     /// A reader sees this.
@@ -511,7 +626,7 @@ impl World {
         match self.draw(16) {
             0..=5 => self.network(),
             6..=9 => {
-                let at = self.draw(3);
+                let at = self.draw(DISKS);
                 self.finish_job(at);
             }
             10 => self.new_write(),
@@ -559,22 +674,30 @@ impl World {
             let pick = self.draw(self.untold.len());
             let (at, incarnation) = self.untold.swap_remove(pick);
             if self.members[at].incarnation == incarnation {
-                let view = self.view.clone();
+                let members = &self.members;
+                let at_ = |disk: DiskId| members.iter().find(|member| member.id == disk);
+                let view = self.master.view(|disk| at_(disk).map_or(0, |member| member.incarnation));
+                if self.members[at].replica.is_some() {
+                    self.master.leased.insert(self.members[at].id);
+                }
                 let clock = self.clock();
                 self.event(at, |replica, io| replica.table(view, clock, io));
             }
         }
         if !self.retries.is_empty() {
             let pick = self.draw(self.retries.len());
-            let (at, incarnation, activation) = self.retries.swap_remove(pick);
+            let (at, incarnation, timer) = self.retries.swap_remove(pick);
             if self.members[at].incarnation == incarnation {
-                self.event(at, |replica, io| replica.retry(activation, io));
+                self.event(at, |replica, io| match timer {
+                    Timer::Attempt(activation) => replica.retry(activation, io),
+                    Timer::Fill(disk, activation) => replica.retry_fill(disk, activation, io),
+                });
             }
         }
     }
 
     fn fate(&mut self) {
-        let at = self.draw(3);
+        let at = self.draw(DISKS);
         if self.members[at].replica.is_none() {
             if self.healed || self.draw(4) == 0 {
                 self.start(at);
@@ -582,33 +705,89 @@ impl World {
         } else if self.chance(self.faults.crash) {
             self.crash(at);
         }
+        let disk = self.any_disk();
         if self.chance(self.faults.epoch) {
-            // All three have every acknowledged write: any of them may lead the next epoch.
-            self.view.epoch.0 += 1;
-            let by = self.draw(3);
-            self.view.serving.rotate_left(by);
-            for other in 0..3 {
-                self.untold.push((other, self.members[other].incarnation));
+            match self.draw(5) {
+                0 | 1 => self.change(Change::Out(disk)),
+                3 => self.destroy(disk),
+                2 => self.change(Change::Lead(disk)),
+                _ => {
+                    let spare = self.any_disk();
+                    self.change(Change::Replace { absent: disk, spare });
+                }
             }
+        } else if self.chance(BRING_BACK) {
+            self.bring_back(disk);
+        }
+    }
+
+    /// The disk is no more; an empty one with another number takes its slot.
+    fn destroy(&mut self, disk: DiskId) {
+        let Some(at) = self.find(disk) else { return };
+        if !self.master.change(Change::Lost(disk)) {
+            return;
+        }
+        if self.members[at].replica.is_some() {
+            self.crash(at);
+        }
+        let id = DiskId(100 + self.fresh() as u32);
+        let incarnation = self.members[at].incarnation;
+        self.members[at] = Member { incarnation, ..Member::new(id) };
+        self.start(at);
+    }
+
+    /// The next change on the way of this member back to serving, if it is due.
+    fn bring_back(&mut self, disk: DiskId) {
+        let epoch = self.master.group.epoch;
+        let primary = self.at(self.master.group.primary().expect("somebody serves"));
+        let active = self.members[primary]
+            .replica
+            .as_ref()
+            .is_some_and(|replica| replica.epoch() == epoch && replica.stage() == Stage::Active);
+        match self.master.state(disk) {
+            Some(MemberState::Offline) => match self.find(disk) {
+                Some(at) if self.members[at].replica.is_some() => self.change(Change::Sync(disk)),
+                Some(_) => {}
+                None => {
+                    let mut spare = self.members.iter().map(|member| member.id);
+                    let spare = spare.find(|disk| self.master.state(*disk).is_none());
+                    self.change(Change::Replace {
+                        absent: disk,
+                        spare: spare.expect("one is not in the group"),
+                    });
+                }
+            },
+            Some(MemberState::Syncing) if self.master.level.contains(&(epoch, disk)) => {
+                self.joined += 1;
+                self.change(Change::Join(disk));
+            }
+            Some(MemberState::Joining) if active => self.change(Change::Settle(disk)),
+            Some(_) | None => {}
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        if self.master.change(change) {
+            self.tell_everybody();
         }
     }
 
     /// Faults stop; everything that waits gets done.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
-        for at in 0..3 {
+        for at in 0..DISKS {
             if self.members[at].replica.is_none() {
                 self.start(at);
             }
-            self.untold.push((at, self.members[at].incarnation));
         }
+        self.tell_everybody();
         for round in 0.. {
-            assert!(round < 400, "not at rest: {:?}", self.stages());
+            assert!(round < 400, "not at rest: {:?} {:?}", self.stages(), self.master);
             for _ in 0..200 {
                 match self.draw(3) {
                     0 => self.network(),
                     1 => {
-                        let at = self.draw(3);
+                        let at = self.draw(DISKS);
                         self.finish_job(at);
                     }
                     _ => self.timers(),
@@ -619,7 +798,10 @@ impl World {
             let idle = self.flights.is_empty()
                 && self.untold.is_empty()
                 && self.members.iter().all(|member| member.jobs.is_empty());
-            if idle && open.is_empty() && self.stages() == [Stage::Active; 3] {
+            let disks: Vec<_> = self.master.group.members.iter().map(|member| member.disk).collect();
+            disks.into_iter().for_each(|disk| self.bring_back(disk));
+            let whole = self.master.group.members.iter().all(|m| m.state == MemberState::Serving);
+            if idle && open.is_empty() && whole && self.stages() == [Stage::Active; 3] {
                 return;
             }
             if idle {
@@ -629,7 +811,9 @@ impl World {
     }
 
     fn stages(&self) -> Vec<Stage> {
-        self.members.iter().map(|m| m.replica.as_ref().map_or(Stage::Out, Replica::stage)).collect()
+        let replica = |disk| self.find(disk).and_then(|at| self.members[at].replica.as_ref());
+        let stage = |disk| replica(disk).map_or(Stage::Out, Replica::stage);
+        self.master.group.members.iter().map(|member| stage(member.disk)).collect()
     }
 
     pub(crate) fn lose_a_write(&mut self) {
@@ -639,7 +823,7 @@ impl World {
     }
 
     pub(crate) fn check(&self) {
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        for (a, b) in [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)] {
             for (key, rec) in &self.members[a].disk.chunks {
                 if let Some(other) = self.members[b].disk.chunks.get(key)
                     && other.version == rec.version
@@ -661,6 +845,9 @@ impl World {
                     rec.writes
                 );
             }
+            if self.master.state(member.id) != Some(MemberState::Serving) {
+                continue;
+            }
             for (id, write) in self.writes.iter().enumerate().filter(|(_, write)| write.acknowledged) {
                 let here = member.disk.chunks.get(&write.key);
                 let has = here.is_some_and(|rec| rec.writes.contains(&(id as u64)));
@@ -679,10 +866,12 @@ impl World {
     }
 
     pub(crate) fn check_healed(&self) {
-        let [a, b, c] = &self.members[..] else { panic!("three members") };
+        let disks: Vec<_> =
+            self.master.group.members.iter().map(|m| &self.members[self.at(m.disk)]).collect();
+        let [a, b, c] = disks[..] else { panic!("three members") };
         assert_eq!(a.disk.chunks, b.disk.chunks);
         assert_eq!(a.disk.chunks, c.disk.chunks);
-        for member in &self.members {
+        for member in [a, b, c] {
             let replica = member.replica.as_ref().expect("healed");
             assert_eq!(replica.backlog(), 0, "{:?} has something in flight for ever", member.id);
         }

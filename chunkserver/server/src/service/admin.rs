@@ -36,6 +36,8 @@ impl pb::ChunkAdmin for AdminService {
             epoch: group.epoch().0,
             primary: group.is_primary(),
             active: group.stage() == Stage::Active,
+            syncing: group.stage() == Stage::Syncing,
+            chunks_behind: group.behind() as u64,
         });
         let reply = pb::StatusReply {
             server: node.server_id().map_or(0, |id| id.0),

@@ -1,4 +1,5 @@
-//! Reads and maps, at any serving member: look at the disk first, then ask whether what was found may be shown.
+//! Reads and maps, at any serving member: look at the disk first, then at the lease, then ask whether what was found may
+//! be shown. In this order: each says that the answer before it still counted after the disk was read.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use coord_types::{ChunkKey, Version};
 use kuafu::{Request, Response, Status};
 
 use crate::group::Group;
+use crate::lease;
 use crate::node::Node;
 use crate::service::{chunk, invalid, status};
 
@@ -22,6 +24,7 @@ pub(crate) async fn read(
     let permit = group.event(&node, |replica, _| replica.may_read(read.epoch)).map_err(status)?;
     let found = group.disk.engine.read(read.key, read.offset_bytes, read.len_bytes).await;
     let found = group.outcome(&node, found).map_err(|fault| status(Refusal::Fault(fault)))?;
+    lease::check(&node, &group, read.epoch).await?;
     may_show(&node, &group, permit, (read.key, found.version)).await?;
     node.metrics.reads.add(1);
     node.metrics.read_bytes.add(found.data.len() as u64);
@@ -47,6 +50,7 @@ pub(crate) async fn map(
     let found = engine.stat(map.key).and_then(|meta| Ok((meta, engine.map(map.key)?)));
     let (meta, ranges) = group.outcome(&node, found).map_err(|fault| status(Refusal::Fault(fault)))?;
     let version = meta.map_or(Version::NONE, |meta| meta.version);
+    lease::check(&node, &group, map.epoch).await?;
     may_show(&node, &group, permit, (map.key, version)).await?;
     let ranges = ranges
         .into_iter()
@@ -56,7 +60,7 @@ pub(crate) async fn map(
 }
 
 /// Waits, at the primary, until the version that was read is committed.
-async fn may_show(
+pub(crate) async fn may_show(
     node: &Arc<Node>,
     group: &Arc<Group>,
     permit: ReadPermit,

@@ -179,7 +179,11 @@ impl pb::Replica for ReplicaService {
                 None
             }
         };
-        group.ask(&self.0, |token, replica, io| replica.prepare(token, at, io)).await.map_err(status)?;
+        let fill = message.fill;
+        group
+            .ask(&self.0, |token, replica, io| replica.prepare(token, at, fill, io))
+            .await
+            .map_err(status)?;
         let limit = LIST_PAGE.min(message.limit as usize);
         let mut reply = pb::PrepareReply { chunks: Vec::new(), end: false, incarnation: self.0.incarnation };
         if limit > 0 {
@@ -224,7 +228,7 @@ impl pb::Replica for ReplicaService {
                 None => group.disk.engine.remove(key).await,
             };
             let result = group.outcome(&node, result);
-            group.event(&node, |replica, io| replica.installed(io));
+            group.event(&node, |replica, io| replica.installed(key, io));
             result
         });
         let result = installing.await.map_err(|error| Status::internal(format!("install: {error}")))?;
@@ -251,6 +255,16 @@ impl pb::Replica for ReplicaService {
             }
         }
         Ok(Response::new(pb::JoinReply {}))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmReply>, Status> {
+        let message = request.message;
+        let group = self.replica(message.disk, GroupId(message.group))?;
+        group.event(&self.0, |replica, _| replica.confirm(Epoch(message.epoch))).map_err(status)?;
+        Ok(Response::new(pb::ConfirmReply {}))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {

@@ -79,7 +79,7 @@ async fn stops_quickly_and_leaves_clean_disks() {
     }
     for at in 0..3 {
         let start = Instant::now();
-        cluster.stop(at);
+        cluster.stop(at).await;
         assert!(start.elapsed() < Duration::from_secs(1), "the stop took {:?}", start.elapsed());
         let report = chunkserver_server::verify::verify(&cluster.disk(at)).await.expect("a disk");
         assert!(report.is_clean(), "{report}");

@@ -240,7 +240,7 @@ async fn a_damaged_block_is_read_from_another_member() {
     let data = pattern(42, 8192);
     cluster.write(key(1, 0), 0, &data).await;
     let victim = (cluster.primary(GroupId(1)) + 1) % 3;
-    cluster.stop(victim);
+    cluster.stop(victim).await;
     let flipped = crate::support::damage(&cluster.disk(victim), &data[4096..]);
     assert_eq!(flipped, 1, "the block is on the disk once");
     cluster.start_server(victim);
@@ -254,7 +254,7 @@ async fn a_damaged_block_is_read_from_another_member() {
     assert!(whole.data[..] == data[..4096]);
     let read = cluster.try_read((victim + 1) % 3, key(1, 0), 0..8192).await.expect("another member");
     assert!(read.data[..] == data[..]);
-    cluster.stop(victim);
+    cluster.stop(victim).await;
     let report = chunkserver_server::verify::verify(&cluster.disk(victim)).await.expect("a disk");
     assert!(!report.is_clean());
 }

@@ -40,7 +40,7 @@ fn text(session: &Session, status: &StatusReply) -> String {
     line(masters.render());
     if let Some(table) = &status.table {
         let mut servers =
-            Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard"]);
+            Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard", "groups"]);
         for server in &table.servers {
             let sum =
                 |of: fn(&master_api::proto::Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
@@ -54,18 +54,23 @@ fn text(session: &Session, status: &StatusReply) -> String {
                 size(sum(|disk| disk.used_bytes)),
                 size(sum(|disk| disk.capacity_bytes)),
                 heard(server.silent_ms),
+                members(table, &server.disks),
             ]);
         }
         line(servers.render());
-        let whole = table
-            .groups
-            .iter()
-            .filter(|group| group.members.iter().all(|member| member.state() == MemberState::Serving))
-            .count();
+        let having = |states: &[MemberState]| {
+            table.groups.iter().filter(|g| g.members.iter().any(|m| states.contains(&m.state()))).count()
+        };
+        let (short, filling) =
+            (having(&[MemberState::Offline]), having(&[MemberState::Syncing, MemberState::Joining]));
+        let whole =
+            table.groups.iter().filter(|g| g.members.iter().all(|m| m.state() == MemberState::Serving));
         line(format!(
-            "groups   {} of {} copies each, {whole} whole (table version {})",
+            "groups   {} of {} copies each, {} whole, {filling} being filled, {short} with a member away \
+             (table version {})",
             table.groups.len(),
             table.replicas,
+            whole.count(),
             table.version
         ));
     }
@@ -83,6 +88,18 @@ fn text(session: &Session, status: &StatusReply) -> String {
         status.term, status.last_log_index, status.applied_index
     ));
     out
+}
+
+/// What a server's disks are in their groups: "64 serving", "60 serving, 4 syncing".
+fn members(table: &master_api::proto::Table, disks: &[u32]) -> String {
+    let states = [MemberState::Serving, MemberState::Joining, MemberState::Syncing, MemberState::Offline];
+    let here = || table.groups.iter().flat_map(|group| &group.members).filter(|m| disks.contains(&m.disk));
+    let counts = states.iter().filter_map(|state| {
+        let count = here().filter(|member| member.state() == *state).count();
+        (count > 0).then(|| format!("{count} {}", super::r#where::state_name(*state)))
+    });
+    let counts: Vec<_> = counts.collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
 fn heard(silent_ms: u64) -> String {

@@ -35,6 +35,7 @@ pub(super) fn state_name(state: MemberState) -> &'static str {
         MemberState::Serving => "serving",
         MemberState::Syncing => "syncing",
         MemberState::Offline => "offline",
+        MemberState::Joining => "joining",
         MemberState::Unspecified => "unknown",
     }
 }
@@ -70,8 +71,10 @@ fn text(shown: &Path, reply: &WhereReply) -> String {
             (_, chunks) if at + width >= chunks => at.to_string(),
             _ => format!("{at}, {}, ...", at + width),
         };
-        for (first, place) in std::iter::once(true).chain(std::iter::repeat(false)).zip(&group.places) {
-            let role = if first { " (primary)" } else { "" };
+        let primary = group.places.iter().position(|place| place.state() == MemberState::Serving);
+        for (at, place) in group.places.iter().enumerate() {
+            let first = at == 0;
+            let role = if Some(at) == primary { " (primary)" } else { "" };
             table.row([
                 if first { which.clone() } else { String::new() },
                 if first { group.group.to_string() } else { String::new() },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chunkserver_api::{ChunkClient, ChunkError, Map, Punch, Read, ReadData, Write, Written};
-use coord_types::SessionId;
+use coord_types::{ServerId, SessionId};
 use futures::future::BoxFuture;
 use kuafu::{Address, CallOptions};
 use master_api::MasterClient;
@@ -19,6 +19,12 @@ use tokio::runtime::Handle;
 pub trait Members: Send + Sync + 'static {
     /// The newest table this client has.
     fn table(&self) -> Arc<Table>;
+
+    /// Returns when there is a table newer than `known_version`: maybe never.
+    fn newer_table(&self, known_version: u64) -> BoxFuture<'_, Arc<Table>>;
+
+    /// The server at this address did not answer: whoever decides on that should look. Returns at once.
+    fn report(&self, address: &str);
 
     /// Asks for a table newer than `known_version`; returns when it came or soon after, in any case.
     fn refresh(&self, known_version: u64) -> BoxFuture<'_, ()>;
@@ -59,6 +65,9 @@ pub trait Members: Send + Sync + 'static {
 /// How long one question for the table may take; whoever asked tries again by itself.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A server is reported once in so long, however many calls it fails.
+const REPORT_PERIOD: Duration = Duration::from_millis(500);
+
 /// The chunkservers of a cluster, over Kuafu.
 #[derive(Debug)]
 pub struct ClusterMembers {
@@ -67,13 +76,21 @@ pub struct ClusterMembers {
     transport: kuafu::ClientConfig,
     /// By the address as the table spells it. One entry a server that ever was in a table.
     clients: Mutex<HashMap<String, ChunkClient>>,
+    /// When a server was last reported to the master.
+    reported: Mutex<HashMap<ServerId, Instant>>,
 }
 
 impl ClusterMembers {
     /// Connections are driven by `runtime` and made when first used.
     #[must_use]
     pub fn new(master: MasterClient, runtime: Handle) -> Self {
-        Self { master, runtime, transport: kuafu::ClientConfig::default(), clients: Mutex::default() }
+        Self {
+            master,
+            runtime,
+            transport: kuafu::ClientConfig::default(),
+            clients: Mutex::default(),
+            reported: Mutex::default(),
+        }
     }
 
     fn client(&self, address: &str) -> Result<ChunkClient, ChunkError> {
@@ -106,6 +123,41 @@ impl Members for ClusterMembers {
                 tracing::debug!(%error, "fetch the table of groups; trying again");
             }
         })
+    }
+
+    fn newer_table(&self, known_version: u64) -> BoxFuture<'_, Arc<Table>> {
+        let mut tables = self.master.table_watch();
+        Box::pin(async move {
+            let newer = tables.wait_for(|table| table.version > known_version).await;
+            let newer = newer.ok().map(|table| Arc::clone(&table));
+            match newer {
+                Some(table) => table,
+                // The client is closed: nothing is new any more.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn report(&self, address: &str) {
+        let table = self.master.table();
+        let Some(server) = table.servers().find(|server| server.address == address).map(|server| server.id)
+        else {
+            return;
+        };
+        let now = Instant::now();
+        {
+            let mut reported = self.reported.lock();
+            if reported.get(&server).is_some_and(|at| now.duration_since(*at) < REPORT_PERIOD) {
+                return;
+            }
+            reported.insert(server, now);
+        }
+        let master = self.master.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = master.report_server(server, now + REPORT_PERIOD).await {
+                tracing::debug!(%server, %error, "report a chunkserver that does not answer");
+            }
+        });
     }
 
     fn session(&self) -> BoxFuture<'_, Option<SessionId>> {

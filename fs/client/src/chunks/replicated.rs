@@ -2,12 +2,14 @@
 //!
 //! | what an attempt says | a write or punch does | a read or map does |
 //! | --- | --- | --- |
-//! | stale, not primary, unavailable | fetches the table, pauses, goes on with the same stamp | next member |
+//! | stale, not primary, unavailable | reports the member, fetches the table, pauses, goes on with the same stamp | next member |
 //! | busy, deadline | pauses, goes on with the same stamp | next member |
 //! | not committed | - | the primary |
 //! | no space | ends | - |
 //! | damaged, checksum wrong | again, [`DAMAGED_ROUNDS`] times, then ends and is recorded | next member; if all are, again that often, then ends and is recorded |
 //! | refused | again, [`REFUSED_MAX`] times, then ends and is recorded | next member, and after [`REFUSED_MAX`] rounds the same |
+//!
+//! An attempt ends as "unavailable" when a new table comes that does not name its member for it any more.
 //!
 //! Everything else goes on for ever: a server that is away is waited for, and whoever does not want to wait drops the
 //! future. Pauses double from [`RetryPauses::min`] to [`RetryPauses::max`], with jitter.
@@ -158,8 +160,14 @@ impl<M: Members> ReplicatedChunks<M> {
         let stamp = Stamp { session, seq: ticket.seq };
         let mut attempts = Attempts::new(self.pauses);
         loop {
+            let known = self.members.table().version;
             let (epoch, address) = self.primary(key, &mut attempts).await;
-            let error = match attempt(address.clone(), epoch, stamp).await {
+            let leads = |table: &Table| {
+                let primary = table.group(key.group).and_then(Group::primary);
+                primary.and_then(|disk| table.server_of(disk)).is_some_and(|s| s.address == address)
+            };
+            let error = match self.while_in_table(known, attempt(address.clone(), epoch, stamp), leads).await
+            {
                 Ok(written) => return Ok(written.allocated_delta_bytes),
                 Err(error) => error,
             };
@@ -168,9 +176,10 @@ impl<M: Members> ReplicatedChunks<M> {
                 Step::Again => attempts.pause().await,
                 Step::AgainAfter(pause) => tokio::time::sleep(pause.min(self.pauses.max)).await,
                 Step::AgainWithNewTable => {
-                    let known = self.members.table().version;
-                    self.members.refresh(known).await;
-                    attempts.pause().await;
+                    if matches!(error, ChunkError::Unavailable { .. }) {
+                        self.members.report(&address);
+                    }
+                    self.pause_for_table(known, &mut attempts).await;
                 }
                 Step::End(end) => {
                     self.errors
@@ -178,6 +187,51 @@ impl<M: Members> ReplicatedChunks<M> {
                     return Err(end);
                 }
             }
+        }
+    }
+
+    /// An attempt at a member, given up when a table comes that does not name the member for it any more: one that is
+    /// cut off would be waited for in vain.
+    async fn while_in_table<T>(
+        &self,
+        mut known: u64,
+        mut attempt: BoxFuture<'_, Result<T, ChunkError>>,
+        named: impl Fn(&Table) -> bool,
+    ) -> Result<T, ChunkError> {
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut attempt => return result,
+                table = self.members.newer_table(known) => {
+                    if !named(&table) {
+                        let message = "a new table no longer names this member".to_owned();
+                        return Err(ChunkError::Unavailable { message });
+                    }
+                    known = table.version;
+                }
+            }
+        }
+    }
+
+    /// Pauses, but not longer than until there is a table newer than the one that led to the failure.
+    async fn pause_for_table(&self, known: u64, attempts: &mut Attempts) {
+        if self.members.table().version == known {
+            tokio::select! {
+                biased;
+                _ = self.members.newer_table(known) => {}
+                () = self.members.refresh(known) => {}
+            }
+        }
+        if self.members.table().version > known {
+            // News: the first pause again, for whoever is named now may need a moment to begin.
+            attempts.next = self.pauses.min;
+            return attempts.pause().await;
+        }
+        let changed = self.members.newer_table(known);
+        tokio::select! {
+            biased;
+            _ = changed => attempts.next = self.pauses.min,
+            () = attempts.pause() => {}
         }
     }
 
@@ -203,6 +257,7 @@ impl<M: Members> ReplicatedChunks<M> {
 
     fn note(&self, address: &str, error: &ChunkError) {
         if matches!(error, ChunkError::Unavailable { .. } | ChunkError::Deadline) {
+            self.members.report(address);
             self.shunned.lock().insert(address.to_owned(), Instant::now() + SHUN);
         }
     }
@@ -224,7 +279,11 @@ impl<M: Members> ReplicatedChunks<M> {
             let mut said: Vec<(String, ChunkError)> = Vec::new();
             let mut ask_primary = false;
             for address in order {
-                match attempt(address.clone(), epoch).await {
+                let serves = |table: &Table| {
+                    let serving = table.group(key.group).into_iter().flat_map(Group::serving);
+                    serving.filter_map(|disk| table.server_of(disk)).any(|server| server.address == address)
+                };
+                match self.while_in_table(table.version, attempt(address.clone(), epoch), serves).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
                         tracing::debug!(?key, address, %error, what, "attempt failed");
@@ -253,9 +312,10 @@ impl<M: Members> ReplicatedChunks<M> {
                 return Err(end);
             }
             if said.is_empty() || said.iter().any(|(_, error)| error.refresh_table()) {
-                self.members.refresh(table.version).await;
+                self.pause_for_table(table.version, &mut attempts).await;
+            } else {
+                attempts.pause().await;
             }
-            attempts.pause().await;
         }
     }
 }

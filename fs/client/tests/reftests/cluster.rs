@@ -462,6 +462,12 @@ impl Members for Link {
         Box::pin(tokio::task::yield_now())
     }
 
+    fn newer_table(&self, _known_version: u64) -> BoxFuture<'_, Arc<Table>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn report(&self, _address: &str) {}
+
     fn session(&self) -> BoxFuture<'_, Option<SessionId>> {
         Box::pin(async move { Some(self.session) })
     }

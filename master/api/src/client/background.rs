@@ -21,6 +21,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     tokio::select! {
         _ = closed.wait_for(|closed| *closed) => {}
         () = keep(&shared) => {}
+        () = follow_table(&shared) => {}
     }
 }
 
@@ -58,6 +59,23 @@ async fn keep(shared: &Shared) {
         }
         if shared.sessions.current() == Some(session) {
             renew(shared, session, &mut lease).await;
+        }
+    }
+}
+
+/// Holds a call for the next table at the leader, so that news of failures come at once.
+async fn follow_table(shared: &Shared) {
+    // Before the first session there is nobody who needs a table, and maybe no cluster.
+    let mut seen = shared.session_seen.subscribe();
+    if seen.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    // Half of an attempt: an answer that says "nothing new" comes before the attempt is over.
+    let wait = shared.config.attempt_timeout / 2;
+    loop {
+        if let Err(error) = shared.next_table(wait, None).await {
+            tracing::warn!(%error, "wait for the next table of groups; trying again");
+            tokio::time::sleep(REFUSED_WAIT).await;
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The master's own commands and replies as bytes. Append-only: a log written by an older master is applied by a newer.
 
 use bytes::Bytes;
-use coord_types::{DataId, DiskId, ServerId, SessionId};
+use coord_types::{DataId, DiskId, Epoch, GroupId, ServerId, SessionId};
 use master_model::proto;
 use prost::{Message, Oneof};
 
 use super::{Command, CommandReply, INTERNAL, Initialize};
 use crate::session::Ended;
+use crate::table::change::{Change, Changed, GroupChange};
 use crate::table::groups::Formed;
 use crate::table::register::Registered;
 
@@ -21,7 +22,7 @@ pub enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Internal {
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7")]
     op: Option<Op>,
 }
 
@@ -39,6 +40,64 @@ enum Op {
     FormGroups(bool),
     #[prost(message, tag = "6")]
     DeletionsDone(Ids),
+    #[prost(message, tag = "7")]
+    ChangeGroups(Changes),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Changes {
+    #[prost(message, repeated, tag = "1")]
+    changes: Vec<ChangeMessage>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ChangeMessage {
+    #[prost(uint32, tag = "1")]
+    group: u32,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(uint32, tag = "3")]
+    disk: u32,
+    /// 1 out, 2 sync, 3 join, 4 settle, 5 replace, 6 lead, 7 lost.
+    #[prost(uint32, tag = "4")]
+    kind: u32,
+    /// Replace only: the disk that takes the place.
+    #[prost(uint32, tag = "5")]
+    spare: u32,
+}
+
+impl From<&GroupChange> for ChangeMessage {
+    fn from(change: &GroupChange) -> Self {
+        let (kind, disk, spare) = match change.change {
+            Change::Out(disk) => (1, disk.0, 0),
+            Change::Sync(disk) => (2, disk.0, 0),
+            Change::Join(disk) => (3, disk.0, 0),
+            Change::Settle(disk) => (4, disk.0, 0),
+            Change::Replace { absent, spare } => (5, absent.0, spare.0),
+            Change::Lead(disk) => (6, disk.0, 0),
+            Change::Lost(disk) => (7, disk.0, 0),
+        };
+        Self { group: change.group.0, epoch: change.epoch.0, disk, kind, spare }
+    }
+}
+
+impl TryFrom<ChangeMessage> for GroupChange {
+    type Error = DecodeError;
+
+    fn try_from(message: ChangeMessage) -> Result<Self, DecodeError> {
+        let disk = DiskId(message.disk);
+        let change = match message.kind {
+            1 => Change::Out(disk),
+            2 => Change::Sync(disk),
+            3 => Change::Join(disk),
+            4 => Change::Settle(disk),
+            5 => Change::Replace { absent: disk, spare: DiskId(message.spare) },
+            6 => Change::Lead(disk),
+            7 => Change::Lost(disk),
+            _ => return Err(DecodeError::Unknown),
+        };
+        Ok(Self { group: GroupId(message.group), epoch: Epoch(message.epoch), change })
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -49,7 +108,7 @@ struct Ids {
 
 #[derive(Clone, PartialEq, Message)]
 struct Reply {
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     answer: Option<Answer>,
 }
 
@@ -70,6 +129,16 @@ enum Answer {
     Done(bool),
     #[prost(string, tag = "7")]
     Refused(String),
+    #[prost(message, tag = "8")]
+    Changed(ChangedMessage),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct ChangedMessage {
+    #[prost(uint32, tag = "1")]
+    done: u32,
+    #[prost(uint32, tag = "2")]
+    skipped: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -105,6 +174,9 @@ impl Command {
             Self::DeletionsDone { data } => {
                 Op::DeletionsDone(Ids { ids: data.into_iter().map(|data| data.0).collect() })
             }
+            Self::ChangeGroups { changes } => {
+                Op::ChangeGroups(Changes { changes: changes.iter().map(Into::into).collect() })
+            }
         };
         let message = Internal { op: Some(op) };
         let mut out = Vec::with_capacity(1 + message.encoded_len());
@@ -126,6 +198,9 @@ impl Command {
             Op::DeletionsDone(Ids { ids }) => {
                 Self::DeletionsDone { data: ids.into_iter().map(DataId).collect() }
             }
+            Op::ChangeGroups(Changes { changes }) => Self::ChangeGroups {
+                changes: changes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            },
         })
     }
 }
@@ -147,6 +222,7 @@ impl CommandReply {
             Self::Formed(Formed { made, more }) => Answer::Formed(FormedMessage { made, more }),
             Self::Done => Answer::Done(true),
             Self::Refused(why) => Answer::Refused(why),
+            Self::Changed(Changed { done, skipped }) => Answer::Changed(ChangedMessage { done, skipped }),
         };
         Reply { answer: Some(answer) }.encode_to_vec().into()
     }
@@ -167,6 +243,7 @@ impl CommandReply {
             Answer::Formed(FormedMessage { made, more }) => Self::Formed(Formed { made, more }),
             Answer::Done(_) => Self::Done,
             Answer::Refused(why) => Self::Refused(why),
+            Answer::Changed(ChangedMessage { done, skipped }) => Self::Changed(Changed { done, skipped }),
         })
     }
 }
@@ -187,6 +264,19 @@ mod tests {
             }),
             Command::FormGroups,
             Command::DeletionsDone { data: vec![DataId(1), DataId(2)] },
+            Command::ChangeGroups {
+                changes: [
+                    Change::Out(DiskId(1)),
+                    Change::Sync(DiskId(2)),
+                    Change::Join(DiskId(3)),
+                    Change::Settle(DiskId(4)),
+                    Change::Replace { absent: DiskId(5), spare: DiskId(6) },
+                    Change::Lead(DiskId(7)),
+                    Change::Lost(DiskId(8)),
+                ]
+                .map(|change| GroupChange { group: GroupId(8), epoch: Epoch(9), change })
+                .to_vec(),
+            },
         ] {
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }
@@ -204,6 +294,7 @@ mod tests {
             CommandReply::Formed(Formed { made: 3, more: true }),
             CommandReply::Done,
             CommandReply::Refused("no".into()),
+            CommandReply::Changed(Changed { done: 4, skipped: 5 }),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);
         }

@@ -107,6 +107,7 @@ pub(crate) fn register(
         disks.push(take_disk(state, server, disk, &mut changed, &mut warnings)?);
     }
     changed |= miss_disks(state, server, &disks)?;
+    changed |= supersede(state, server, request, &disks)?;
     if changed {
         state.counters_mut()?.table_version += 1;
     }
@@ -208,6 +209,24 @@ fn miss_disks(state: &mut State<'_>, server: ServerId, brought: &[DiskId]) -> Op
     Ok(changed)
 }
 
+/// Nobody else can be where this server listens now: whoever was there before is gone with its disks, unless these
+/// came along. That is how a server whose disks were all replaced by empty ones is told from a new one.
+fn supersede(
+    state: &mut State<'_>,
+    server: ServerId,
+    request: &proto::RegisterServerRequest,
+    brought: &[DiskId],
+) -> OpResult<bool> {
+    let mut changed = false;
+    for other in servers(state.read())? {
+        if other.id == server || other.address != request.address {
+            continue;
+        }
+        changed |= miss_disks(state, other.id, brought)?;
+    }
+    Ok(changed)
+}
+
 fn number(record: &[u8]) -> OpResult<u32> {
     Ok(u32::from_be_bytes(record.try_into().map_err(|_| corrupt("a number"))?))
 }
@@ -267,6 +286,18 @@ mod tests {
         assert!(!table.server(ServerId(2)).unwrap().disks[0].1.failed);
         register(&mut tree, &server(1, "/r/a/h1", &[10])).unwrap();
         assert!(!table::table(tree.kv()).unwrap().server(ServerId(1)).unwrap().disks[0].1.failed);
+    }
+
+    #[test]
+    fn a_server_with_new_disks_takes_the_place_of_the_one_at_its_address() {
+        let mut tree = Tree::without_groups();
+        register(&mut tree, &server(1, "/r/a/h1", &[10])).unwrap();
+        let mut replaced = server(7, "/r/a/h1", &[70]);
+        replaced.address = server(1, "", &[]).address;
+        register(&mut tree, &replaced).unwrap();
+        let table = table::table(tree.kv()).unwrap();
+        assert!(table.server(ServerId(1)).unwrap().disks[0].1.failed);
+        assert!(!table.server(ServerId(2)).unwrap().disks[0].1.failed);
     }
 
     #[test]

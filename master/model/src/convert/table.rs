@@ -12,6 +12,7 @@ impl From<MemberState> for proto::MemberState {
             MemberState::Serving => Self::Serving,
             MemberState::Syncing => Self::Syncing,
             MemberState::Offline => Self::Offline,
+            MemberState::Joining => Self::Joining,
         }
     }
 }
@@ -25,6 +26,7 @@ pub fn member_state(state: i32) -> Result<MemberState, Invalid> {
         Ok(proto::MemberState::Serving) => Ok(MemberState::Serving),
         Ok(proto::MemberState::Syncing) => Ok(MemberState::Syncing),
         Ok(proto::MemberState::Offline) => Ok(MemberState::Offline),
+        Ok(proto::MemberState::Joining) => Ok(MemberState::Joining),
         Ok(proto::MemberState::Unspecified) | Err(_) => Err(Invalid::MemberState(state)),
     }
 }

@@ -11,7 +11,7 @@ use coord_types::{DataId, DiskId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
-use master_api::model::Table;
+use master_api::model::{MemberState, Table};
 use master_core::Command;
 use master_core::deletion::{Deletion, deletions};
 
@@ -75,11 +75,20 @@ async fn round(app: &App, peers: &mut Peers, page: &[Deletion]) -> Result<(), St
         })
         .collect();
     let mut left: BTreeSet<DataId> = BTreeSet::new();
+    let mut told: BTreeSet<(DiskId, DataId)> = BTreeSet::new();
     while let Some((disk, data, done)) = calls.next().await {
-        if let Err(error) = done {
-            tracing::debug!(%disk, %error, "a disk did not free deleted data");
-            left.extend(data);
+        match done {
+            Ok(()) => told.extend(data.into_iter().map(|data| (disk, data))),
+            Err(error) => {
+                tracing::debug!(%disk, %error, "a disk did not free deleted data");
+                left.extend(data);
+            }
         }
+    }
+    // Who came back meanwhile may have been compared with a member that still had the data.
+    let table = master_core::table::table(&app.raft.view()).map_err(|error| store_status(&error))?;
+    for (disk, order) in self::orders(page, &table) {
+        left.extend(order.data.into_iter().filter(|data| !told.contains(&(disk, *data))));
     }
     let data: Vec<DataId> =
         page.iter().map(|deletion| deletion.data).filter(|data| !left.contains(data)).collect();
@@ -97,13 +106,14 @@ struct Order {
     data: Vec<DataId>,
 }
 
-/// Every disk that may hold something of `page`, with what that is.
+/// Every disk that may hold something of `page`, with what that is. A member that is offline is not asked: what it has
+/// and others have not is removed by the comparison when it comes back.
 fn orders(page: &[Deletion], table: &Table) -> BTreeMap<DiskId, Order> {
     let mut orders: BTreeMap<DiskId, Order> = BTreeMap::new();
     for deletion in page {
         let mut groups: BTreeMap<DiskId, Vec<u32>> = BTreeMap::new();
         for group in deletion.groups.iter().filter_map(|id| table.group(*id)) {
-            for member in &group.members {
+            for member in group.members.iter().filter(|member| member.state != MemberState::Offline) {
                 groups.entry(member.disk).or_default().push(group.id.0);
             }
         }
@@ -140,7 +150,7 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use coord_types::{Epoch, GroupId};
-    use master_api::model::{Group, Member, MemberState};
+    use master_api::model::{Group, Member};
 
     use super::*;
 
@@ -151,7 +161,7 @@ mod tests {
             epoch: Epoch(1),
             members: disks
                 .iter()
-                .map(|disk| Member { disk: DiskId(*disk), state: MemberState::Offline })
+                .map(|disk| Member { disk: DiskId(*disk), state: MemberState::Serving })
                 .collect(),
         };
         let table = Table::new(1, vec![], vec![group(1, &[1, 2]), group(2, &[2, 3])]);

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coord_types::ServerId;
+use coord_types::{DiskId, Epoch, GroupId, ServerId};
 use kuafu::{Request, Response, Status};
 use master_api::model::{DiskState, Server, StatFs, Table};
 use master_api::proto;
+use master_core::table::plan;
 use master_core::{Command, CommandReply};
 
 use crate::app::{App, store_status};
-use crate::soft::ServerSeen;
+use crate::background::groups;
+use crate::soft::{GroupNews, ServerSeen};
 
 /// Serves `Cluster`.
 pub(crate) struct Cluster(pub(crate) Arc<App>);
@@ -35,7 +37,9 @@ impl proto::Cluster for Cluster {
         for warning in &registered.warnings {
             tracing::warn!(warning, "chunkserver registered");
         }
+        // It has no lease before its first heartbeat.
         self.0.soft.heard_server(registered.server, seen);
+        self.0.soft.news.notify_one();
         self.0.registered.notify_one();
         Ok(Response::new(proto::RegisterServerReply {
             server: registered.server.0,
@@ -43,6 +47,7 @@ impl proto::Cluster for Cluster {
             cluster_id: registered.cluster_id,
             heartbeat_ms: millis(self.0.config.chunkserver_heartbeat),
             lease_ms: millis(self.0.config.chunkserver_lease),
+            resync_bytes_per_s: self.0.config.resync_bytes_per_s,
         }))
     }
 
@@ -60,16 +65,26 @@ impl proto::Cluster for Cluster {
                 .map_err(|error| store_status(&error))?
                 .is_some_and(|known| known.incarnation == message.incarnation),
         };
+        let mut leased = false;
         if registered {
             let seen =
                 ServerSeen { incarnation: message.incarnation, heard: Instant::now(), disks: message.disks };
-            self.0.soft.heard_server(server, seen);
+            leased = self.0.soft.heard_server(server, seen);
+            self.0.soft.group_news(message.news.iter().map(group_news));
+            message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
         }
-        let counters = master_core::counters(&view).map_err(|error| store_status(&error))?;
+        // After it was heard: what was decided before that is in this table, and nothing is decided against it since.
+        let table_version = table_version(&view)?;
+        let table = if table_version == message.table_version {
+            None
+        } else {
+            Some(proto::Table::from(&table_seen(&self.0, &view)?))
+        };
         Ok(Response::new(proto::HeartbeatReply {
-            lease_ms: millis(self.0.config.chunkserver_lease),
+            lease_ms: if leased { millis(self.0.config.chunkserver_lease) } else { 0 },
             register_again: !registered,
-            table_version: counters.map_or(0, |counters| counters.table_version),
+            table_version,
+            table,
         }))
     }
 
@@ -77,15 +92,110 @@ impl proto::Cluster for Cluster {
         &self,
         request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableReply>, Status> {
-        let view = self.0.current(request.deadline).await?;
-        let counters = master_core::counters(&view).map_err(|error| store_status(&error))?;
-        let version = counters.map_or(0, |counters| counters.table_version);
-        if version == request.message.known_version {
-            return Ok(Response::new(proto::GetTableReply { table: None }));
+        let wanted = request.message;
+        let until = Instant::now() + Duration::from_millis(wanted.wait_ms).min(TABLE_WAIT_MAX);
+        let mut next = self.0.table_version.subscribe();
+        let mut leadership = self.0.raft.watch_leadership();
+        let mut stream = (wanted.server != 0).then(|| Stream::open(&self.0, ServerId(wanted.server)));
+        let reply = loop {
+            next.mark_unchanged();
+            leadership.mark_unchanged();
+            let view = match self.0.current(request.deadline).await {
+                Ok(view) => view,
+                Err(status) => break Err(status),
+            };
+            if table_version(&view)? != wanted.known_version {
+                let table = table_seen(&self.0, &view)?;
+                break Ok(proto::GetTableReply { table: Some(proto::Table::from(&table)) });
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break Ok(proto::GetTableReply { table: None });
+            }
+            tokio::select! {
+                _ = next.changed() => {}
+                _ = leadership.changed() => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        };
+        if let Some(stream) = &mut stream {
+            stream.ended = true;
         }
-        let table = table_seen(&self.0, &view)?;
-        Ok(Response::new(proto::GetTableReply { table: Some(proto::Table::from(&table)) }))
+        reply.map(Response::new)
     }
+
+    async fn report(
+        &self,
+        request: Request<proto::ReportRequest>,
+    ) -> Result<Response<proto::ReportReply>, Status> {
+        self.0.current(request.deadline).await?;
+        self.0.soft.suspect(ServerId(request.message.server));
+        Ok(Response::new(proto::ReportReply {}))
+    }
+
+    async fn goodbye(
+        &self,
+        request: Request<proto::GoodbyeRequest>,
+    ) -> Result<Response<proto::GoodbyeReply>, Status> {
+        let server = ServerId(request.message.server);
+        self.0.current(request.deadline).await?;
+        tracing::info!(%server, "chunkserver says goodbye");
+        self.0.soft.gone(server, request.message.incarnation, true);
+        while groups::round(&self.0).await? {}
+        Ok(Response::new(proto::GoodbyeReply {}))
+    }
+
+    async fn may_drop(
+        &self,
+        request: Request<proto::MayDropRequest>,
+    ) -> Result<Response<proto::MayDropReply>, Status> {
+        let view = self.0.current(request.deadline).await?;
+        let may = may_drop(&self.0, &view, &request.message)?;
+        Ok(Response::new(proto::MayDropReply { may }))
+    }
+}
+
+/// As the leader sees the group now.
+fn may_drop(app: &App, view: &coord_raft::View, wanted: &proto::MayDropRequest) -> Result<bool, Status> {
+    let table = master_core::table::table(view).map_err(|error| store_status(&error))?;
+    let seen = app.soft.seen(&table, &app.config.limits(), Instant::now());
+    Ok(plan::may_drop(&table, &seen, GroupId(wanted.group), DiskId(wanted.disk)))
+}
+
+/// Longest that a call for the next table is held: well below what anything on the way may take for a dead call.
+const TABLE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A call of a chunkserver that waits here. If it is dropped before it ended its connection broke.
+struct Stream {
+    app: Arc<App>,
+    server: ServerId,
+    ended: bool,
+}
+
+impl Stream {
+    fn open(app: &Arc<App>, server: ServerId) -> Self {
+        app.soft.stream_opened(server);
+        Self { app: Arc::clone(app), server, ended: false }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.app.soft.stream_closed(self.server, !self.ended);
+    }
+}
+
+fn group_news(news: &proto::GroupNews) -> GroupNews {
+    GroupNews {
+        group: GroupId(news.group),
+        epoch: Epoch(news.epoch),
+        level: (news.level_disk != 0).then_some(DiskId(news.level_disk)),
+    }
+}
+
+fn table_version(view: &coord_raft::View) -> Result<u64, Status> {
+    let counters = master_core::counters(view).map_err(|error| store_status(&error))?;
+    Ok(counters.map_or(0, |counters| counters.table_version))
 }
 
 /// The size of the whole by the newest numbers of all disks.

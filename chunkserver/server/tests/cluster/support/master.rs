@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord_types::{DiskId, GroupId};
 use kuafu::{Address, CancellationToken, Request, Response, Server, Status};
@@ -110,6 +111,7 @@ impl proto::Cluster for Cluster {
             cluster_id: "test".to_owned(),
             heartbeat_ms: 100,
             lease_ms: 4000,
+            resync_bytes_per_s: 200 << 20,
         }))
     }
 
@@ -121,24 +123,58 @@ impl proto::Cluster for Cluster {
         let known = state.servers.values().find(|server| server.id == request.message.server);
         let register_again = known.is_none_or(|server| server.incarnation != request.message.incarnation);
         let table_version = state.version;
-        Ok(Response::new(proto::HeartbeatReply { lease_ms: 4000, register_again, table_version }))
+        let table = (request.message.table_version != table_version).then(|| table(&state));
+        Ok(Response::new(proto::HeartbeatReply { lease_ms: 4000, register_again, table_version, table }))
+    }
+
+    async fn report(
+        &self,
+        _request: Request<proto::ReportRequest>,
+    ) -> Result<Response<proto::ReportReply>, Status> {
+        Ok(Response::new(proto::ReportReply {}))
+    }
+
+    async fn may_drop(
+        &self,
+        _request: Request<proto::MayDropRequest>,
+    ) -> Result<Response<proto::MayDropReply>, Status> {
+        Ok(Response::new(proto::MayDropReply { may: false }))
+    }
+
+    async fn goodbye(
+        &self,
+        _request: Request<proto::GoodbyeRequest>,
+    ) -> Result<Response<proto::GoodbyeReply>, Status> {
+        Ok(Response::new(proto::GoodbyeReply {}))
     }
 
     async fn get_table(
         &self,
         request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableReply>, Status> {
-        let state = self.0.lock();
-        if request.message.known_version == state.version {
-            return Ok(Response::new(proto::GetTableReply { table: None }));
+        // News are looked for now and then: a test's master need not be quick.
+        let until = std::time::Instant::now() + Duration::from_millis(request.message.wait_ms);
+        loop {
+            {
+                let state = self.0.lock();
+                if request.message.known_version != state.version {
+                    return Ok(Response::new(proto::GetTableReply { table: Some(table(&state)) }));
+                }
+            }
+            if std::time::Instant::now() >= until {
+                return Ok(Response::new(proto::GetTableReply { table: None }));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let table = proto::Table {
-            version: state.version,
-            servers: state.servers.values().cloned().collect(),
-            groups: state.groups.clone(),
-            replicas: 3,
-            min_replicas: 2,
-        };
-        Ok(Response::new(proto::GetTableReply { table: Some(table) }))
+    }
+}
+
+fn table(state: &State) -> proto::Table {
+    proto::Table {
+        version: state.version,
+        servers: state.servers.values().cloned().collect(),
+        groups: state.groups.clone(),
+        replicas: 3,
+        min_replicas: 2,
     }
 }

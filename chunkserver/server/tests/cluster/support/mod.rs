@@ -130,8 +130,12 @@ impl Cluster {
         self.end(at, End::Kill);
     }
 
-    pub(crate) fn stop(&mut self, at: usize) {
-        self.end(at, End::Stop);
+    /// In good order. The master, which runs on the caller's thread, is told.
+    pub(crate) async fn stop(&mut self, at: usize) {
+        let running = self.servers[at].take().expect("it runs");
+        let _ = running.end.send(End::Stop);
+        let ended = tokio::task::spawn_blocking(|| running.thread.join());
+        ended.await.expect("a thread to wait on").expect("the chunkserver ends without a panic");
     }
 
     pub(crate) fn raw(&self, at: usize) -> Client {

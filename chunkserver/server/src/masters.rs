@@ -1,0 +1,85 @@
+//! The masters as a chunkserver calls them: the one that answered last, and after a failure the next or the one it named.
+
+use std::time::Duration;
+
+use kuafu::{Address, Client, ClientConfig, Response, Status};
+use master_api::proto;
+
+/// After all masters were tried.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Addresses learned from hints are kept beside the configured ones, up to this many in all.
+const MASTERS_MAX: usize = 32;
+
+/// The masters, the one that answered last first.
+pub(crate) struct Masters {
+    clients: Vec<(Address, proto::ClusterClient)>,
+    at: usize,
+    config: ClientConfig,
+}
+
+impl Masters {
+    pub(crate) fn new(addresses: &[Address]) -> Self {
+        let config = ClientConfig::default();
+        let mut masters = Self { clients: Vec::new(), at: 0, config };
+        for address in addresses {
+            masters.position(address.clone());
+        }
+        masters
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Where this master is in the list; added if it is not.
+    fn position(&mut self, address: Address) -> usize {
+        if let Some(at) = self.clients.iter().position(|(known, _)| *known == address) {
+            return at;
+        }
+        let client = proto::ClusterClient::new(Client::new(address.clone(), self.config.clone()));
+        self.clients.push((address, client));
+        self.clients.len() - 1
+    }
+
+    /// One attempt; after a failure, the next goes elsewhere.
+    pub(crate) async fn attempt<T, A: Future<Output = Result<Response<T>, Status>>>(
+        &mut self,
+        call: impl FnOnce(proto::ClusterClient) -> A,
+    ) -> Result<T, Status> {
+        let result = call(self.clients[self.at].1.clone()).await;
+        result.map(|response| response.message).inspect_err(|status| {
+            let hint = status.leader().and_then(|leader| leader.parse().ok());
+            let full = self.clients.len() >= MASTERS_MAX;
+            self.at = match hint {
+                Some(leader) if !full || self.clients.iter().any(|(known, _)| *known == leader) => {
+                    self.position(leader)
+                }
+                Some(_) | None => (self.at + 1) % self.clients.len(),
+            };
+        })
+    }
+}
+
+/// None while there are masters not yet tried, then growing.
+pub(crate) fn backoff(failures: u32, masters: usize) -> Duration {
+    let rounds = failures / u32::try_from(masters).unwrap_or(u32::MAX).max(1);
+    if rounds == 0 {
+        return Duration::from_millis(1);
+    }
+    BACKOFF_MAX.min(BACKOFF_MIN.saturating_mul(1 << rounds.min(8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_masters_are_tried_before_a_pause() {
+        assert_eq!(backoff(1, 3), Duration::from_millis(1));
+        assert_eq!(backoff(2, 3), Duration::from_millis(1));
+        assert_eq!(backoff(3, 3), Duration::from_millis(100));
+        assert_eq!(backoff(300, 3), BACKOFF_MAX);
+        assert_eq!(backoff(u32::MAX, 1), BACKOFF_MAX);
+    }
+}

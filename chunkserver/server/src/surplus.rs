@@ -1,0 +1,89 @@
+//! Deletes what disks still have of groups they are no member of any more: another disk took their place.
+//!
+//! **I7**: before each page the master confirms that the group is whole without it, at that moment. If the disk becomes a member again
+//! meanwhile, what is deleted under the filling is found by the comparison with which the member joins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chunkserver_core::Stage;
+use coord_types::{DiskId, GroupId};
+use futures::future::join_all;
+use kuafu::{Address, CallOptions, Status};
+use master_api::proto;
+
+use crate::disks::Disk;
+use crate::masters::Masters;
+use crate::node::Node;
+
+/// How often disks are looked through: nobody waits for the space.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Chunks deleted on one word of the master.
+const PAGE: usize = 64;
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until the node stops.
+pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>) {
+    let stop = node.stop.clone();
+    let mut masters = Masters::new(&masters);
+    let looking = async {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            for disk in node.disks.iter().filter(|disk| !disk.failed()) {
+                if let Some(id) = disk.id()
+                    && let Err(error) = look_through(&node, &mut masters, disk, id).await
+                {
+                    tracing::debug!(disk = %id, %error, "delete what is left of other groups");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = looking => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn look_through(
+    node: &Arc<Node>,
+    masters: &mut Masters,
+    disk: &Arc<Disk>,
+    id: DiskId,
+) -> Result<(), Status> {
+    let table = node.table();
+    for group in table.groups().filter(|group| group.state_of(id).is_none()) {
+        let mut deleted = 0;
+        loop {
+            let page = disk.engine.list(group.id, None, PAGE).map_err(|error| failed(node, disk, &error))?;
+            if page.is_empty() || !may_drop(node, masters, id, group.id).await? {
+                break;
+            }
+            let removals = join_all(page.iter().map(|(key, _)| disk.engine.remove(*key))).await;
+            for removal in removals {
+                removal.map_err(|error| failed(node, disk, &error))?;
+            }
+            deleted += page.len();
+        }
+        if deleted > 0 {
+            tracing::info!(group = %group.id, disk = %id, chunks = deleted, "deleted what was left of a group that moved on");
+        }
+    }
+    Ok(())
+}
+
+/// The master's word, and that nothing newer is known here.
+async fn may_drop(node: &Node, masters: &mut Masters, disk: DiskId, group: GroupId) -> Result<bool, Status> {
+    let request = proto::MayDropRequest { disk: disk.0, group: group.0 };
+    let options = CallOptions::within(CALL_TIMEOUT);
+    let reply = masters.attempt(|client| async move { client.may_drop(&request, &options).await }).await?;
+    let out = node.replica(disk, group).is_none_or(|replica| replica.stage() == Stage::Out);
+    let member = node.table().group(group).is_some_and(|group| group.state_of(disk).is_some());
+    Ok(reply.may && out && !member)
+}
+
+fn failed(node: &Arc<Node>, disk: &Arc<Disk>, error: &chunkserver_engine::EngineError) -> Status {
+    if disk.failed() {
+        node.disk_failed(disk, error);
+    }
+    Status::unavailable(error.to_string())
+}
