@@ -34,9 +34,11 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if offences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The checkout: the folder above `scripts/xtask`, wherever the program is started.
+/// The checkout: the folder above `scripts/xtask`, wherever the program is started. What `cargo run` says counts: the
+/// target directory is shared by checkouts, and the program may have been built in one that is gone.
 fn root() -> anyhow::Result<PathBuf> {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest
         .ancestors()
         .nth(2)
