@@ -5,7 +5,6 @@ use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
@@ -41,8 +40,6 @@ pub(crate) struct LogStore {
     /// Told of every vote before anybody is answered: a lease must not outlive its vote.
     lease: Arc<Lease>,
     writer: Arc<Writer>,
-    /// This member is the leader of its newest vote.
-    leading: Arc<AtomicBool>,
 }
 
 impl LogStore {
@@ -56,7 +53,6 @@ impl LogStore {
             vote: Arc::new(Mutex::new(vote)),
             lease,
             writer: Arc::new(writer),
-            leading: Arc::default(),
         })
     }
 
@@ -119,6 +115,12 @@ impl LogStore {
         let submission = self.shared.state.lock().append(entries);
         self.shared.kick();
         submission
+    }
+
+    /// Whether this member is the leader of its newest vote.
+    fn leads(&self) -> bool {
+        let file = self.vote.lock();
+        file.vote().is_some_and(|vote| vote.committed && vote.leader_id.node_id == file.node_id())
     }
 
     /// Entries go out to the followers first: the thread that is woken often takes this one's processor, and the
@@ -247,8 +249,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        self.leading
-            .store(vote.committed && vote.leader_id.node_id == self.vote.lock().node_id(), Ordering::Relaxed);
         // Before the vote is durable, so before anybody is told of it: the lease that an older vote gave is over.
         self.lease.vote_changed(*vote);
         self.vote.lock().save(*vote).map_err(|error| {
@@ -282,7 +282,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let voters = state.effective_membership().map(|membership| membership.voter_ids().count());
             (submission, voters.is_none_or(|voters| voters <= 1))
         };
-        if sole_voter || !self.leading.load(Ordering::Relaxed) {
+        if sole_voter || !self.leads() {
             self.shared.kick();
         } else {
             self.kick_after_replication();
