@@ -28,59 +28,58 @@ pub(crate) struct Store {
 /// The store as the apply path reads it.
 pub(crate) struct ForApply<'a>(pub(crate) &'a Store);
 
-type Values = HashMap<(Family, Vec<u8>), Vec<u8>>;
+type Values = HashMap<Family, HashMap<Vec<u8>, Vec<u8>>>;
 
 #[derive(Debug, Default)]
 struct Recent {
     young: Values,
+    /// Values in `young`, those deleted since included.
+    young_len: usize,
     old: Values,
 }
 
 impl Recent {
-    fn get(&mut self, key: &(Family, Vec<u8>)) -> Option<Vec<u8>> {
-        if let Some(value) = self.young.get(key) {
+    fn get(&mut self, family: Family, key: &[u8]) -> Option<Vec<u8>> {
+        if let Some(value) = self.young.get(&family).and_then(|values| values.get(key)) {
             return Some(value.clone());
         }
-        let (key, value) = self.old.remove_entry(key)?;
-        self.insert(key, value.clone());
+        let (key, value) = self.old.get_mut(&family)?.remove_entry(key)?;
+        self.insert(family, key, value.clone());
         Some(value)
     }
 
-    fn insert(&mut self, key: (Family, Vec<u8>), value: Vec<u8>) {
-        if self.young.len() >= VALUES_MAX {
-            self.old = std::mem::take(&mut self.young);
+    fn insert(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
+        if self.young_len >= VALUES_MAX {
+            self.age();
         }
-        self.young.insert(key, value);
+        self.young_len += 1;
+        self.young.entry(family).or_default().insert(key, value);
     }
 
-    /// What is known of the key is not true any more.
-    fn put(&mut self, key: &(Family, Vec<u8>), value: &[u8]) {
+    fn age(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+        self.young_len = 0;
+    }
+
+    /// What is known is changed as the store will be.
+    fn write(&mut self, changes: &[Change]) {
         for values in [&mut self.young, &mut self.old] {
-            if value.len() > VALUE_LEN_MAX {
-                values.remove(key);
-            } else if let Some(known) = values.get_mut(key) {
-                value.clone_into(known);
-            }
-        }
-    }
-
-    fn delete(&mut self, key: &(Family, Vec<u8>)) {
-        self.young.remove(key);
-        self.old.remove(key);
-    }
-
-    fn delete_range(&mut self, family: Family, range: &Range) {
-        for values in [&mut self.young, &mut self.old] {
-            values.retain(|(of, key), _| *of != family || !range.contains(key));
-        }
-    }
-
-    fn written(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Put { family, key, value } => self.put(&(family, key), &value),
-                Change::Delete { family, key } => self.delete(&(family, key)),
-                Change::DeleteRange { family, range } => self.delete_range(family, &range),
+            for change in changes {
+                let (Change::Put { family, .. }
+                | Change::Delete { family, .. }
+                | Change::DeleteRange { family, .. }) = change;
+                let Some(values) = values.get_mut(family) else { continue };
+                match change {
+                    Change::Put { key, value, .. } if value.len() <= VALUE_LEN_MAX => {
+                        if let Some(known) = values.get_mut(key) {
+                            known.clone_from(value);
+                        }
+                    }
+                    Change::Put { key, .. } | Change::Delete { key, .. } => {
+                        values.remove(key);
+                    }
+                    Change::DeleteRange { range, .. } => values.retain(|key, _| !range.contains(key)),
+                }
             }
         }
     }
@@ -102,7 +101,7 @@ impl Deref for Store {
 
 impl Read for Store {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.recent.lock().get(&(family, key.to_vec())) {
+        match self.recent.lock().get(family, key) {
             Some(value) => Ok(Some(value)),
             None => self.rocks.get(family, key),
         }
@@ -115,12 +114,15 @@ impl Read for Store {
 
 impl Kv for Store {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
-        let changes = batch.clone().into_changes();
         // Held over both: who has seen one new value must not find another one still old.
         let mut recent = self.recent.lock();
-        self.rocks.write(batch, durability)?;
-        recent.written(changes);
-        Ok(())
+        recent.write(batch.changes());
+        let written = self.rocks.write(batch, durability);
+        if written.is_err() {
+            // Whether it happened is not known.
+            *recent = Recent::default();
+        }
+        written
     }
 
     fn flush(&self) -> Result<()> {
@@ -130,13 +132,12 @@ impl Kv for Store {
 
 impl Read for ForApply<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let key = (family, key.to_vec());
-        if let Some(value) = self.0.recent.lock().get(&key) {
+        if let Some(value) = self.0.recent.lock().get(family, key) {
             return Ok(Some(value));
         }
-        let value = self.0.rocks.get(family, &key.1)?;
+        let value = self.0.rocks.get(family, key)?;
         if let Some(value) = value.as_ref().filter(|value| value.len() <= VALUE_LEN_MAX) {
-            self.0.recent.lock().insert(key, value.clone());
+            self.0.recent.lock().insert(family, key.to_vec(), value.clone());
         }
         Ok(value)
     }
@@ -205,10 +206,7 @@ mod tests {
                         let range = Range { start: vec![from.min(to)], end_exclusive: Some(vec![from.max(to)]) };
                         batch.delete_range(Family(family), range);
                     }
-                    Step::Age => {
-                        let mut recent = store.recent.lock();
-                        recent.old = std::mem::take(&mut recent.young);
-                    }
+                    Step::Age => store.recent.lock().age(),
                 }
                 store.write(batch, Durability::Unlogged).unwrap();
             }
@@ -230,8 +228,10 @@ mod tests {
             ForApply(&store).get(Family(0), &key.to_be_bytes()).unwrap();
         }
         let mut recent = store.recent.lock();
-        assert!(recent.young.len() <= VALUES_MAX && recent.old.len() <= VALUES_MAX);
-        assert!(recent.get(&(Family(0), 0_u16.to_be_bytes().to_vec())).is_some());
-        assert!(recent.get(&(Family(0), 1_u16.to_be_bytes().to_vec())).is_none());
+        for generation in [&recent.young, &recent.old] {
+            assert!(generation.values().map(HashMap::len).sum::<usize>() <= VALUES_MAX);
+        }
+        assert!(recent.get(Family(0), &0_u16.to_be_bytes()).is_some());
+        assert!(recent.get(Family(0), &1_u16.to_be_bytes()).is_none());
     }
 }
