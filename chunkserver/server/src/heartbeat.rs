@@ -78,6 +78,10 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
                 failures = 0;
                 if let Some(table) = reply.table {
                     adopt(node, table);
+                    if node.table().version == request.known_version {
+                        // It is of no use here: the leader would send it again at once.
+                        tokio::time::sleep(HEARTBEAT_DEFAULT).await;
+                    }
                 }
             }
             Err(status) => {
