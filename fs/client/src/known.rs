@@ -104,7 +104,7 @@ impl Names {
 /// Too much is missing to go on.
 struct Lost;
 
-/// Names a mutation adds and takes away, each with its directory.
+/// Names that a mutation makes or may leave, each with its directory.
 fn added(mutation: &Mutation) -> impl Iterator<Item = (InodeId, &Name)> {
     let (one, two) = match mutation {
         Mutation::Create(op) => (Some((op.parent, &op.name)), None),
@@ -119,6 +119,7 @@ fn added(mutation: &Mutation) -> impl Iterator<Item = (InodeId, &Name)> {
     one.into_iter().chain(two)
 }
 
+/// The name that a mutation takes away, with its directory.
 fn removed(mutation: &Mutation) -> Option<(InodeId, &Name)> {
     match mutation {
         Mutation::Unlink(op) => Some((op.parent, &op.name)),
@@ -165,7 +166,9 @@ impl Known {
             match mutation {
                 Mutation::Mkdir(_) => inner.made(attr, asked_at),
                 _ if attr.nlink == 0 => inner.remove(attr.ino),
-                _ => drop(inner.changed(attr, asked_at)),
+                _ => {
+                    inner.changed(attr, asked_at);
+                }
             }
         }
         let second = mutated.new_parent.as_ref();
