@@ -108,6 +108,8 @@ pub enum CommandReply {
     Done,
     /// The command means nothing here: why.
     Refused(String),
+    /// The cluster's first command, `Initialize`, is not applied yet: ask again.
+    TooEarly,
     Changed(Changed),
 }
 
@@ -151,14 +153,14 @@ fn decode(command: &[u8]) -> Result<(SessionId, Mutation), Errno> {
 }
 
 fn internal(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied, KvError> {
-    let refused = |why: String| Applied {
+    let unchanged = |reply: CommandReply| Applied {
         batch: Batch::new(),
-        reply: CommandReply::Refused(why).encode(),
+        reply: reply.encode(),
         session: SessionEffect::None,
     };
     let command = match Command::decode(command) {
         Ok(command) => command,
-        Err(error) => return Ok(refused(error.to_string())),
+        Err(error) => return Ok(unchanged(CommandReply::Refused(error.to_string()))),
     };
     let session = match &command {
         Command::EndSession { session } => *session,
@@ -174,7 +176,9 @@ fn internal(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied
             };
             Ok(Applied { batch: state.finish(), reply: reply.encode(), session: effect })
         }
-        Err(OpError::Errno(errno)) => Ok(refused(errno.to_string())),
+        // No internal command asks for space, so the counters are what is missing.
+        Err(OpError::Errno(Errno::EAGAIN)) => Ok(unchanged(CommandReply::TooEarly)),
+        Err(OpError::Errno(errno)) => Ok(unchanged(CommandReply::Refused(errno.to_string()))),
         Err(OpError::Store(error)) => Err(error),
     }
 }
@@ -296,7 +300,7 @@ mod tests {
         let kv = coord_kv::MemKv::new();
         let command = Command::OpenSession { description: "early".into() };
         let applied = apply(&kv, Context { time_nanos: 1 }, &command.encode()).unwrap();
-        assert!(matches!(CommandReply::decode(&applied.reply), Ok(CommandReply::Refused(_))));
+        assert!(matches!(CommandReply::decode(&applied.reply), Ok(CommandReply::TooEarly)));
         assert!(counters(&kv).unwrap().is_none());
     }
 }

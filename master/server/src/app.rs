@@ -57,7 +57,7 @@ impl App {
                 self.begun.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            None => Err(Status::unavailable("the cluster is being made")),
+            None => Err(being_made()),
         }
     }
 
@@ -69,11 +69,8 @@ impl App {
         let reply = self.propose(None, command.encode(), deadline).await?;
         self.note_table_version();
         match CommandReply::decode(&reply) {
-            Ok(CommandReply::Refused(reason)) => {
-                // Applied before the cluster's first command: nothing is wrong with it, it came early.
-                self.must_have_begun()?;
-                Err(Status::invalid_argument(reason))
-            }
+            Ok(CommandReply::Refused(reason)) => Err(Status::invalid_argument(reason)),
+            Ok(CommandReply::TooEarly) => Err(being_made()),
             Ok(reply) => Ok(reply),
             Err(error) => Err(Status::internal(format!("the reply of a command cannot be read: {error}"))),
         }
@@ -101,6 +98,11 @@ impl App {
     pub(crate) fn leads(&self) -> bool {
         matches!(self.raft.leadership(), Leadership::Leader { .. })
     }
+}
+
+/// What came before the cluster's first command.
+pub(crate) fn being_made() -> Status {
+    Status::unavailable("the cluster is being made")
 }
 
 /// The store failed, or says what cannot be.

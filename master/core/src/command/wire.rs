@@ -108,7 +108,7 @@ struct Ids {
 
 #[derive(Clone, PartialEq, Message)]
 struct Reply {
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     answer: Option<Answer>,
 }
 
@@ -131,6 +131,8 @@ enum Answer {
     Refused(String),
     #[prost(message, tag = "8")]
     Changed(ChangedMessage),
+    #[prost(bool, tag = "9")]
+    TooEarly(bool),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -222,6 +224,7 @@ impl CommandReply {
             Self::Formed(Formed { made, more }) => Answer::Formed(FormedMessage { made, more }),
             Self::Done => Answer::Done(true),
             Self::Refused(why) => Answer::Refused(why),
+            Self::TooEarly => Answer::TooEarly(true),
             Self::Changed(Changed { done, skipped }) => Answer::Changed(ChangedMessage { done, skipped }),
         };
         Reply { answer: Some(answer) }.encode_to_vec().into()
@@ -243,6 +246,7 @@ impl CommandReply {
             Answer::Formed(FormedMessage { made, more }) => Self::Formed(Formed { made, more }),
             Answer::Done(_) => Self::Done,
             Answer::Refused(why) => Self::Refused(why),
+            Answer::TooEarly(_) => Self::TooEarly,
             Answer::Changed(ChangedMessage { done, skipped }) => Self::Changed(Changed { done, skipped }),
         })
     }
@@ -294,6 +298,7 @@ mod tests {
             CommandReply::Formed(Formed { made: 3, more: true }),
             CommandReply::Done,
             CommandReply::Refused("no".into()),
+            CommandReply::TooEarly,
             CommandReply::Changed(Changed { done: 4, skipped: 5 }),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);

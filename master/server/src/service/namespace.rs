@@ -13,7 +13,7 @@ use master_api::proto;
 use master_core::{Command, CommandReply, OpError, session};
 use prost::Message as _;
 
-use crate::app::{App, store_status};
+use crate::app::{App, being_made, store_status};
 use crate::service::cluster::usage_seen;
 
 /// Serves `Namespace`.
@@ -41,7 +41,7 @@ impl proto::Namespace for Namespace {
         self.0.soft.heard_session(session, Instant::now());
         let cluster = master_core::table::cluster(&self.0.raft.view())
             .map_err(|error| store_status(&error))?
-            .ok_or_else(|| Status::unavailable("the cluster is being made"))?;
+            .ok_or_else(being_made)?;
         tracing::info!(%session, description, "session opened");
         Ok(Response::new(proto::OpenSessionReply {
             session: session.0,
