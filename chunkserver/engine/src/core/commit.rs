@@ -33,6 +33,11 @@ use crate::records::Applied;
 /// Frames being written at a time. With one, an update that just missed a frame waits for that one and its own: at
 /// 32 writes in flight a frame takes as long as a data write, and that halved the rate.
 const WRITING_MAX: usize = 4;
+/// A frame takes at most this part of the operations in flight, and a few at least. A frame's updates are answered
+/// together, so with all of them in one frame they would go in step: all to the disk, then all to the processor, and
+/// each waits for the other. That halved the rate of 4 KiB writes at 32 in flight, as measured beside fio.
+const FRAMES_PER_ROUND: usize = 8;
+const FRAME_UPDATES_MIN: usize = 4;
 
 /// A frame in the journal or on its way there.
 struct Frame {
@@ -129,7 +134,7 @@ impl Core {
         if state.queue.is_empty() && !state.want_settle {
             return false;
         }
-        let count = gather(&state.queue);
+        let count = gather(&state.queue, state.tasks);
         let sequence = state.journal.next_sequence();
         // Nothing of a frame needs a look after a crash if its data is durable before it is written.
         let unsettled =
@@ -262,10 +267,11 @@ impl Core {
 }
 
 /// How many waiting updates make the next frame.
-fn gather(queue: &VecDeque<Queued>) -> usize {
+fn gather(queue: &VecDeque<Queued>, in_flight: usize) -> usize {
     let mut bytes = 0;
     queue
         .iter()
+        .take(in_flight.div_ceil(FRAMES_PER_ROUND).max(FRAME_UPDATES_MIN))
         .take_while(|queued| {
             let first = bytes == 0;
             bytes += queued.update.len_bytes();

@@ -1,7 +1,9 @@
 //! The disk through io_uring: one ring, files and the buffer pool registered with it.
 //!
-//! An operation is submitted inline by the task that wants it; one task of the same runtime waits until the ring's
-//! descriptor is readable and completes what is done. No thread is woken on the way.
+//! An operation goes into the ring on the task that wants it; one task of the same runtime, the driver, waits until the
+//! ring's descriptor is readable and completes what is done. No thread is woken on the way. Small operations that
+//! tasks start one after another enter the kernel together, [`BATCH`] at a time or when the driver gets its turn: a
+//! submission of its own costs each a system call and, on a virtual disk, a way out of the guest.
 //!
 //! Invariants:
 //! - a slot holds an operation's memory from before its submission until its completion was reaped;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, opcode, squeue, types};
 use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use crate::buffer::BufferPool;
 use crate::error::IoError;
@@ -29,6 +32,10 @@ use crate::io::{Completer, Completion, FileId, Io, Op, WriteMode, io_error};
 
 /// Operations in the kernel at a time: several times what keeps any disk busy.
 const IN_FLIGHT_MAX: usize = 256;
+/// Small operations that enter the kernel together. Of 32 writes that come at once, the disk must not wait for the last.
+const BATCH: usize = 8;
+/// What takes a disk longer than the way into the kernel is not worth waiting with.
+const SMALL_BYTES: usize = 64 << 10;
 /// Places in the table of registered files before the segments.
 const FILE_JOURNAL: u32 = 0;
 const FILE_LOCK: u32 = 1;
@@ -45,6 +52,8 @@ pub(crate) struct Uring {
 #[derive(Debug)]
 struct Shared {
     ring: Mutex<Ring>,
+    /// Something is queued that has not entered the kernel: the driver looks.
+    queued: Arc<Notify>,
 }
 
 struct Ring {
@@ -96,8 +105,9 @@ impl Uring {
             Ok(fd) => fd,
             Err(error) => return Err((error, files)),
         };
-        let shared = Arc::new(Shared { ring: Mutex::new(ring) });
-        let driver = tokio::spawn(drive(fd, Arc::downgrade(&shared)));
+        let queued = Arc::new(Notify::new());
+        let shared = Arc::new(Shared { ring: Mutex::new(ring), queued: queued.clone() });
+        let driver = tokio::spawn(drive(fd, queued, Arc::downgrade(&shared)));
         Ok(Self { shared, files: Arc::new(files), driver })
     }
 }
@@ -132,12 +142,17 @@ fn set_up(files: &DiskFiles, pool: &Arc<BufferPool>, segments_max: u32) -> io::R
     Ok(Ring { ring, slots, free, waiting: VecDeque::new(), region, _pool: pool.clone() })
 }
 
-/// Completes operations until the disk is gone.
-async fn drive(fd: AsyncFd<OwnedFd>, shared: std::sync::Weak<Shared>) {
+/// Submits what was left queued and completes operations, until the disk is gone.
+async fn drive(fd: AsyncFd<OwnedFd>, queued: Arc<Notify>, shared: std::sync::Weak<Shared>) {
     loop {
-        let Ok(mut ready) = fd.readable().await else { return };
-        // Cleared first: what completes from here on makes the descriptor readable anew.
-        ready.clear_ready();
+        tokio::select! {
+            ready = fd.readable() => {
+                let Ok(mut ready) = ready else { return };
+                // Cleared first: what completes from here on makes the descriptor readable anew.
+                ready.clear_ready();
+            }
+            () = queued.notified() => {}
+        }
         let Some(shared) = shared.upgrade() else { return };
         shared.reap();
     }
@@ -158,13 +173,21 @@ impl Ring {
         self.slots.len() - self.free.len()
     }
 
-    fn start(&mut self, slot: Slot) -> io::Result<()> {
+    /// Queues an operation, and enters the kernel unless that can wait for the driver's turn.
+    fn start(&mut self, slot: Slot) -> io::Result<Started> {
         if self.free.is_empty() {
             self.waiting.push_back(slot);
-            return Ok(());
+            return Ok(Started::InLine);
         }
+        let small = slot.op.len_bytes() < SMALL_BYTES;
         self.push(slot);
-        self.enter()
+        match self.ring.submission().len() {
+            1 if small => return Ok(Started::First),
+            queued if small && queued < BATCH => return Ok(Started::InLine),
+            _ => {}
+        }
+        self.enter()?;
+        Ok(Started::InLine)
     }
 
     fn enter(&mut self) -> io::Result<()> {
@@ -227,6 +250,14 @@ impl Ring {
     }
 }
 
+/// What [`Ring::start`] leaves to do.
+enum Started {
+    /// The first that waits for the driver's turn: tell it.
+    First,
+    /// It entered the kernel, or goes with one before it.
+    InLine,
+}
+
 enum Outcome {
     Done(io::Result<()>),
     Again,
@@ -287,10 +318,14 @@ impl Io for Uring {
     fn submit(&self, file: FileId, offset_bytes: u64, op: Op) -> Completion {
         let (completer, completion) = Completion::new();
         let started = self.shared.ring.lock().start(Slot { op, file, offset_bytes, completer });
-        if let Err(error) = started {
-            // The entry stays queued; without the ring nothing of this disk works, and the waiter will see that as
-            // its deadline. It does not happen with a ring that was set up.
-            tracing::error!(%error, "io_uring_enter failed");
+        match started {
+            Ok(Started::InLine) => {}
+            Ok(Started::First) => self.shared.queued.notify_one(),
+            Err(error) => {
+                // The entry stays queued; without the ring nothing of this disk works, and the waiter will see that
+                // as its deadline. It does not happen with a ring that was set up.
+                tracing::error!(%error, "io_uring_enter failed");
+            }
         }
         completion
     }
