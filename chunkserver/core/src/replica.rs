@@ -107,6 +107,13 @@ impl<C: Clone> Replica<C> {
         matches!(self.role, Role::Primary(_))
     }
 
+    /// Whether the primary could not make all members equal, because it cannot read what it has itself.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.step == Step::Active)
+            && !self.broken.is_empty()
+    }
+
     /// Whether it may be read.
     #[must_use]
     pub const fn is_serving(&self) -> bool {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coord_kv_rocks::{LogUse, RocksKv, RocksOptions};
 use coord_types::{ChunkKey, DataId, GroupId, Stamp, Version};
 use tokio::time::Instant;
@@ -217,6 +218,23 @@ impl Engine {
     pub async fn install(&self, key: ChunkKey, contents: ChunkContents) -> Result<(), EngineError> {
         let begun = self.core.begin_install(key, &contents)?;
         self.run(self.core.clone().install(begun, key, contents)).await
+    }
+
+    /// Writes whole blocks of a chunk anew, elsewhere on the disk, because what the disk has of them is damaged. Data
+    /// whose checksums are not those on record is refused ([`EngineError::PayloadChecksum`]), so healing never
+    /// changes what a chunk holds. Durable on return.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; [`EngineError::VersionMismatch`] if the chunk is not at `version` any more: look again.
+    pub async fn heal(
+        &self,
+        key: ChunkKey,
+        version: Version,
+        offset_bytes: u32,
+        data: Bytes,
+    ) -> Result<(), EngineError> {
+        let begun = self.core.begin_heal(key, version, offset_bytes, &data)?;
+        self.run(self.core.clone().heal(begun, offset_bytes, data)).await
     }
 
     /// Removes a chunk, if it is there. Durable on return.

@@ -64,6 +64,8 @@ pub enum Damage {
     OutOfDisk { disk_block: u64, key: ChunkKey, block: u32 },
     #[error("{file} is {found_bytes} bytes long, {needed_bytes} are needed")]
     Truncated { file: FileId, found_bytes: u64, needed_bytes: u64 },
+    #[error("{file} ends before the {len_bytes} bytes at {offset_bytes} that chunk {key:?} has there")]
+    CutOff { key: ChunkKey, file: FileId, offset_bytes: u64, len_bytes: usize },
     #[error("journal frame {sequence} is missing or damaged, but frame {later} lies behind it")]
     Journal { sequence: u64, later: u64 },
     #[error("journal frame {sequence} has a valid checksum but does not decode: {reason}")]
@@ -111,6 +113,17 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The chunk whose data is damaged, if that is what this says: other members have it, see [`Engine::heal`].
+    ///
+    /// [`Engine::heal`]: crate::Engine::heal
+    #[must_use]
+    pub const fn damaged_chunk(&self) -> Option<ChunkKey> {
+        match self {
+            Self::Damaged(Damage::Block { key, .. } | Damage::CutOff { key, .. }) => Some(*key),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anybody's help.
     #[must_use]
     pub const fn retryable(&self) -> bool {

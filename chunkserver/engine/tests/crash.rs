@@ -39,6 +39,7 @@ fn random_ops(seed: u64, count: usize) -> Vec<TestOp> {
                 },
                 3 | 4 => TestOp::Punch { chunk, offset, len },
                 5 => TestOp::Setting { value: rng.random() },
+                6 => TestOp::Heal { chunk, first: rng.random_range(0..20), count: rng.random_range(1..20) },
                 _ => TestOp::Write { chunk, offset, len, seed: rng.random() },
             }
         })

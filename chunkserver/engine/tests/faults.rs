@@ -4,13 +4,14 @@
 
 mod common;
 
+use bytes::Bytes;
 use chunkserver_engine::io::sim::{Faults, Power};
 use chunkserver_engine::{
     Damage, Engine, EngineError, Failure, FileId, Geometry, OpenError, Problem, verify_parts,
 };
 use common::{CHUNK, Model, TestOp, World, call, key, observe};
 use coord_kv::{Batch, Durability, Family, Kv, Range, Read};
-use coord_types::BLOCK_SIZE;
+use coord_types::{BLOCK_SIZE, Version};
 
 fn small(capacity_blocks: u64) -> World {
     World::sized(Geometry { capacity_blocks, segment_blocks: 256, ..World::new().geometry })
@@ -268,4 +269,51 @@ async fn a_damaged_block_fails_reads_of_it_and_unaligned_writes_to_it_only() {
     run(&engine, &mut model, write(1, 8192, 4096)).await.expect("a whole block replaces the damaged one");
     assert_eq!(observe(&engine, key(1)).await, *model.chunks[&key(1)].states.last().unwrap());
     assert!(engine.failure().is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_healed_with_what_was_there_and_nothing_else() {
+    let (world, model) = three_chunks().await;
+    let state = model.chunks[&key(1)].states.last().unwrap().clone();
+    let good = Bytes::copy_from_slice(&state.bytes[8192..16384]);
+    let segment = world.medium.contents(FileId::Segment(0)).unwrap();
+    let at = segment.windows(64).position(|window| *window == good[..64]).unwrap();
+    world.medium.flip(FileId::Segment(0), at * 8 + 3);
+    let (engine, _disk) = world.boot().await.unwrap();
+    assert!(matches!(engine.read(key(1), 8192, 4096).await, Err(EngineError::Damaged(_))));
+
+    let mut wrong = good.to_vec();
+    wrong[4097] ^= 1;
+    let refused = engine.heal(key(1), state.version, 8192, wrong.into()).await;
+    assert!(matches!(refused, Err(EngineError::PayloadChecksum { piece: 1, .. })), "{refused:?}");
+    let older = Version { counter: state.version.counter - 1, ..state.version };
+    let refused = engine.heal(key(1), older, 8192, good.clone()).await;
+    assert!(matches!(refused, Err(EngineError::VersionMismatch { .. })), "{refused:?}");
+    let refused = engine.heal(key(1), state.version, 8192, good.slice(..100)).await;
+    assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+    let refused = engine.heal(key(9), state.version, 8192, good.clone()).await;
+    assert!(matches!(refused, Err(EngineError::VersionMismatch { .. })), "no such chunk: {refused:?}");
+
+    let used = engine.usage().used_bytes;
+    engine.heal(key(1), state.version, 8192, good).await.unwrap();
+    assert_eq!(observe(&engine, key(1)).await, state);
+    assert_eq!(engine.usage().used_bytes, used, "the damaged blocks are free again");
+    engine.close().await;
+    drop(engine);
+    world.assert_clean().await;
+    let (engine, _disk) = world.boot().await.unwrap();
+    assert_eq!(observe(&engine, key(1)).await, state, "healed for good");
+}
+
+#[tokio::test]
+async fn a_write_behind_a_heal_that_is_refused_goes_on() {
+    let (world, mut model) = three_chunks().await;
+    let (engine, _disk) = world.boot().await.unwrap();
+    let version = model.chunks[&key(1)].states.last().unwrap().version;
+    let heal = engine.heal(key(1), version, 0, vec![7; BLOCK_SIZE].into());
+    let (asked, _) = model.plan(&write(1, 0, 4096));
+    let (healed, written) = tokio::join!(heal, call(&engine, asked));
+    assert!(matches!(healed, Err(EngineError::PayloadChecksum { .. })), "{healed:?}");
+    written.unwrap();
+    assert_eq!(observe(&engine, key(1)).await, *model.chunks[&key(1)].states.last().unwrap());
 }

@@ -35,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (chunk.clone(), range()).prop_map(|(chunk, (offset, len))| Step::Op(TestOp::Punch { chunk, offset, len })),
         2 => (chunk.clone(), pieces, any::<u8>())
             .prop_map(|(chunk, pieces, seed)| Step::Op(TestOp::Install { chunk, pieces, seed })),
+        2 => (chunk.clone(), 0_u32..30, 1_u32..20)
+            .prop_map(|(chunk, first, count)| Step::Op(TestOp::Heal { chunk, first, count })),
         1 => chunk.prop_map(|chunk| Step::Op(TestOp::Remove { chunk })),
         1 => (0_u8..3).prop_map(|data| Step::Op(TestOp::DeleteData { data })),
         1 => any::<u8>().prop_map(|value| Step::Op(TestOp::Setting { value })),

@@ -19,6 +19,8 @@ use crate::error::StartError;
 use crate::heartbeat::{self, Identity};
 use crate::metrics;
 use crate::node::Node;
+use crate::repair;
+use crate::scrub;
 use crate::service::admin::AdminService;
 use crate::service::chunk::ChunkService;
 use crate::service::replica::ReplicaService;
@@ -111,6 +113,8 @@ async fn start_with(
     };
     tasks.push(tokio::spawn(heartbeat::run(node.clone(), config.masters.clone(), identity)));
     tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
+    tasks.push(tokio::spawn(repair::run(node.clone())));
+    tasks.extend(disks.iter().map(|disk| tokio::spawn(scrub::run(node.clone(), disk.clone()))));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
     Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })
 }

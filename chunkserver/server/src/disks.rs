@@ -13,6 +13,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::config::Config;
 use crate::error::StartError;
+use crate::scrub::Progress;
 
 /// The server's uuid, 16 bytes.
 const SETTING_SERVER: &str = "server";
@@ -24,6 +25,7 @@ const SETTING_CLUSTER: &str = "cluster";
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     pub(crate) engine: Engine,
+    pub(crate) scrub: Progress,
     /// Set by the first registration of this process.
     id: OnceLock<DiskId>,
 }
@@ -77,7 +79,12 @@ pub(crate) async fn open_all(config: &Config, pool: &Arc<BufferPool>) -> Result<
     let mut disks = Vec::with_capacity(config.data.len());
     for path in &config.data {
         let engine = open(path, config, pool).await?;
-        disks.push(Arc::new(Disk { path: path.clone(), engine, id: OnceLock::new() }));
+        disks.push(Arc::new(Disk {
+            path: path.clone(),
+            engine,
+            scrub: Progress::default(),
+            id: OnceLock::new(),
+        }));
     }
     Ok(disks)
 }

@@ -164,7 +164,7 @@ async fn send(
 }
 
 /// Cuts ranges into what one message carries.
-fn pieces(ranges: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> + '_ {
+pub(crate) fn pieces(ranges: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> + '_ {
     const PIECE: u32 = WRITE_SIZE_MAX as u32;
     ranges.iter().flat_map(|(offset, len)| {
         let end = offset + len;

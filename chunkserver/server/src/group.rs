@@ -201,6 +201,11 @@ impl Group {
         self.inner.lock().replica.is_primary()
     }
 
+    /// Another member should lead: this one cannot read a chunk in which the members differ.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.inner.lock().replica.is_broken()
+    }
+
     pub(crate) fn is_serving(&self) -> bool {
         self.inner.lock().replica.is_serving()
     }

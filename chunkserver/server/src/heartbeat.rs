@@ -130,6 +130,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             table_version: node.table().version,
             news: node.group_news(),
             suspects: node.take_suspects(),
+            leased: node.lease.holds(sent),
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
@@ -144,7 +145,12 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
                     adopt(node, table);
                 }
                 // The lease speaks of the epochs in that table.
-                if reply.lease_ms > 0 && node.adopted() >= reply.table_version {
+                if reply.lease_ms == 0 {
+                    if node.lease.call_back() {
+                        // Said at once: the master waits for it.
+                        node.refresh.notify_one();
+                    }
+                } else if node.adopted() >= reply.table_version {
                     node.lease.extend(sent, Duration::from_millis(reply.lease_ms));
                 }
             }
@@ -231,6 +237,7 @@ async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Regi
         ms => Duration::from_millis(ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
     };
     node.throttle.set(reply.resync_bytes_per_s);
+    node.scrub.set(reply.scrub_period_ms);
     let lease = Duration::from_millis(reply.lease_ms).max(LEASE_MIN);
     Registered { server: reply.server, heartbeat, lease }
 }
@@ -239,12 +246,16 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
     node.disks
         .iter()
         .map(|disk| {
-            let usage = disk.engine.usage();
+            let (usage, pass) = (disk.engine.usage(), disk.scrub.get());
             proto::Disk {
                 uuid: disk.engine.disk_uuid().to_vec().into(),
                 capacity_bytes: usage.capacity_bytes,
                 used_bytes: usage.used_bytes,
                 failed: disk.failed(),
+                draining: false,
+                scrub_began_ms: pass.began_ms,
+                scrub_ended_ms: pass.last_ended_ms,
+                damaged_chunks: disk.id().map_or(0, |id| node.repairs.damaged(id) as u64),
             }
         })
         .collect()

@@ -35,6 +35,11 @@ impl Lease {
         state.until = state.until.max(Some(sent + lease));
     }
 
+    /// The master wants it back. Whether there was one.
+    pub(crate) fn call_back(&self) -> bool {
+        self.state.lock().until.take().is_some()
+    }
+
     /// The server will not answer reads any more.
     pub(crate) fn end(&self) {
         *self.state.lock() = State { until: None, ended: true };
@@ -87,6 +92,9 @@ mod tests {
         assert!(lease.holds(at(399)) && !lease.holds(at(400)));
         lease.extend(at(50), Duration::from_millis(300));
         assert!(lease.holds(at(399)), "an older answer came late");
+        assert!(lease.call_back() && !lease.holds(at(200)) && !lease.call_back());
+        lease.extend(at(300), Duration::from_millis(300));
+        assert!(lease.holds(at(400)), "granted anew");
         lease.end();
         lease.extend(at(500), Duration::from_millis(300));
         assert!(!lease.holds(at(501)), "a server that stops does not begin again");

@@ -36,12 +36,16 @@ pub(crate) struct Metrics {
     pub(crate) forwards: Counter,
     pub(crate) activations: Counter,
     pub(crate) deleted: Counter,
+    pub(crate) scrubs: Counter,
+    pub(crate) scrubbed_bytes: Counter,
+    pub(crate) damaged_blocks: Counter,
+    pub(crate) repaired_blocks: Counter,
     pub(crate) heartbeats: Counter,
     pub(crate) heartbeats_failed: Counter,
 }
 
 impl Metrics {
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 15] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 19] {
         [
             ("pangu_chunkserver_writes_total", "client writes committed here as primary", &self.writes),
             ("pangu_chunkserver_written_bytes_total", "bytes of them", &self.written_bytes),
@@ -60,6 +64,14 @@ impl Metrics {
             ("pangu_chunkserver_forwards_total", "committed writes sent to syncing members", &self.forwards),
             ("pangu_chunkserver_activations_total", "groups activated as primary", &self.activations),
             ("pangu_chunkserver_deleted_total", "data generations deleted, once per group", &self.deleted),
+            ("pangu_chunkserver_scrubs_total", "passes over all data of a disk that ended", &self.scrubs),
+            ("pangu_chunkserver_scrubbed_bytes_total", "bytes read by them", &self.scrubbed_bytes),
+            ("pangu_chunkserver_damaged_blocks_total", "blocks found damaged", &self.damaged_blocks),
+            (
+                "pangu_chunkserver_repaired_blocks_total",
+                "blocks written anew with what another member has",
+                &self.repaired_blocks,
+            ),
             ("pangu_chunkserver_heartbeats_total", "heartbeats a master answered", &self.heartbeats),
             (
                 "pangu_chunkserver_heartbeats_failed_total",
@@ -98,6 +110,17 @@ pub(crate) fn text(node: &Node) -> String {
         disk.engine.usage().used_bytes
     });
     by_disk("pangu_chunkserver_disk_chunks", "chunks on the disk", &|disk| disk.engine.chunk_count());
+    by_disk("pangu_chunkserver_disk_damaged_chunks", "chunks known to be damaged here", &|disk| {
+        disk.id().map_or(0, |id| node.repairs.damaged(id) as u64)
+    });
+    by_disk("pangu_chunkserver_disk_scrub_began_seconds", "when the pass began, since 1970", &|disk| {
+        disk.scrub.get().began_ms / 1000
+    });
+    by_disk(
+        "pangu_chunkserver_disk_scrub_ended_seconds",
+        "when the last pass ended, since 1970; 0: none has",
+        &|disk| disk.scrub.get().last_ended_ms / 1000,
+    );
     by_disk("pangu_chunkserver_disk_failed", "1 if the disk is out", &|disk| u64::from(disk.failed()));
     let replicas = node.replicas();
     let count = |wanted: &dyn Fn(&crate::group::Group) -> bool| {

@@ -22,6 +22,8 @@ use crate::group::Group;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::repair::Repairs;
+use crate::scrub::ScrubPeriod;
 use crate::service::replica::Assemblies;
 use crate::space::Space;
 use crate::throttle::Throttle;
@@ -62,6 +64,8 @@ pub(crate) struct Node {
     /// for an install.
     pub(crate) fills: Semaphore,
     pub(crate) throttle: Throttle,
+    pub(crate) repairs: Repairs,
+    pub(crate) scrub: ScrubPeriod,
     /// Servers of other members that could not be reached, and when that was last noted; the next heartbeat takes along
     /// who was noted since the one before.
     suspects: Mutex<BTreeMap<ServerId, Suspect>>,
@@ -91,6 +95,8 @@ impl Node {
             fills: Semaphore::new(INSTALLS_MAX),
             suspects: Mutex::default(),
             throttle: Throttle::default(),
+            repairs: Repairs::default(),
+            scrub: ScrubPeriod::default(),
             refresh: Notify::new(),
             lease: Lease::default(),
             metrics: Metrics::default(),
@@ -175,28 +181,31 @@ impl Node {
         })
     }
 
-    /// What the master should hear of the groups led from here: who is level, and which epoch with a joining member is
-    /// active.
+    /// What the master should hear of the groups led from here: who is level, which epoch with a joining member is active, and
+    /// where another member should lead.
     pub(crate) fn group_news(&self) -> Vec<proto::GroupNews> {
         let table = self.table();
-        let changing = table.groups().filter(|group| {
-            group.members.iter().any(|m| matches!(m.state, MemberState::Syncing | MemberState::Joining))
-        });
         let mut news = Vec::new();
-        for group in changing {
+        for group in table.groups() {
             let Some(replica) = group.primary().and_then(|disk| self.replica(disk, group.id)) else {
                 continue;
-            };
-            let mut add = |level_disk| {
-                news.push(proto::GroupNews { group: group.id.0, epoch: group.epoch.0, level_disk });
             };
             if replica.epoch() != group.epoch {
                 continue;
             }
-            replica.level().into_iter().for_each(|disk| add(disk.0));
+            let mut add = |level_disk, damaged| {
+                let (group, epoch) = (group.id.0, group.epoch.0);
+                news.push(proto::GroupNews { group, epoch, level_disk, damaged });
+            };
+            if group.in_state(MemberState::Syncing).next().is_some() {
+                replica.level().into_iter().for_each(|disk| add(disk.0, false));
+            }
             let joins = group.in_state(MemberState::Joining).next().is_some();
             if joins && replica.is_primary() && replica.stage() == Stage::Active {
-                add(0);
+                add(0, false);
+            }
+            if replica.is_broken() {
+                add(0, true);
             }
         }
         news.truncate(NEWS_MAX);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use chunkserver_api::ChunkClient;
 use chunkserver_api::pb::ReplicaClient;
 use coord_types::DiskId;
 use kuafu::{Address, Client, ClientConfig};
@@ -16,8 +17,15 @@ pub(crate) struct Peers {
 
 #[derive(Debug, Default)]
 struct State {
-    by_disk: HashMap<DiskId, ReplicaClient>,
-    by_address: HashMap<String, ReplicaClient>,
+    by_disk: HashMap<DiskId, Peer>,
+    by_address: HashMap<String, Peer>,
+}
+
+/// One connection, for both services.
+#[derive(Clone, Debug)]
+struct Peer {
+    replica: ReplicaClient,
+    chunk: ChunkClient,
 }
 
 impl Peers {
@@ -30,7 +38,10 @@ impl Peers {
             let client = match known {
                 Some(client) => client,
                 None => match server.address.parse::<Address>() {
-                    Ok(address) => ReplicaClient::new(Client::new(address, config.clone())),
+                    Ok(address) => {
+                        let client = Client::new(address, config.clone());
+                        Peer { replica: ReplicaClient::new(client.clone()), chunk: ChunkClient::new(client) }
+                    }
                     Err(error) => {
                         tracing::warn!(server = %server.id, %error, "the table has a server without an address");
                         continue;
@@ -46,6 +57,11 @@ impl Peers {
     }
 
     pub(crate) fn of(&self, disk: DiskId) -> Option<ReplicaClient> {
-        self.state.lock().by_disk.get(&disk).cloned()
+        self.state.lock().by_disk.get(&disk).map(|peer| peer.replica.clone())
+    }
+
+    /// The same, to read chunks as a client does.
+    pub(crate) fn reader(&self, disk: DiskId) -> Option<ChunkClient> {
+        self.state.lock().by_disk.get(&disk).map(|peer| peer.chunk.clone())
     }
 }

@@ -145,9 +145,14 @@ impl Group {
             let fault = crate::disks::fault(&error);
             match fault {
                 Fault::Disk => node.disk_failed(&self.disk, &error),
-                Fault::Damaged => {
-                    tracing::error!(group = %self.id, path = %self.disk.path.display(), %error, "damaged data");
-                }
+                Fault::Damaged => match error.damaged_chunk() {
+                    // The repair tells what it finds.
+                    Some(key) => node.repairs.want(self.disk_id, key),
+                    None => {
+                        let path = self.disk.path.display();
+                        tracing::error!(group = %self.id, %path, %error, "damaged metadata");
+                    }
+                },
                 Fault::Full | Fault::Checksum | Fault::Invalid | Fault::Conflict => {
                     tracing::debug!(group = %self.id, %error, "the disk refused");
                 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,70 @@ impl Scene {
         let groups = self.groups();
         let members = groups.iter().filter_map(|group| group["members"].as_array()).flatten();
         members.filter(|member| member["state"] == state).count()
+    }
+
+    fn servers(&self) -> Vec<serde_json::Value> {
+        let output = self.cluster.pangu(&["status", "--json"]).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["chunkservers"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The server in this rack that has the newest disk.
+    fn server(&self, rack: u32) -> serde_json::Value {
+        let rack = format!("/rack{rack}/");
+        let here =
+            |server: &serde_json::Value| server["location"].as_str().is_some_and(|at| at.contains(&rack));
+        self.servers().into_iter().filter(here).max_by_key(|server| server["id"].as_u64()).unwrap()
+    }
+
+    /// In how many groups a rack serves.
+    fn share(&self, rack: u32) -> usize {
+        let disk = self.server(rack)["disks"][0]["id"].clone();
+        let serves = |group: &serde_json::Value| {
+            let members = group["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            members.iter().any(|member| member["disk"] == disk && member["state"] == "serving")
+        };
+        self.groups().iter().filter(|group| serves(group)).count()
+    }
+
+    /// Waits until a rack has its share of the groups, of three members each.
+    fn wait_share(&self, rack: u32, racks: usize) {
+        let began = Instant::now();
+        let waited = wait_until("it has its share", Deadline::within(PATIENCE), || {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(self.share(rack) >= self.groups().len() * 3 / racks * 9 / 10)
+        });
+        if let Err(error) = waited {
+            panic!("{error}\n{}\n{}", self.status(), self.cluster.tails(40));
+        }
+        println!(
+            "rack {rack} has {} of {} groups: after {:?}",
+            self.share(rack),
+            self.groups().len(),
+            began.elapsed()
+        );
+    }
+
+    /// Waits until every disk was scrubbed by a pass that begins from now on, and nothing is left to repair.
+    fn wait_scrubbed(&self) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now_ms = u64::try_from(now.as_millis()).unwrap();
+        let mut began: Vec<Option<u64>> = vec![None; 3];
+        let waited = wait_until("all is scrubbed", Deadline::within(PATIENCE), || {
+            std::thread::sleep(Duration::from_millis(200));
+            let mut done = true;
+            for (at, server) in self.servers().iter().enumerate().take(began.len()) {
+                let disk = &server["disks"][0];
+                let (start, end) = (disk["scrub_began_ms"].as_u64(), disk["scrub_ended_ms"].as_u64());
+                began[at] = began[at].or_else(|| start.filter(|start| *start > now_ms));
+                let passed = began[at].is_some_and(|began| end.is_some_and(|end| end > began));
+                done &= passed && disk["damaged_chunks"] == 0;
+            }
+            Ok(done)
+        });
+        if let Err(error) = waited {
+            panic!("{error}\n{}\n{}", self.status(), self.cluster.tails(40));
+        }
     }
 
     fn wait_whole(&self, what: &str) {
@@ -231,20 +296,143 @@ fn long_an_absent_member_is_replaced_elsewhere() {
     scene.wait_whole("its groups are whole without it");
     scene.cluster.kill(Role::Chunkserver(2)).unwrap();
     scene.go_on("another is dead", AWAY, STALL_DEAD);
-    // Who was replaced comes back and lets go of what it has; but not before all groups are whole.
+    // Who was replaced comes back, lets go of what it has, and gets its share again.
     scene.cluster.restart(Role::Chunkserver(2)).unwrap();
     scene.cluster.restart(Role::Chunkserver(1)).unwrap();
+    scene.wait_share(1, 4);
     scene.wait_whole("all are back");
-    wait_until("the disk that was replaced has nothing left", Deadline::within(PATIENCE), || {
-        let output = scene.cluster.pangu(&["status", "--json"]).unwrap();
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let servers = status["chunkservers"].as_array().cloned().unwrap_or_default();
-        std::thread::sleep(Duration::from_millis(200));
-        Ok(servers.iter().any(|server| {
-            let rack1 = server["location"].as_str().is_some_and(|location| location.contains("rack1"));
-            rack1 && server["disks"][0]["used_bytes"] == 0
-        }))
-    })
-    .unwrap();
     scene.finish();
+}
+
+#[test]
+fn long_a_new_chunkserver_fills_by_itself_and_an_old_one_is_emptied() {
+    let mut scene = Scene::new(18);
+    scene.go_on("before", Duration::from_secs(1), STALL_DEAD);
+    scene.cluster.grow().unwrap();
+    scene.wait_share(4, 4);
+    scene.go_on("the cluster grew", Duration::from_secs(1), STALL_DEAD);
+    let old = scene.server(1);
+    let id = old["id"].to_string();
+    let output = scene.cluster.pangu(&["drain", &id, "--timeout", "30"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("safe to pull"), "{said}{errors}");
+    scene.go_on("one was emptied", Duration::from_secs(1), STALL_DEAD);
+    assert_eq!(scene.share(1), 0);
+    scene.cluster.kill(Role::Chunkserver(1)).unwrap();
+    empty(&scene.cluster.folder().join(Role::Chunkserver(1).to_string()));
+    scene.go_on("its directory was deleted", Duration::from_secs(1), STALL_DEAD);
+    scene.wait_whole("all groups are whole without it");
+    scene.finish();
+}
+
+#[test]
+fn long_what_cannot_be_emptied_says_so_and_is_used_again() {
+    let scene = Scene::new(19);
+    let id = scene.server(2)["id"].to_string();
+    let output = scene.cluster.pangu(&["drain", &id, "--no-wait"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    scene.work(50);
+    assert_eq!(scene.share(2), scene.groups().len(), "three copies need three racks");
+    assert!(scene.status().contains("1 draining"), "{}", scene.status());
+    let output = scene.cluster.pangu(&["undrain", &id]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!scene.status().contains("draining"), "{}", scene.status());
+    let output = scene.cluster.pangu(&["drain", "77"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("no chunkserver has the id 77"), "{said}");
+    scene.finish();
+}
+
+#[test]
+fn long_damaged_data_is_repaired_before_anybody_sees_it() {
+    let mut options = Options::new(3, 3);
+    options.survival = "scrub_period_s = 3\n".to_owned();
+    let mut scene = Scene::of(options, 20);
+    scene.work(200);
+    let (result, owed) = scene.writer.take().unwrap().finish();
+    result.unwrap();
+    for round in 0..3 {
+        // One disk at a time: others have it whole. Half of the blocks, free ones too.
+        let victim = Role::Chunkserver(round % 3 + 1);
+        let blocks = damage(&scene.cluster.folder().join(victim.to_string()), u64::from(round));
+        let client = Role::Client(1);
+        scene.cluster.stop(client).unwrap();
+        scene.cluster.restart(client).unwrap();
+        let (wrong, right) = verify(&owed);
+        assert_eq!(wrong, Vec::<String>::new(), "{right} were right");
+        scene.wait_scrubbed();
+        println!("{blocks} blocks of {victim} were damaged, {right} files and blocks read right");
+    }
+    for n in 1..=3 {
+        scene.cluster.stop(Role::Chunkserver(n)).unwrap();
+        let folder = scene.cluster.folder().join(Role::Chunkserver(n).to_string());
+        let check = std::process::Command::new(scene.cluster.binaries().join("pangu-chunkserver"))
+            .arg("verify")
+            .arg(&folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&check.stdout);
+        assert!(check.status.success(), "{said}");
+        scene.cluster.restart(Role::Chunkserver(n)).unwrap();
+        scene.wait_whole("it serves again");
+    }
+    scene.cluster.finish().unwrap();
+}
+
+#[test]
+fn long_writes_into_damaged_blocks_succeed() {
+    const BLOCK: usize = 4096;
+    let mut options = Options::new(3, 3);
+    options.survival = "scrub_period_s = 3\n".to_owned();
+    let mut scene = Scene::of(options, 21);
+    scene.writer.take().unwrap().finish().0.unwrap();
+    let path = scene.cluster.mounts()[0].1.join("file");
+    let mut bytes: Vec<u8> = (0..64 * BLOCK).map(|at| (at % 251) as u8 + 1).collect();
+    fs::write(&path, &bytes).unwrap();
+    fs::File::open(&path).unwrap().sync_all().unwrap();
+    for n in 1..=3 {
+        for seed in 0..2 {
+            damage(&scene.cluster.folder().join(Role::Chunkserver(n).to_string()), seed);
+        }
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for block in (n as usize..64).step_by(3) {
+            let at = block * BLOCK + 1000;
+            file.write_all_at(&[n as u8; 10], at as u64).unwrap();
+            bytes[at..at + 10].fill(n as u8);
+        }
+        file.sync_all().unwrap();
+        assert!(fs::read(&path).unwrap() == bytes, "after damage to chunkserver {n}");
+        // What nobody touched must be whole before the next copy is damaged.
+        scene.wait_scrubbed();
+        let output = scene.cluster.pangu(&["verify", &path.to_string_lossy()]).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    scene.cluster.finish().unwrap();
+}
+
+/// Flips a bit in every second block of a chunkserver's segments that is not zero; gives how many.
+fn damage(folder: &Path, seed: u64) -> usize {
+    const BLOCK: usize = 4096;
+    let mut damaged = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_string_lossy().starts_with("seg-") {
+            continue;
+        }
+        let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut block = [0; BLOCK];
+        for at in (seed % 2..file.metadata().unwrap().len() / BLOCK as u64).step_by(2) {
+            let offset = at * BLOCK as u64;
+            file.read_exact_at(&mut block, offset).unwrap();
+            if block.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            // Blocks that are being written just now come out right or wrong: both are damage that may happen.
+            file.write_all_at(&[block[100] ^ 4], offset + 100).unwrap();
+            damaged += 1;
+        }
+        file.sync_all().unwrap();
+    }
+    damaged
 }

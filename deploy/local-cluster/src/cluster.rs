@@ -231,6 +231,17 @@ impl Cluster {
         self.add(role, "pangu-chunkserver", arguments)
     }
 
+    /// Starts one more chunkserver, in a rack of its own, and returns when it takes connections.
+    pub fn grow(&mut self) -> Result<Role, Error> {
+        self.options.chunkservers += 1;
+        let n = self.options.chunkservers;
+        self.add_chunkserver(n)?;
+        let role = Role::Chunkserver(n);
+        self.program(role)?.start()?;
+        self.wait_ready(role)?;
+        Ok(role)
+    }
+
     fn add(&mut self, role: Role, binary: &'static str, arguments: Vec<OsString>) -> Result<(), Error> {
         let path = self.binaries.join(binary);
         if !path.is_file() {

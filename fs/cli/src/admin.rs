@@ -1,6 +1,7 @@
 //! The command line of `pangu`, one command a file.
 
 mod df;
+mod drain;
 mod status;
 mod verify;
 mod r#where;
@@ -55,6 +56,27 @@ enum Command {
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
+    /// Move everything off a chunkserver, or one of its disks, and say when it is safe to pull
+    Drain {
+        /// The chunkserver's id, as `pangu status` shows it
+        #[arg(value_name = "CHUNKSERVER", required_unless_present = "disk")]
+        chunkserver: Option<u32>,
+        /// A single disk's id, as `pangu status --json` shows it
+        #[arg(long, value_name = "DISK", conflicts_with = "chunkserver")]
+        disk: Option<u32>,
+        /// Mark it and return; the data moves in the background
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take a drain back: the disks are used again
+    Undrain {
+        /// The chunkserver's id, as `pangu status` shows it
+        #[arg(value_name = "CHUNKSERVER", required_unless_present = "disk")]
+        chunkserver: Option<u32>,
+        /// A single disk's id
+        #[arg(long, value_name = "DISK", conflicts_with = "chunkserver")]
+        disk: Option<u32>,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -63,6 +85,7 @@ Examples:
   pangu where /mnt/pangu/some/file
   pangu verify /mnt/pangu/some/file
   pangu --cluster cluster.toml df --json
+  pangu drain 3
 
 Exit status: 0 if all is well, 1 if an answer could not be had, 2 for wrong flags, 3 if verify found damage.";
 
@@ -111,6 +134,14 @@ pub fn main(flags: Flags) -> ExitCode {
     }
 }
 
+fn what(chunkserver: Option<u32>, disk: Option<u32>) -> anyhow::Result<drain::What> {
+    match (chunkserver, disk) {
+        (Some(id), _) => Ok(drain::What::Server(id)),
+        (None, Some(id)) => Ok(drain::What::Disk(id)),
+        (None, None) => anyhow::bail!("name a chunkserver or a disk"),
+    }
+}
+
 fn run(flags: &Flags) -> anyhow::Result<Verdict> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
@@ -125,6 +156,16 @@ fn run(flags: &Flags) -> anyhow::Result<Verdict> {
             Command::Df => {
                 let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
                 let text = df::run(&session).await;
+                finish(session, text).await
+            }
+            Command::Drain { chunkserver, disk, no_wait } => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = drain::run(&session, what(*chunkserver, *disk)?, !no_wait).await;
+                finish(session, text).await
+            }
+            Command::Undrain { chunkserver, disk } => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = drain::undo(&session, what(*chunkserver, *disk)?).await;
                 finish(session, text).await
             }
             Command::Where { path } => {

@@ -368,6 +368,26 @@ impl MasterClient {
             .await
     }
 
+    /// Marks disks to be emptied, or takes that back.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused if one of the disks is unknown, and then none is marked.
+    pub async fn drain(
+        &self,
+        disks: Vec<u32>,
+        draining: bool,
+        deadline: Option<Instant>,
+    ) -> Result<(), ClientError> {
+        let request = proto::DrainRequest { disks, draining };
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.drain(message, &options).await
+            })
+            .await?;
+        Ok(())
+    }
+
     /// Where a file's replicas are.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! lease_ms = 3000
 //! replace_after_s = 600
 //! resync_mib_per_s = 200
+//! scrub_period_s = 1209600
 //! ```
 //!
 //! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
@@ -43,6 +44,8 @@ pub struct Survival {
     pub replace_after_s: Option<u32>,
     /// What one chunkserver may send to fill others, in MiB a second. Default 200, minimum 1.
     pub resync_mib_per_s: Option<u32>,
+    /// Every block is read and verified once in so many seconds. Default 1209600, which is 14 days; minimum 1.
+    pub scrub_period_s: Option<u32>,
 }
 
 /// What is wrong with a description.

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use coord_kv::{Batch, KvError, Read};
-use coord_types::{DataId, InodeId, SessionId};
+use coord_types::{DataId, DiskId, InodeId, SessionId};
 use master_model::convert::Invalid;
 use master_model::{Attr, Errno, Mutated, Mutation, Time, mode, proto};
 use prost::Message;
@@ -19,6 +19,7 @@ use crate::records::{self, ClusterRecord, Counters};
 use crate::session::{self, Ended};
 use crate::state::State;
 use crate::table::change::{self, Changed, GroupChange};
+use crate::table::drain;
 use crate::table::groups::{self, Formed};
 use crate::table::register::{self, Registered};
 use crate::{deletion, state};
@@ -71,6 +72,11 @@ pub enum Command {
     /// Members leave, come back, are replaced. Each change is skipped if its group has moved on.
     ChangeGroups {
         changes: Vec<GroupChange>,
+    },
+    /// Disks are to be emptied, or not any more.
+    DrainDisks {
+        disks: Vec<DiskId>,
+        draining: bool,
     },
 }
 
@@ -199,6 +205,10 @@ fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
             deletion::done(state, &data)?;
             CommandReply::Done
         }
+        Command::DrainDisks { disks, draining } => match drain::drain(state, &disks, draining)? {
+            Ok(()) => CommandReply::Done,
+            Err(unknown) => CommandReply::Refused(unknown.to_string()),
+        },
         Command::ChangeGroups { changes } => CommandReply::Changed(change::apply(state, &changes)?),
     })
 }

@@ -159,6 +159,9 @@ pub struct DiskRecord {
     /// The server said so, or no longer has the disk.
     #[prost(bool, tag = "5")]
     pub failed: bool,
+    /// An operator wants it empty.
+    #[prost(bool, tag = "6")]
+    pub draining: bool,
 }
 
 /// A replica group.

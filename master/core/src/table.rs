@@ -1,10 +1,11 @@
 //! Chunkservers, disks and groups: what the store holds of them, read as the domain's table.
 //!
 //! [`register`] takes servers in, [`groups`] makes groups, [`placement`] chooses the disks, [`change`] changes their
-//! members, [`plan`] decides which change is due. The table's version
+//! members, [`plan`] decides which change is due, [`drain`] marks disks to be emptied. The table's version
 //! rises with every change that clients or chunkservers must learn of.
 
 pub mod change;
+pub mod drain;
 pub mod groups;
 pub mod placement;
 pub mod plan;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 
 use coord_kv::Read;
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
-use master_model::{DiskState, Group, Member, Server, Table, convert};
+use master_model::{DiskState, Group, Member, Scrub, Server, Table, convert};
 
 use crate::error::{OpResult, corrupt};
 use crate::keys;
@@ -87,6 +88,8 @@ fn disk_state(record: &DiskRecord) -> OpResult<DiskState> {
         capacity_bytes: record.capacity_bytes,
         used_bytes: record.used_bytes,
         failed: record.failed,
+        draining: record.draining,
+        scrub: Scrub::default(),
     })
 }
 

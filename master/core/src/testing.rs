@@ -34,8 +34,7 @@ pub(crate) fn server(number: u8, location: &str, disks: &[u8]) -> proto::Registe
     let disk = |number: &u8| proto::Disk {
         uuid: vec![*number; 16].into(),
         capacity_bytes: 1 << 40,
-        used_bytes: 0,
-        failed: false,
+        ..proto::Disk::default()
     };
     proto::RegisterServerRequest {
         uuid: vec![number; 16].into(),

@@ -61,6 +61,19 @@ pub struct DiskState {
     pub capacity_bytes: u64,
     pub used_bytes: u64,
     pub failed: bool,
+    /// An operator wants it empty. The table's word, not the server's.
+    pub draining: bool,
+    pub scrub: Scrub,
+}
+
+/// How the data of a disk was found. Known from heartbeats only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// When the pass over the disk began, and when the last one ended: milliseconds since 1970, 0: never.
+    pub began_ms: u64,
+    pub ended_ms: u64,
+    /// Chunks known to be damaged and not repaired yet.
+    pub damaged_chunks: u64,
 }
 
 /// A chunkserver.

@@ -40,6 +40,8 @@ pub struct Config {
     pub replace_after: Duration,
     /// What one chunkserver may send to fill others, in bytes a second. Default 200 MiB, minimum 1 MiB.
     pub resync_bytes_per_s: u64,
+    /// Every block is read and verified once in this time. Default 14 days, minimum 1 s.
+    pub scrub_period: Duration,
     /// Groups are made when no chunkserver joined for this long, so that they spread over all that are just
     /// starting. Default 300 ms, 0 in an embedded platform.
     pub group_settle: Duration,
@@ -92,6 +94,7 @@ impl Config {
             chunkserver_lease: Duration::from_secs(3),
             replace_after: Duration::from_secs(600),
             resync_bytes_per_s: 200 << 20,
+            scrub_period: Duration::from_hours(14 * 24),
             group_settle: Duration::from_millis(300),
             group_settle_narrow: Duration::from_secs(3),
             deletion_delay: Duration::from_secs(2),
@@ -119,6 +122,7 @@ impl Config {
         at_least("chunkserver_heartbeat", self.chunkserver_heartbeat, Duration::from_millis(50))?;
         at_least("chunkserver_lease", self.chunkserver_lease, 3 * self.chunkserver_heartbeat)?;
         at_least("replace_after", self.replace_after, Duration::from_secs(1))?;
+        at_least("scrub_period", self.scrub_period, Duration::from_secs(1))?;
         if self.resync_bytes_per_s < RESYNC_MIN_BYTES_PER_S {
             return Err(ConfigError::Resync(self.resync_bytes_per_s));
         }

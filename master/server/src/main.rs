@@ -130,6 +130,7 @@ fn tune(config: &mut Config, survival: &Survival) {
     set(&mut config.chunkserver_heartbeat, millis(survival.heartbeat_ms));
     set(&mut config.chunkserver_lease, millis(survival.lease_ms));
     set(&mut config.replace_after, survival.replace_after_s.map(|s| Duration::from_secs(s.into())));
+    set(&mut config.scrub_period, survival.scrub_period_s.map(|s| Duration::from_secs(s.into())));
     if let Some(mib) = survival.resync_mib_per_s {
         config.resync_bytes_per_s = u64::from(mib) << 20;
     }

@@ -4,6 +4,7 @@
 //! Invariants:
 //! - a session or chunkserver is never called silent before it had a whole lease to speak to *this* leader;
 //! - no lease is granted to a chunkserver between the decision to take it out and the effect of that (`condemned`);
+//! - nor to one whose lease is called back: once it said that it has none it gets none until it is `called_back` no more;
 //! - what is kept is bounded by the sessions, servers and groups there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,8 +29,17 @@ pub(crate) struct ServerSeen {
 pub(crate) struct GroupNews {
     pub(crate) group: GroupId,
     pub(crate) epoch: Epoch,
-    /// The syncing member that is level; `None`: the epoch is active.
-    pub(crate) level: Option<DiskId>,
+    pub(crate) what: News,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// This syncing member is level.
+    Level(DiskId),
+    /// The epoch is active.
+    Active,
+    /// The primary cannot read a chunk in which the members differ.
+    Damaged,
 }
 
 /// A process that serves no more.
@@ -53,12 +63,15 @@ struct Inner {
     gone: HashMap<ServerId, Gone>,
     /// Servers about to be taken out.
     condemned: BTreeSet<ServerId>,
+    /// Servers whose lease is called back, and whether they said that they hold none.
+    called_back: BTreeMap<ServerId, bool>,
     /// Servers to be looked at.
     suspects: BTreeSet<ServerId>,
     /// When a member's disk was first seen offline by this leader.
     offline_since: BTreeMap<DiskId, Instant>,
     level: BTreeSet<(GroupId, Epoch, DiskId)>,
     active: BTreeMap<GroupId, Epoch>,
+    damaged: BTreeMap<GroupId, Epoch>,
 }
 
 /// Shared by the services and the background jobs. Held for look-ups only, never across a wait.
@@ -96,8 +109,9 @@ impl Soft {
         Some(now.saturating_duration_since(heard))
     }
 
-    /// A chunkserver spoke. Whether it gets a lease: not if it is about to be taken out, nor after its goodbye.
-    pub(crate) fn heard_server(&self, server: ServerId, seen: ServerSeen) -> bool {
+    /// A chunkserver spoke, and holds a lease or not. Whether it gets one: not if it is about to be taken out, nor after its
+    /// goodbye, nor while its lease is called back.
+    pub(crate) fn heard_server(&self, server: ServerId, seen: ServerSeen, leased: bool) -> bool {
         let mut inner = self.inner.lock();
         if inner.leading_since.is_none() || inner.condemned.contains(&server) {
             return false;
@@ -116,10 +130,19 @@ impl Soft {
             known.incarnation != seen.incarnation || failed(&known.disks) != failed(&seen.disks)
         });
         inner.servers.insert(server, seen);
+        let called_back = match inner.called_back.get_mut(&server) {
+            None => false,
+            Some(released) => {
+                if !leased && !std::mem::replace(released, true) {
+                    self.news.notify_one();
+                }
+                true
+            }
+        };
         if news {
             self.news.notify_one();
         }
-        true
+        !called_back
     }
 
     pub(crate) fn server(&self, server: ServerId) -> Option<ServerSeen> {
@@ -181,10 +204,11 @@ impl Soft {
     pub(crate) fn group_news(&self, news: impl Iterator<Item = GroupNews>) {
         let mut inner = self.inner.lock();
         let mut new = false;
-        for GroupNews { group, epoch, level } in news {
-            new |= match level {
-                Some(disk) => inner.level.insert((group, epoch, disk)),
-                None => inner.active.insert(group, epoch) != Some(epoch),
+        for GroupNews { group, epoch, what } in news {
+            new |= match what {
+                News::Level(disk) => inner.level.insert((group, epoch, disk)),
+                News::Active => inner.active.insert(group, epoch) != Some(epoch),
+                News::Damaged => inner.damaged.insert(group, epoch) != Some(epoch),
             };
         }
         if new {
@@ -200,6 +224,7 @@ impl Soft {
         let at = |group: &GroupId, epoch: &Epoch| table.group(*group).is_some_and(|g| g.epoch == *epoch);
         inner.level.retain(|(group, epoch, _)| at(group, epoch));
         inner.active.retain(|group, epoch| at(group, epoch));
+        inner.damaged.retain(|group, epoch| at(group, epoch));
         let offline: BTreeSet<DiskId> = table
             .groups()
             .flat_map(|group| group.in_state(master_api::model::MemberState::Offline))
@@ -219,6 +244,7 @@ impl Soft {
             absent: absent.map(|(disk, _)| *disk).collect(),
             level: inner.level.clone(),
             active: inner.active.clone(),
+            damaged: inner.damaged.clone(),
             ..Seen::default()
         };
         for server in table.servers() {
@@ -227,6 +253,7 @@ impl Soft {
             let failed = server.disks.iter().filter(|(_, disk)| failed.contains(&disk.uuid));
             seen.failed.extend(failed.map(|(disk, _)| *disk));
         }
+        seen.leaseless = inner.called_back.iter().filter(|(_, none)| **none).map(|(id, _)| *id).collect();
         seen
     }
 
@@ -245,6 +272,15 @@ impl Soft {
             .collect();
         inner.condemned.extend(&still);
         still
+    }
+
+    /// These servers get no lease from now on, others do again. Gives those that hold none.
+    pub(crate) fn call_back(&self, servers: &BTreeSet<ServerId>) -> BTreeSet<ServerId> {
+        let mut inner = self.inner.lock();
+        let known = std::mem::take(&mut inner.called_back);
+        let flag = |server: &ServerId| (*server, known.get(server).copied().unwrap_or(false));
+        inner.called_back = servers.iter().map(flag).collect();
+        inner.called_back.iter().filter(|(_, released)| **released).map(|(server, _)| *server).collect()
     }
 
     /// All decisions have their effect.
@@ -337,16 +373,16 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         soft.set_leading(Some(start));
-        assert!(soft.heard_server(ONE, beat(5, start)));
+        assert!(soft.heard_server(ONE, beat(5, start), false));
         assert_eq!(health(&soft, at(2900)), Health::Well);
         assert_eq!(health(&soft, at(3100)), Health::Quiet, "its clock may be slow");
         assert_eq!(health(&soft, at(3200)), Health::Gone);
-        assert!(soft.heard_server(ONE, beat(5, at(3300))));
+        assert!(soft.heard_server(ONE, beat(5, at(3300)), false));
         assert_eq!(health(&soft, at(3400)), Health::Well);
         soft.gone(ONE, 5, false);
         assert_eq!(health(&soft, at(3400)), Health::Gone);
-        assert!(!soft.heard_server(ONE, beat(5, at(3500))), "what it sent before it died");
-        assert!(soft.heard_server(ONE, beat(6, at(3600))), "another process");
+        assert!(!soft.heard_server(ONE, beat(5, at(3500)), false), "what it sent before it died");
+        assert!(soft.heard_server(ONE, beat(6, at(3600)), false), "another process");
         assert_eq!(health(&soft, at(3700)), Health::Well);
     }
 
@@ -357,11 +393,30 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         soft.set_leading(Some(start));
         let all = BTreeSet::from([ONE]);
-        soft.heard_server(ONE, beat(5, start));
+        soft.heard_server(ONE, beat(5, start), false);
         assert_eq!(soft.condemn(&all, &LIMITS, at(1000)), BTreeSet::new(), "it was heard");
         assert_eq!(soft.condemn(&all, &LIMITS, at(4000)), all);
-        assert!(!soft.heard_server(ONE, beat(5, at(4100))));
+        assert!(!soft.heard_server(ONE, beat(5, at(4100)), false));
         soft.pardon_all();
-        assert!(soft.heard_server(ONE, beat(5, at(4200))));
+        assert!(soft.heard_server(ONE, beat(5, at(4200)), false));
+    }
+
+    #[test]
+    fn a_lease_that_is_called_back_is_waited_for() {
+        let soft = Soft::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        soft.set_leading(Some(start));
+        assert!(soft.heard_server(ONE, beat(5, start), false));
+        let one = BTreeSet::from([ONE]);
+        assert_eq!(soft.call_back(&one), BTreeSet::new(), "it may hold one");
+        assert!(!soft.heard_server(ONE, beat(5, at(100)), true), "it holds one and gets no other");
+        assert_eq!(soft.call_back(&one), BTreeSet::new());
+        assert!(!soft.heard_server(ONE, beat(5, at(200)), false));
+        assert_eq!(soft.call_back(&one), one);
+        assert!(!soft.heard_server(ONE, beat(5, at(300)), false), "not before it is over");
+        assert_eq!(soft.call_back(&BTreeSet::new()), BTreeSet::new());
+        assert!(soft.heard_server(ONE, beat(5, at(400)), false));
+        assert_eq!(soft.call_back(&one), BTreeSet::new(), "forgotten with the call");
     }
 }

@@ -43,14 +43,22 @@ async fn beat(
     incarnation: u64,
     news: Vec<proto::GroupNews>,
 ) -> proto::HeartbeatReply {
-    let request = proto::HeartbeatRequest {
+    send(master, beat_of(server, incarnation, news)).await
+}
+
+fn beat_of(server: u8, incarnation: u64, news: Vec<proto::GroupNews>) -> proto::HeartbeatRequest {
+    proto::HeartbeatRequest {
         server: server.into(),
         incarnation,
         disks: vec![disk(server, 0)],
         table_version: 0,
         news,
         suspects: Vec::new(),
-    };
+        leased: true,
+    }
+}
+
+async fn send(master: &ClusterClient, request: proto::HeartbeatRequest) -> proto::HeartbeatReply {
     master.heartbeat(&request, &CallOptions::within(PATIENCE)).await.unwrap().message
 }
 
@@ -141,7 +149,12 @@ async fn who_says_goodbye_is_out_at_once_and_returns_as_another_process() {
         client
             .table()
             .groups()
-            .map(|group| proto::GroupNews { group: group.id.0, epoch: group.epoch.0, level_disk: disk })
+            .map(|group| proto::GroupNews {
+                group: group.id.0,
+                epoch: group.epoch.0,
+                level_disk: disk,
+                damaged: false,
+            })
             .collect::<Vec<_>>()
     };
     beat(&master, 2, 1, news(1)).await;
@@ -155,5 +168,67 @@ async fn who_says_goodbye_is_out_at_once_and_returns_as_another_process() {
         all_are(table, 1, MemberState::Serving) && leads >= 20
     });
     tokio::time::timeout(PATIENCE, spread).await.expect("it leads again").unwrap();
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_drained_disk_is_dropped_once_its_server_holds_no_lease() {
+    let cluster = Cluster::start(1).await;
+    let (mut servers, client, master) = three(&cluster).await;
+    let fourth = FakeChunkserver::start().await;
+    cluster.register(4, &fourth.address.to_string()).await;
+    servers.push(fourth);
+    client.drain(vec![1], true, Some(soon())).await.unwrap();
+    let refused = client.drain(vec![2, 9], true, Some(soon())).await.unwrap_err().to_string();
+    assert!(refused.contains("no disk 9"), "{refused}");
+    // What chunkservers do: everybody is heard, who is filled gets level, every epoch gets active. Gives server 1's answer.
+    let work = async |leased: bool| {
+        let table = client.table();
+        let mut news = Vec::new();
+        for group in table.groups() {
+            let mut say = |level_disk| {
+                news.push(proto::GroupNews {
+                    group: group.id.0,
+                    epoch: group.epoch.0,
+                    level_disk,
+                    damaged: false,
+                });
+            };
+            group.in_state(MemberState::Syncing).for_each(|disk| say(disk.0));
+            say(0);
+        }
+        for server in 2..=4 {
+            beat(&master, server, 1, news.clone()).await;
+        }
+        send(&master, proto::HeartbeatRequest { leased, ..beat_of(1, 1, Vec::new()) }).await
+    };
+    let moved = |table: &Table| {
+        let four = |group: &&master_api::model::Group| {
+            group.members.len() == 4 && group.in_state(MemberState::Serving).count() == 4
+        };
+        table.groups().filter(four).count()
+    };
+    until("some groups to have a fourth member", async || {
+        let answer = work(true).await;
+        moved(&client.table()) >= 16 && answer.lease_ms == 0
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(work(true).await.lease_ms, 0, "its lease is called back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let held = client.table().groups().filter(|group| group.state_of(DiskId(1)).is_some()).count();
+    assert!(held >= 64, "it holds a lease and may be read: {held}");
+    until("the disk to be in no group", async || {
+        work(false).await;
+        client.table().groups().all(|group| group.state_of(DiskId(1)).is_none())
+    })
+    .await;
+    until("all to be whole", async || {
+        work(true).await;
+        client.table().groups().all(|group| group.in_state(MemberState::Serving).count() == 3)
+    })
+    .await;
+    until("it to get leases again", async || work(true).await.lease_ms > 0).await;
     cluster.shutdown().await;
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use chunkserver_core::{MemberInfo, View};
 use coord_types::{DiskId, Epoch, GroupId};
-use master_core::table::change::{Change, changed};
+use master_core::table::change::{Change, Rules, changed};
 use master_model::{Group, Member, MemberState};
 
-/// Copies that must be left.
-const MIN_REPLICAS: u32 = 2;
+const RULES: Rules = Rules { replicas: 3, min_replicas: 2 };
 
 #[derive(Debug)]
 pub(crate) struct Master {
@@ -32,7 +31,7 @@ impl Master {
             epoch: self.group.epoch,
             serving: self.group.serving().map(info).collect(),
             syncing: self.group.in_state(MemberState::Syncing).map(info).collect(),
-            short: self.group.serving().count() < MIN_REPLICAS as usize,
+            short: self.group.serving().count() < RULES.min_replicas as usize,
         }
     }
 
@@ -40,11 +39,11 @@ impl Master {
         self.group.state_of(disk)
     }
 
-    /// Whether the change is done. Who is taken out had no lease any more: the master has waited for that, or knows it
-    /// dead.
+    /// Whether the change is done. Who is taken out had no lease any more: the master has waited for that, knows it dead, or has
+    /// called the lease back.
     pub(crate) fn change(&mut self, change: Change) -> bool {
-        let Some(group) = changed(&self.group, change, MIN_REPLICAS) else { return false };
-        if let Change::Out(disk) | Change::Lost(disk) = change {
+        let Some(group) = changed(&self.group, change, RULES) else { return false };
+        if let Change::Out(disk) | Change::Lost(disk) | Change::Drop(disk) = change {
             self.leased.remove(&disk);
         }
         self.group = group;

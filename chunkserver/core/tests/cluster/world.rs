@@ -707,8 +707,10 @@ impl World {
         }
         let disk = self.any_disk();
         if self.chance(self.faults.epoch) {
-            match self.draw(5) {
+            match self.draw(7) {
                 0 | 1 => self.change(Change::Out(disk)),
+                4 => self.change(Change::Add(disk)),
+                5 => self.change(Change::Drop(disk)),
                 3 => self.destroy(disk),
                 2 => self.change(Change::Lead(disk)),
                 _ => {
@@ -750,11 +752,11 @@ impl World {
                 Some(_) => {}
                 None => {
                     let mut spare = self.members.iter().map(|member| member.id);
-                    let spare = spare.find(|disk| self.master.state(*disk).is_none());
-                    self.change(Change::Replace {
-                        absent: disk,
-                        spare: spare.expect("one is not in the group"),
-                    });
+                    match spare.find(|disk| self.master.state(*disk).is_none()) {
+                        Some(spare) => self.change(Change::Replace { absent: disk, spare }),
+                        // All are in a group that was moving.
+                        None => self.change(Change::Drop(disk)),
+                    }
                 }
             },
             Some(MemberState::Syncing) if self.master.level.contains(&(epoch, disk)) => {
@@ -762,6 +764,8 @@ impl World {
                 self.change(Change::Join(disk));
             }
             Some(MemberState::Joining) if active => self.change(Change::Settle(disk)),
+            // Refused, but of a group that has one too many.
+            Some(MemberState::Serving) => self.change(Change::Drop(disk)),
             Some(_) | None => {}
         }
     }

@@ -145,7 +145,7 @@ impl Core {
             })
             .collect();
         for result in join_all(reads).await {
-            result.map_err(|error| self.read_error(error))?;
+            result.map_err(|error| self.read_error(key, error))?;
         }
         let data = buffer.finish().expect("all reads into the buffer are done").freeze();
         for (at, block) in blocks.iter().enumerate() {
@@ -159,11 +159,10 @@ impl Core {
         Ok(data)
     }
 
-    fn read_error(&self, error: IoError) -> EngineError {
+    fn read_error(&self, key: ChunkKey, error: IoError) -> EngineError {
         if error.is_truncated() {
-            let needed_bytes = error.offset_bytes + error.len_bytes as u64;
-            return Damage::Truncated { file: error.file, found_bytes: error.offset_bytes, needed_bytes }
-                .into();
+            let IoError { file, offset_bytes, len_bytes, .. } = error;
+            return Damage::CutOff { key, file, offset_bytes, len_bytes }.into();
         }
         self.fail_io(error)
     }

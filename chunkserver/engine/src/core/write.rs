@@ -166,6 +166,85 @@ impl Core {
         Ok(())
     }
 
+    /// Takes its place behind all writes that came before; of a chunk at another version it is refused.
+    pub(crate) fn begin_heal(
+        self: &Arc<Self>,
+        key: ChunkKey,
+        version: Version,
+        offset_bytes: u32,
+        data: &[u8],
+    ) -> Result<Begun, EngineError> {
+        if !is_block(offset_bytes as usize) || !is_block(data.len()) || version == Version::NONE {
+            return Err(EngineError::Invalid { key, reason: "only whole blocks of a chunk can be healed" });
+        }
+        let record = self.state.lock().index.chunk(key).map_err(|error| self.index_error(error))?;
+        let Some(record) = record else {
+            return Err(EngineError::VersionMismatch { key, expected: version, current: Version::NONE });
+        };
+        check_range(key, offset_bytes, data.len(), record.chunk_size_bytes)?;
+        let chunk_size_bytes = Some(record.chunk_size_bytes);
+        self.begin(Admission { key, expect: Some(version), version, chunk_size_bytes })
+    }
+
+    /// Writes blocks anew, each of which must have the checksum recorded for it: the chunk stays what it is.
+    pub(crate) async fn heal(
+        self: Arc<Self>,
+        begun: Begun,
+        offset_bytes: u32,
+        data: Bytes,
+    ) -> Result<(), EngineError> {
+        let Begun { line, _task } = begun;
+        line.first().await?;
+        let (key, version) = (line.ticket().key, line.before());
+        let first_block = offset_bytes / BLOCK_SIZE as u32;
+        let crcs: Vec<u32> = data.chunks_exact(BLOCK_SIZE).map(crc32c::crc32c).collect();
+        let prepared = match self.check_recorded(key, first_block, &crcs) {
+            Ok(chunk_size_bytes) => {
+                let count = u32::try_from(crcs.len()).expect("a chunk has at most 16384 blocks");
+                self.allocate(count, Claim::Reserve).await.map(|runs| (chunk_size_bytes, runs))
+            }
+            Err(error) => Err(error),
+        };
+        let (chunk_size_bytes, runs) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // What stands behind in line goes on: nothing was changed.
+                line.leave();
+                return Err(error);
+            }
+        };
+        let update = |extents| Update::Write {
+            key,
+            expect: version,
+            version,
+            chunk_size_bytes,
+            stamp: None,
+            hole: None,
+            extents,
+            early: false,
+        };
+        let data = self.aligned(data);
+        self.put(line, vec![Blocks { first_block, data, crcs }], runs, false, update).await?;
+        Ok(())
+    }
+
+    /// Whether these are the checksums on record; gives the chunk's size.
+    fn check_recorded(&self, key: ChunkKey, first_block: u32, crcs: &[u32]) -> Result<u32, EngineError> {
+        let mut state = self.state.lock();
+        let mut look = || {
+            let record = state.index.chunk(key)?;
+            for (piece, (block, crc)) in (first_block..).zip(crcs).enumerate() {
+                if state.index.block(key, block)?.is_none_or(|(_, recorded)| recorded != *crc) {
+                    return Ok(Err(EngineError::PayloadChecksum { key, piece }));
+                }
+            }
+            Ok(Ok(record.map_or(0, |record| record.chunk_size_bytes)))
+        };
+        let found = look();
+        drop(state);
+        found.map_err(|error| self.index_error(error))?
+    }
+
     pub(crate) async fn remove(self: Arc<Self>, begun: Begun, key: ChunkKey) -> Result<(), EngineError> {
         let Begun { line, _task } = begun;
         line.first().await?;

@@ -21,12 +21,37 @@ pub const CHUNK: u32 = 256 << 10;
 /// One operation of a test.
 #[derive(Clone, Debug)]
 pub enum TestOp {
-    Write { chunk: u8, offset: u32, len: u32, seed: u8 },
-    Punch { chunk: u8, offset: u32, len: u32 },
-    Install { chunk: u8, pieces: Vec<(u32, u32)>, seed: u8 },
-    Remove { chunk: u8 },
-    DeleteData { data: u8 },
-    Setting { value: u8 },
+    Write {
+        chunk: u8,
+        offset: u32,
+        len: u32,
+        seed: u8,
+    },
+    Punch {
+        chunk: u8,
+        offset: u32,
+        len: u32,
+    },
+    /// Blocks written anew as they are; refused where there is a hole, or if something else is in flight.
+    Heal {
+        chunk: u8,
+        first: u32,
+        count: u32,
+    },
+    Install {
+        chunk: u8,
+        pieces: Vec<(u32, u32)>,
+        seed: u8,
+    },
+    Remove {
+        chunk: u8,
+    },
+    DeleteData {
+        data: u8,
+    },
+    Setting {
+        value: u8,
+    },
 }
 
 /// A chunk at one moment.
@@ -85,6 +110,7 @@ pub struct Model {
 pub enum Call {
     Write(WriteOp),
     Punch(PunchOp),
+    Heal { key: ChunkKey, version: Version, offset_bytes: u32, data: Bytes },
     Install(ChunkKey, ChunkContents),
     Remove(ChunkKey),
     DeleteData(DataId),
@@ -180,6 +206,14 @@ impl Model {
                 };
                 (Call::Punch(op), effects)
             }
+            TestOp::Heal { chunk, first, count } => {
+                let key = key(*chunk);
+                let state = self.chunks.entry(key).or_default().states.last().expect("a history has a state");
+                let at = *first as usize * BLOCK_SIZE;
+                let data = Bytes::copy_from_slice(&state.bytes[at..at + *count as usize * BLOCK_SIZE]);
+                let offset_bytes = first * BLOCK_SIZE as u32;
+                (Call::Heal { key, version: state.version, offset_bytes, data }, Vec::new())
+            }
             TestOp::Install { chunk, pieces, seed } => {
                 let key = key(*chunk);
                 let version = self.next_version();
@@ -243,6 +277,16 @@ pub async fn call(engine: &Engine, call: Call) -> Result<(), EngineError> {
     match call {
         Call::Write(op) => engine.write(op).await.map(drop),
         Call::Punch(op) => engine.punch(op).await.map(drop),
+        Call::Heal { key, version, offset_bytes, data } => {
+            match engine.heal(key, version, offset_bytes, data).await {
+                Err(
+                    EngineError::VersionMismatch { .. }
+                    | EngineError::PayloadChecksum { .. }
+                    | EngineError::Invalid { .. },
+                ) => Ok(()),
+                other => other,
+            }
+        }
         Call::Install(key, contents) => engine.install(key, contents).await,
         Call::Remove(key) => engine.remove(key).await,
         Call::DeleteData(data) => engine.delete_data(&[(GROUP, data)]).await,

@@ -9,6 +9,18 @@ use chunkserver_server::{ChunkServer, Config, StartError};
 use coord_types::GroupId;
 use kuafu::{Address, CallOptions};
 
+/// The metrics that are served there.
+pub(crate) async fn get(address: std::net::SocketAddr) -> String {
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("connect");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text
+    });
+    asking.await.expect("no panic")
+}
+
 fn config(cluster: &Cluster, name: &str) -> Config {
     let mut config = cluster.config(0);
     config.listen = Address::Unix(cluster.dir.path().join(format!("{name}.sock")));
@@ -95,17 +107,7 @@ async fn shows_its_state() {
     let at = cluster.primary(GroupId(1));
     cluster.write(key(1, 0), 0, &pattern(1, 5000)).await;
 
-    let text = tokio::task::spawn_blocking({
-        let address = cluster.metrics(at);
-        move || {
-            let mut stream = std::net::TcpStream::connect(address).expect("connect");
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
-            let mut text = String::new();
-            stream.read_to_string(&mut text).expect("an answer");
-            text
-        }
-    });
-    let text = text.await.expect("no panic");
+    let text = get(cluster.metrics(at)).await;
     assert!(text.contains("pangu_chunkserver_written_bytes_total 5000\n"), "{text}");
     assert!(text.contains("pangu_chunkserver_groups{state=\"active\"} 6\n"), "{text}");
 

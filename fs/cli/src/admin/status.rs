@@ -1,9 +1,10 @@
 //! `pangu status`: what there is and how it is.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use master_api::proto::{MemberState, StatusReply};
+use master_api::proto::{Disk, MemberState, StatusReply};
 use serde_json::{Value, json};
 
 use super::Session;
@@ -39,21 +40,37 @@ fn text(session: &Session, status: &StatusReply) -> String {
     }
     line(masters.render());
     if let Some(table) = &status.table {
-        let mut servers =
-            Table::new(["chunkserver", "address", "location", "disks", "used", "size", "heard", "groups"]);
+        let now_ms = now_ms();
+        let mut servers = Table::new([
+            "chunkserver",
+            "address",
+            "location",
+            "disks",
+            "used",
+            "size",
+            "heard",
+            "scrubbed",
+            "groups",
+        ]);
         for server in &table.servers {
-            let sum =
-                |of: fn(&master_api::proto::Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
+            let sum = |of: fn(&Disk) -> u64| server.disk_states.iter().map(of).sum::<u64>();
             let failed = server.disk_states.iter().filter(|disk| disk.failed).count();
+            let draining = server.disk_states.iter().filter(|disk| disk.draining).count();
             let disks = server.disks.len();
             servers.row([
                 server.id.to_string(),
                 server.address.clone(),
                 server.location.clone(),
-                if failed == 0 { disks.to_string() } else { format!("{disks} ({failed} failed)") },
+                match (failed, draining) {
+                    (0, 0) => disks.to_string(),
+                    (0, _) => format!("{disks} ({draining} draining)"),
+                    (_, 0) => format!("{disks} ({failed} failed)"),
+                    (_, _) => format!("{disks} ({failed} failed, {draining} draining)"),
+                },
                 size(sum(|disk| disk.used_bytes)),
                 size(sum(|disk| disk.capacity_bytes)),
                 heard(server.silent_ms),
+                scrubbed(&server.disk_states, now_ms),
                 members(table, &server.disks),
             ]);
         }
@@ -73,6 +90,11 @@ fn text(session: &Session, status: &StatusReply) -> String {
             whole.count(),
             table.version
         ));
+        let damaged = |disk: &Disk| disk.damaged_chunks;
+        let damaged: u64 = table.servers.iter().flat_map(|server| &server.disk_states).map(damaged).sum();
+        if damaged > 0 {
+            line(format!("damage   {damaged} chunks have damaged data on one disk and wait for repair"));
+        }
     }
     if let Some(usage) = &status.usage {
         line(format!(
@@ -106,6 +128,28 @@ fn heard(silent_ms: u64) -> String {
     if silent_ms <= UP_MS { "now".to_owned() } else { format!("{} s ago", silent_ms / 1000) }
 }
 
+/// When the disk that waits longest for it was last read and verified as a whole.
+fn scrubbed(disks: &[Disk], now_ms: u64) -> String {
+    match disks.iter().filter(|disk| !disk.failed).map(|disk| disk.scrub_ended_ms).min() {
+        None | Some(0) => "not yet".to_owned(),
+        Some(ended_ms) => ago(now_ms.saturating_sub(ended_ms) / 1000),
+    }
+}
+
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn value(session: &Session, status: &StatusReply) -> Value {
     let masters: Vec<Value> = status
         .members
@@ -123,7 +167,8 @@ fn value(session: &Session, status: &StatusReply) -> Value {
                 .zip(&s.disk_states)
                 .map(|(id, d)| {
                     json!({"id": id, "capacity_bytes": d.capacity_bytes, "used_bytes": d.used_bytes,
-                           "failed": d.failed})
+                           "failed": d.failed, "draining": d.draining, "scrub_began_ms": d.scrub_began_ms,
+                           "scrub_ended_ms": d.scrub_ended_ms, "damaged_chunks": d.damaged_chunks})
                 })
                 .collect();
             json!({"id": s.id, "address": s.address, "location": s.location, "silent_ms": s.silent_ms,
@@ -156,4 +201,25 @@ fn value(session: &Session, status: &StatusReply) -> Value {
         "chunkservers": servers,
         "groups": groups,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_that_waits_longest_counts() {
+        let disk = |ended_s: u64, failed| Disk { scrub_ended_ms: ended_s * 1000, failed, ..Disk::default() };
+        let now_ms = 1_000_000_000;
+        let told = |disks: &[Disk]| scrubbed(disks, now_ms);
+        assert_eq!(told(&[disk(999_940, false), disk(990_000, false)]), "2 h ago");
+        assert_eq!(
+            told(&[disk(999_940, false), disk(0, true)]),
+            "60 s ago",
+            "a failed disk is not waited for"
+        );
+        assert_eq!(told(&[disk(999_940, false), disk(0, false)]), "not yet");
+        assert_eq!(told(&[]), "not yet");
+        assert_eq!((ago(600), ago(700_000)), ("10 min ago".to_owned(), "8 d ago".to_owned()));
+    }
 }

@@ -38,8 +38,9 @@ use super::{ChunkPunch, ChunkRead, ChunkWrite, Chunks, DataError};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A read waits this long for one member before it asks the next.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
-/// Damage is asked about again this often: bytes may have changed on the wire only.
-const DAMAGED_ROUNDS: u32 = 3;
+/// Damage is asked about again this often, for about a second: bytes may have changed on the wire only, and a member that
+/// found damage on its disk is repairing it.
+const DAMAGED_ROUNDS: u32 = 8;
 /// A refusal is a mistake of one of the programs, but also what a server says that is just stopping.
 const REFUSED_MAX: u32 = 8;
 /// A member that did not answer is asked last for this long.

@@ -128,8 +128,7 @@ impl Cluster {
                 disks: vec![proto::Disk {
                     uuid: vec![number; 16].into(),
                     capacity_bytes: 1 << 40,
-                    used_bytes: 0,
-                    failed: false,
+                    ..proto::Disk::default()
                 }],
                 incarnation: 1,
                 cluster_id: String::new(),

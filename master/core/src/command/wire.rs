@@ -22,7 +22,7 @@ pub enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Internal {
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     op: Option<Op>,
 }
 
@@ -42,6 +42,16 @@ enum Op {
     DeletionsDone(Ids),
     #[prost(message, tag = "7")]
     ChangeGroups(Changes),
+    #[prost(message, tag = "8")]
+    DrainDisks(DrainMessage),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct DrainMessage {
+    #[prost(uint32, repeated, tag = "1")]
+    disks: Vec<u32>,
+    #[prost(bool, tag = "2")]
+    draining: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -58,7 +68,7 @@ struct ChangeMessage {
     epoch: u64,
     #[prost(uint32, tag = "3")]
     disk: u32,
-    /// 1 out, 2 sync, 3 join, 4 settle, 5 replace, 6 lead, 7 lost.
+    /// 1 out, 2 sync, 3 join, 4 settle, 5 replace, 6 lead, 7 lost, 8 add, 9 drop.
     #[prost(uint32, tag = "4")]
     kind: u32,
     /// Replace only: the disk that takes the place.
@@ -76,6 +86,8 @@ impl From<&GroupChange> for ChangeMessage {
             Change::Replace { absent, spare } => (5, absent.0, spare.0),
             Change::Lead(disk) => (6, disk.0, 0),
             Change::Lost(disk) => (7, disk.0, 0),
+            Change::Add(disk) => (8, disk.0, 0),
+            Change::Drop(disk) => (9, disk.0, 0),
         };
         Self { group: change.group.0, epoch: change.epoch.0, disk, kind, spare }
     }
@@ -94,6 +106,8 @@ impl TryFrom<ChangeMessage> for GroupChange {
             5 => Change::Replace { absent: disk, spare: DiskId(message.spare) },
             6 => Change::Lead(disk),
             7 => Change::Lost(disk),
+            8 => Change::Add(disk),
+            9 => Change::Drop(disk),
             _ => return Err(DecodeError::Unknown),
         };
         Ok(Self { group: GroupId(message.group), epoch: Epoch(message.epoch), change })
@@ -179,6 +193,9 @@ impl Command {
             Self::ChangeGroups { changes } => {
                 Op::ChangeGroups(Changes { changes: changes.iter().map(Into::into).collect() })
             }
+            Self::DrainDisks { disks, draining } => {
+                Op::DrainDisks(DrainMessage { disks: disks.iter().map(|disk| disk.0).collect(), draining })
+            }
         };
         let message = Internal { op: Some(op) };
         let mut out = Vec::with_capacity(1 + message.encoded_len());
@@ -203,6 +220,9 @@ impl Command {
             Op::ChangeGroups(Changes { changes }) => Self::ChangeGroups {
                 changes: changes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
+            Op::DrainDisks(DrainMessage { disks, draining }) => {
+                Self::DrainDisks { disks: disks.into_iter().map(DiskId).collect(), draining }
+            }
         })
     }
 }
@@ -277,10 +297,13 @@ mod tests {
                     Change::Replace { absent: DiskId(5), spare: DiskId(6) },
                     Change::Lead(DiskId(7)),
                     Change::Lost(DiskId(8)),
+                    Change::Add(DiskId(9)),
+                    Change::Drop(DiskId(10)),
                 ]
                 .map(|change| GroupChange { group: GroupId(8), epoch: Epoch(9), change })
                 .to_vec(),
             },
+            Command::DrainDisks { disks: vec![DiskId(3), DiskId(4)], draining: true },
         ] {
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }

@@ -3,6 +3,7 @@
 //! Invariants, for every change:
 //! - a group keeps a serving member, and falls below `min_replicas` members that serve or join only by the loss of disks;
 //! - the first serving member of an epoch was serving in the epoch before: it holds every acknowledged write;
+//! - a group has at most one member more than it should, and loses one only while as many as should be are left and serve;
 //! - the epoch rises with every change of the write set or of who is filled.
 
 use std::collections::BTreeMap;
@@ -37,6 +38,17 @@ pub enum Change {
     Replace { absent: DiskId, spare: DiskId },
     /// It becomes the primary.
     Lead(DiskId),
+    /// The group moves: one more disk is filled, so that another can leave.
+    Add(DiskId),
+    /// It is not needed any more: no member.
+    Drop(DiskId),
+}
+
+/// How many members a group should have, and must have left for writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub replicas: u32,
+    pub min_replicas: u32,
 }
 
 /// A change of one group, decided at one epoch.
@@ -58,7 +70,7 @@ pub struct Changed {
 
 /// The group after a change; `None` if a rule forbids it.
 #[must_use]
-pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group> {
+pub fn changed(group: &Group, change: Change, rules: Rules) -> Option<Group> {
     let mut members = group.members.clone();
     let at = |disk, state| group.members.iter().position(|m| m.disk == disk && m.state == state);
     let mut epoch = Epoch(group.epoch.0 + 1);
@@ -68,7 +80,7 @@ pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group
             let was = std::mem::replace(&mut member.state, MemberState::Offline);
             let count = |state| members.iter().filter(|member| member.state == state).count();
             let serving = count(MemberState::Serving);
-            let least = if matches!(change, Change::Lost(_)) { 1 } else { min_replicas as usize };
+            let least = if matches!(change, Change::Lost(_)) { 1 } else { rules.min_replicas as usize };
             let enough = serving > 0 && serving + count(MemberState::Joining) >= least;
             match was {
                 MemberState::Serving | MemberState::Joining if enough => {}
@@ -103,6 +115,20 @@ pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group
             let member = members.remove(at);
             members.insert(0, member);
         }
+        Change::Add(disk) => {
+            let whole = members.iter().all(|member| member.state == MemberState::Serving);
+            if !whole || group.state_of(disk).is_some() || members.len() > rules.replicas as usize {
+                return None;
+            }
+            members.push(Member { disk, state: MemberState::Syncing });
+        }
+        Change::Drop(disk) => {
+            members.retain(|member| member.disk != disk);
+            let serving = members.iter().filter(|member| member.state == MemberState::Serving).count();
+            if members.len() == group.members.len() || serving < rules.replicas as usize {
+                return None;
+            }
+        }
     }
     Some(Group { id: group.id, epoch, members })
 }
@@ -111,6 +137,7 @@ pub fn changed(group: &Group, change: Change, min_replicas: u32) -> Option<Group
 pub(crate) fn apply(state: &mut State<'_>, changes: &[GroupChange]) -> OpResult<Changed> {
     let mut result = Changed { done: 0, skipped: 0 };
     let Some(cluster) = cluster(state.read())? else { return Ok(result) };
+    let rules = Rules { replicas: cluster.replicas, min_replicas: cluster.min_replicas };
     // A command reads the store as it was before it: what it has changed itself is here.
     let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
     for GroupChange { group: id, epoch, change } in changes.iter().take(CHANGES_PER_COMMAND) {
@@ -120,13 +147,13 @@ pub(crate) fn apply(state: &mut State<'_>, changes: &[GroupChange]) -> OpResult<
         };
         let failed = |disk: &DiskId| Ok::<_, OpError>(disk_failed(state.read(), *disk)?.unwrap_or(true));
         let fits = match change {
-            Change::Sync(disk) | Change::Replace { spare: disk, .. } => !failed(disk)?,
+            Change::Sync(disk) | Change::Replace { spare: disk, .. } | Change::Add(disk) => !failed(disk)?,
             Change::Lost(disk) => failed(disk)?,
-            Change::Out(_) | Change::Join(_) | Change::Settle(_) | Change::Lead(_) => true,
+            Change::Out(_) | Change::Join(_) | Change::Settle(_) | Change::Lead(_) | Change::Drop(_) => true,
         };
         let after = group
             .filter(|group| group.epoch == *epoch && fits)
-            .and_then(|group| changed(&group, *change, cluster.min_replicas));
+            .and_then(|group| changed(&group, *change, rules));
         match after {
             Some(after) => {
                 groups.insert(*id, after);
@@ -161,7 +188,7 @@ mod tests {
     use crate::table;
     use crate::testing::{Tree, server};
 
-    const MIN: u32 = 2;
+    const RULES: Rules = Rules { replicas: 3, min_replicas: 2 };
 
     fn group() -> Group {
         let member = |disk| Member { disk: DiskId(disk), state: MemberState::Serving };
@@ -169,7 +196,7 @@ mod tests {
     }
 
     fn after(group: &Group, changes: &[Change]) -> Option<Group> {
-        changes.iter().try_fold(group.clone(), |group, change| changed(&group, *change, MIN))
+        changes.iter().try_fold(group.clone(), |group, change| changed(&group, *change, RULES))
     }
 
     #[test]
@@ -196,7 +223,7 @@ mod tests {
         let left = after(&joining, &[Change::Out(one)]).unwrap();
         assert_eq!(left.primary(), Some(two));
         assert_eq!(after(&left, &[Change::Out(two)]), None, "the last that serves");
-        let lonely = changed(&left, Change::Out(two), 1);
+        let lonely = changed(&left, Change::Out(two), Rules { min_replicas: 1, ..RULES });
         assert_eq!(lonely, None, "not even where one replica would do");
     }
 
@@ -251,11 +278,13 @@ mod tests {
     }
 
     fn any_change() -> impl Strategy<Value = Change> {
-        (0..7, 1..6u32, 1..6u32).prop_map(|(kind, disk, spare)| {
+        (0..9, 1..6u32, 1..6u32).prop_map(|(kind, disk, spare)| {
             let (disk, spare) = (DiskId(disk), DiskId(spare));
             match kind {
                 0 => Change::Out(disk),
                 6 => Change::Lost(disk),
+                7 => Change::Add(disk),
+                8 => Change::Drop(disk),
                 1 => Change::Sync(disk),
                 2 => Change::Join(disk),
                 3 => Change::Settle(disk),
@@ -270,16 +299,17 @@ mod tests {
         fn rules_hold_over_any_changes(changes in prop::collection::vec(any_change(), 0..60)) {
             let mut now = group();
             for change in changes {
-                let Some(next) = changed(&now, change, MIN) else { continue };
+                let Some(next) = changed(&now, change, RULES) else { continue };
                 let before = now.serving().count();
                 let lost = matches!(change, Change::Lost(_));
-                prop_assert!(next.serving().count() >= MIN as usize || lost || next.serving().count() >= before);
+                prop_assert!(next.serving().count() >= RULES.min_replicas as usize || lost || next.serving().count() >= before);
                 let primary = next.primary().expect("somebody serves");
                 prop_assert_eq!(now.state_of(primary), Some(MemberState::Serving));
                 prop_assert!(next.epoch > now.epoch || next.primary() == now.primary());
                 prop_assert_eq!(next.serving().next(), Some(primary), "the write set begins with it");
                 let disks: std::collections::BTreeSet<_> = next.members.iter().map(|m| m.disk).collect();
-                prop_assert_eq!(disks.len(), 3);
+                prop_assert!(disks.len() == next.members.len() && (3..=4).contains(&disks.len()));
+                prop_assert!(!matches!(change, Change::Drop(_)) || next.in_state(MemberState::Serving).count() >= 3);
                 let same = now.serving().collect::<Vec<_>>() == next.serving().collect::<Vec<_>>();
                 prop_assert!(same || next.epoch > now.epoch || matches!(change, Change::Settle(_)));
                 now = next;

@@ -88,7 +88,7 @@ fn places(read: &dyn Read) -> OpResult<Vec<Place>> {
         let next = hosts.len() as u32;
         let host = (region.to_owned(), rack.to_owned(), host.to_owned());
         let host_number = *hosts.entry(host).or_insert(next);
-        for (disk, _) in server.disks.iter().filter(|(_, state)| !state.failed) {
+        for (disk, _) in server.disks.iter().filter(|(_, state)| !state.failed && !state.draining) {
             places.push(Place { disk: *disk, rack: rack_number, host: host_number, groups: 0, primaries: 0 });
         }
     }

@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
 use master_model::{Group, Member, MemberState, Table};
 
-use super::change::{Change, GroupChange, changed};
+use super::change::{Change, GroupChange, Rules, changed};
 use super::placement::Domain;
 use super::register::split_location;
 
 /// Primaries moved at a time: each costs its group a short activation.
 const LEADS_MAX: usize = 2;
+/// Groups that move to another disk at a time: enough to keep every server's share of resync busy, few enough that what began
+/// ends soon.
+const MOVES_MAX: usize = 16;
 
 /// What the leader believes of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Health {
 pub struct Seen {
     /// A server that is not in here is [`Health::Quiet`].
     pub servers: BTreeMap<ServerId, Health>,
+    /// Servers whose lease was called back and that hold none: their members may be dropped.
+    pub leaseless: BTreeSet<ServerId>,
     /// Disks whose server says they failed.
     pub failed: BTreeSet<DiskId>,
     /// Disks that were away for so long that their data should be elsewhere.
@@ -37,6 +42,8 @@ pub struct Seen {
     pub level: BTreeSet<(GroupId, Epoch, DiskId)>,
     /// The epoch in which a group's primary was active.
     pub active: BTreeMap<GroupId, Epoch>,
+    /// The epoch in which a group's primary could not read what it has.
+    pub damaged: BTreeMap<GroupId, Epoch>,
 }
 
 /// The changes that are due, at most one a group and `limit` in all.
@@ -44,12 +51,21 @@ pub struct Seen {
 pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
     let mut spares = Spares::new(table, seen);
     let mut due = Vec::new();
+    let replicas = table.replicas as usize;
+    let mut moving = table.groups().filter(|group| group.members.len() > replicas).count();
     for group in table.groups() {
         if due.len() >= limit {
             return due;
         }
-        let change = next_change(table, seen, group, &mut spares);
+        let mut change = next_change(table, seen, group, &mut spares);
+        if change.is_none() && moving < MOVES_MAX {
+            change = drain(table, group, &mut spares);
+            moving += usize::from(change.is_some());
+        }
         due.extend(change.map(|change| GroupChange { group: group.id, epoch: group.epoch, change }));
+    }
+    if due.is_empty() && moving == 0 {
+        due = rebalance(table, &mut spares);
     }
     if due.is_empty() {
         due = leads(table);
@@ -86,7 +102,7 @@ fn is_lost(table: &Table, disk: DiskId) -> bool {
 }
 
 fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -> Option<Change> {
-    let allowed = |change: &Change| changed(group, *change, table.min_replicas).is_some();
+    let allowed = |change: &Change| changed(group, *change, rules(table)).is_some();
     let members = || group.members.iter();
     let gone = members().filter(|member| member.state != MemberState::Offline).map(|member| member.disk);
     let gone: Vec<_> = gone.filter(|disk| health(table, seen, *disk) == Health::Gone).collect();
@@ -101,18 +117,57 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     {
         return Some(Change::Settle(disk));
     }
+    if seen.damaged.get(&group.id) == Some(&group.epoch)
+        && let Some(change) = group.in_state(MemberState::Serving).last().map(Change::Lead).filter(allowed)
+    {
+        // The last: if it cannot read something else, the next turn is another's.
+        return Some(change);
+    }
     let level = |disk: &DiskId| seen.level.contains(&(group.id, group.epoch, *disk));
     if let Some(disk) = group.in_state(MemberState::Syncing).find(level) {
         return Some(Change::Join(disk));
+    }
+    if let Some(disk) = spares.superfluous(group).filter(|disk| allowed(&Change::Drop(*disk))) {
+        return Some(Change::Drop(disk));
     }
     let well = |disk: &DiskId| health(table, seen, *disk) == Health::Well;
     if let Some(disk) = group.in_state(MemberState::Offline).find(well) {
         return Some(Change::Sync(disk));
     }
-    let absent = |disk: &DiskId| seen.absent.contains(disk) || is_lost(table, *disk);
+    let absent = |disk: &DiskId| seen.absent.contains(disk) || is_lost(table, *disk) || spares.drains(*disk);
     let absent = group.in_state(MemberState::Offline).find(absent)?;
     let spare = spares.take(group, absent)?;
     Some(Change::Replace { absent, spare })
+}
+
+fn rules(table: &Table) -> Rules {
+    Rules { replicas: table.replicas, min_replicas: table.min_replicas }
+}
+
+/// A whole group with a member on a disk that is to be emptied gets another.
+fn drain(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
+    let leaving = group.members.iter().map(|member| member.disk).find(|disk| spares.drains(*disk))?;
+    // Any disk of the group would do for the rule.
+    changed(group, Change::Add(DiskId(0)), rules(table))?;
+    spares.take(group, leaving).map(Change::Add)
+}
+
+/// Moves groups from disks that have many for their size to disks that have few.
+fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
+    let whole = |group: &Group| group.members.iter().all(|member| member.state == MemberState::Serving);
+    if !table.groups().all(whole) {
+        return Vec::new();
+    }
+    let mut moved = Vec::new();
+    for group in table.groups() {
+        if moved.len() >= MOVES_MAX {
+            break;
+        }
+        if let Some(disk) = spares.lighten(group) {
+            moved.push(GroupChange { group: group.id, epoch: group.epoch, change: Change::Add(disk) });
+        }
+    }
+    moved
 }
 
 /// Disks that can take a place in a group.
@@ -123,8 +178,19 @@ struct Spares {
 }
 
 struct SparePlace {
-    groups: usize,
+    groups: u64,
+    capacity_bytes: u64,
     well: bool,
+    drains: bool,
+}
+
+impl SparePlace {
+    /// Groups, were it of a standard size with so many more: disks are compared by this.
+    fn load(&self, more: i64) -> u128 {
+        const STANDARD: u128 = 1 << 80;
+        let groups = self.groups.saturating_add_signed(more);
+        STANDARD / u128::from(self.capacity_bytes.max(1)) * u128::from(groups)
+    }
 }
 
 impl Spares {
@@ -133,9 +199,11 @@ impl Spares {
         let mut racks = BTreeMap::new();
         for server in table.servers() {
             let Some((region, rack, host)) = split_location(&server.location) else { continue };
-            for (disk, _) in &server.disks {
-                let well = health(table, seen, *disk) == Health::Well;
-                places.insert(*disk, SparePlace { groups: 0, well });
+            for (disk, state) in &server.disks {
+                let drains = state.draining;
+                let well = health(table, seen, *disk) == Health::Well && !drains;
+                let capacity_bytes = state.capacity_bytes;
+                places.insert(*disk, SparePlace { groups: 0, capacity_bytes, well, drains });
                 let rack = format!("{region}/{rack}");
                 let host = format!("{rack}/{host}");
                 racks.insert(*disk, (rack, host));
@@ -149,39 +217,87 @@ impl Spares {
         Self { places, racks }
     }
 
-    /// The disk to fill in place of `absent`: in a rack of its own if the group was spread over racks, else on a host of
-    /// its own, else any other; the least loaded.
-    fn take(&mut self, group: &Group, absent: DiskId) -> Option<DiskId> {
-        let others = || group.members.iter().map(|member| member.disk).filter(|disk| *disk != absent);
-        let same = |a: DiskId, b: DiskId, domain: Domain| match (self.racks.get(&a), self.racks.get(&b)) {
+    fn drains(&self, disk: DiskId) -> bool {
+        self.places.get(&disk).is_some_and(|place| place.drains)
+    }
+
+    fn load(&self, disk: DiskId) -> u128 {
+        self.places.get(&disk).map_or(0, |place| place.load(0))
+    }
+
+    /// Whether two disks would fail together. What is in no server has no place to share.
+    fn same(&self, a: DiskId, b: DiskId, domain: Domain) -> bool {
+        match (self.racks.get(&a), self.racks.get(&b)) {
             (Some(a), Some(b)) => match domain {
                 Domain::Rack => a.0 == b.0,
                 Domain::Host => a.1 == b.1,
                 Domain::Disk => false,
             },
-            // What is in no server has no place to share.
             _ => false,
-        };
-        let was_apart = |domain: Domain| {
-            let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
-            (1..all.len()).all(|at| all[..at].iter().all(|other| !same(*other, all[at], domain)))
-        };
-        let domain =
-            [Domain::Rack, Domain::Host, Domain::Disk].into_iter().find(|domain| was_apart(*domain))?;
-        let fits =
-            |disk: DiskId| group.state_of(disk).is_none() && others().all(|other| !same(other, disk, domain));
-        let spare = self
-            .places
-            .iter()
-            .filter(|(disk, place)| place.well && fits(**disk))
-            .min_by_key(|(disk, place)| {
-                (place.groups, crate::state::mix(u64::from(group.id.0) << 32 | u64::from(disk.0)))
-            })
-            .map(|(disk, _)| *disk)?;
-        if let Some(place) = self.places.get_mut(&spare) {
-            place.groups += 1;
         }
+    }
+
+    /// How far apart disks are: the widest domain none of them share.
+    fn domain(&self, disks: &[DiskId]) -> Domain {
+        let apart = |domain: &Domain| {
+            (1..disks.len()).all(|at| disks[..at].iter().all(|other| !self.same(*other, disks[at], *domain)))
+        };
+        [Domain::Rack, Domain::Host].into_iter().find(apart).unwrap_or(Domain::Disk)
+    }
+
+    /// The least loaded disk that can stand where `leaving` does: in a rack of its own if the group is spread over
+    /// racks, else on a host of its own, else any other.
+    fn best(&self, group: &Group, leaving: DiskId) -> Option<DiskId> {
+        let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
+        let domain = self.domain(&all);
+        let fits = |disk: DiskId| {
+            let mut others = all.iter().filter(|other| **other != leaving);
+            !all.contains(&disk) && others.all(|other| !self.same(*other, disk, domain))
+        };
+        let candidates = self.places.iter().filter(|(disk, place)| place.well && fits(**disk));
+        let least = candidates.min_by_key(|(disk, place)| {
+            (place.load(0), crate::state::mix(u64::from(group.id.0) << 32 | u64::from(disk.0)))
+        });
+        least.map(|(disk, _)| *disk)
+    }
+
+    /// The same, counted as taken.
+    fn take(&mut self, group: &Group, leaving: DiskId) -> Option<DiskId> {
+        let spare = self.best(group, leaving)?;
+        self.shift(spare, 1);
         Some(spare)
+    }
+
+    fn shift(&mut self, disk: DiskId, groups: i64) {
+        if let Some(place) = self.places.get_mut(&disk) {
+            place.groups = place.groups.saturating_add_signed(groups);
+        }
+    }
+
+    /// The disk the group's most loaded member should move to, if that makes the two more equal.
+    fn lighten(&mut self, group: &Group) -> Option<DiskId> {
+        let disks = group.members.iter().map(|member| member.disk);
+        let from = disks.max_by_key(|disk| (self.load(*disk), *disk))?;
+        let to = self.best(group, from)?;
+        let (heavy, light) = (self.places.get(&from)?, self.places.get(&to)?);
+        if light.load(1) > heavy.load(-1) {
+            return None;
+        }
+        self.shift(to, 1);
+        self.shift(from, -1);
+        Some(to)
+    }
+
+    /// The member a group that has one too many can do without: one that is away, one whose disk is to be emptied, or the most
+    /// loaded; but those that are left stay as far apart as they can be.
+    fn superfluous(&self, group: &Group) -> Option<DiskId> {
+        let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
+        let rank = |disk: &DiskId| {
+            let left: Vec<_> = all.iter().copied().filter(|other| other != disk).collect();
+            let away = group.state_of(*disk) == Some(MemberState::Offline);
+            (away || self.drains(*disk), self.domain(&left), self.load(*disk), *disk)
+        };
+        all.iter().copied().max_by_key(rank)
     }
 }
 
@@ -233,7 +349,14 @@ mod tests {
             location: format!("/r/rack{id}/h"),
             disks: vec![(
                 DiskId(id),
-                DiskState { uuid: [0; 16], capacity_bytes: 1, used_bytes: 0, failed: false },
+                DiskState {
+                    uuid: [0; 16],
+                    capacity_bytes: 1,
+                    used_bytes: 0,
+                    failed: false,
+                    draining: false,
+                    scrub: master_model::Scrub::default(),
+                },
             )],
             incarnation: 1,
             silent_ms: 0,
@@ -257,20 +380,29 @@ mod tests {
     fn settle(table: Table, seen: &Seen) -> Table {
         let mut table = table;
         for _ in 0..100 {
-            let due = plan(&table, seen, 100);
-            if due.is_empty() {
+            let before = table.version;
+            table = settle_once(table, seen);
+            if table.version == before {
                 return table;
             }
-            let servers = table.servers().cloned().collect();
-            let mut groups: Vec<_> = table.groups().cloned().collect();
-            for GroupChange { group: id, epoch, change } in due {
-                let group = groups.iter_mut().find(|group| group.id == id).expect("a group of the table");
-                assert_eq!(group.epoch, epoch);
-                *group = changed(group, change, table.min_replicas).expect("only what is allowed is due");
-            }
-            table = Table::new(table.version + 1, servers, groups).with_replicas(3, 2);
         }
         panic!("never at rest: {:?}", plan(&table, seen, 100));
+    }
+
+    /// Applies what is due once.
+    fn settle_once(table: Table, seen: &Seen) -> Table {
+        let due = plan(&table, seen, 100);
+        if due.is_empty() {
+            return table;
+        }
+        let servers = table.servers().cloned().collect();
+        let mut groups: Vec<_> = table.groups().cloned().collect();
+        for GroupChange { group: id, epoch, change } in due {
+            let group = groups.iter_mut().find(|group| group.id == id).expect("a group of the table");
+            assert_eq!(group.epoch, epoch);
+            *group = changed(group, change, rules(&table)).expect("only what is allowed is due");
+        }
+        Table::new(table.version + 1, servers, groups).with_replicas(3, 2)
     }
 
     #[test]
@@ -331,6 +463,125 @@ mod tests {
         let without = settle(table(3, 10), &narrow);
         narrow.absent.insert(DiskId(1));
         assert_eq!(plan(&without, &narrow, 100), []);
+    }
+
+    /// What chunkservers do with what is due: who syncs gets level, who joined gets active.
+    fn work(table: Table, seen: &Seen) -> Table {
+        let mut table = table;
+        for _ in 0..200 {
+            let before = table.version;
+            table = settle_once(table, seen);
+            let groups = || table.groups();
+            let level = groups()
+                .flat_map(|g| g.in_state(MemberState::Syncing).map(|disk| (g.id, g.epoch, disk)))
+                .collect();
+            let active = groups().map(|group| (group.id, group.epoch)).collect();
+            table = settle_once(table.clone(), &Seen { level, active, ..seen.clone() });
+            if table.version == before {
+                return table;
+            }
+        }
+        panic!("never at rest: {:?}", plan(&table, seen, 100));
+    }
+
+    fn counts(table: &Table, disks: u32) -> Vec<usize> {
+        let on = |disk| table.groups().filter(|group| group.state_of(DiskId(disk)).is_some()).count();
+        (1..=disks).map(on).collect()
+    }
+
+    fn marked(table: &Table, draining: &[u32]) -> Table {
+        let mut servers: Vec<_> = table.servers().cloned().collect();
+        for (disk, state) in servers.iter_mut().flat_map(|server| &mut server.disks) {
+            state.draining = draining.contains(&disk.0);
+        }
+        Table::new(table.version + 1, servers, table.groups().cloned().collect()).with_replicas(3, 2)
+    }
+
+    #[test]
+    fn a_primary_that_cannot_read_what_it_has_lets_another_lead() {
+        let group = |table: &Table| table.groups().next().cloned().expect("a group");
+        let mut now = table(3, 1);
+        let mut led = BTreeSet::new();
+        for _ in 0..3 {
+            let before = group(&now);
+            led.insert(before.primary());
+            let damaged = BTreeMap::from([(before.id, before.epoch)]);
+            now = settle_once(now, &Seen { damaged: damaged.clone(), ..well(&[1, 2, 3]) });
+            assert_eq!(group(&now).epoch.0, before.epoch.0 + 1);
+            assert_eq!(plan(&now, &Seen { damaged, ..well(&[1, 2, 3]) }, 9), [], "said of an older epoch");
+        }
+        assert_eq!(led.len(), 3, "each has its turn");
+    }
+
+    #[test]
+    fn a_disk_to_be_emptied_is_left_once_another_has_its_data() {
+        let seen = well(&[1, 2, 3, 4]);
+        let draining = marked(&table(4, 40), &[2]);
+        let due = plan(&draining, &seen, 100);
+        assert_eq!(due.len(), MOVES_MAX, "not all at once");
+        assert!(due.iter().all(|change| change.change == Change::Add(DiskId(4))));
+        let done = work(draining, &seen);
+        assert_eq!(counts(&done, 4)[1], 0);
+        assert!(done.groups().all(|group| group.serving().count() == 3 && group.members.len() == 3));
+        // Without a place to go it stays, and so do all copies.
+        let stuck = marked(&table(3, 9), &[2]);
+        assert_eq!(work(stuck.clone(), &well(&[1, 2, 3])), stuck);
+        // Taken back, it gets its share again.
+        let back = work(marked(&done, &[]), &seen);
+        assert_eq!(counts(&back, 4), [30, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_disk_to_be_emptied_that_is_away_is_replaced_at_once() {
+        let mut seen = well(&[1, 2, 3, 4]);
+        seen.servers.insert(ServerId(2), Health::Gone);
+        let done = work(marked(&table(4, 10), &[2]), &seen);
+        assert_eq!(counts(&done, 4), [10, 0, 10, 10]);
+    }
+
+    #[test]
+    fn a_new_disk_gets_its_share_and_a_larger_one_a_larger_share() {
+        let seen = well(&[1, 2, 3, 4, 5]);
+        let even = work(table(5, 50), &seen);
+        assert_eq!(counts(&even, 5), [30, 30, 30, 30, 30]);
+        assert!(even.groups().all(|group| group.serving().count() == 3 && group.members.len() == 3));
+        assert_eq!(work(even.clone(), &seen), even, "nothing moves to and fro");
+        let mut servers: Vec<_> = table(5, 50).servers().cloned().collect();
+        servers[4].disks[0].1.capacity_bytes = 3;
+        let groups = table(5, 50).groups().cloned().collect();
+        let uneven = work(Table::new(1, servers, groups).with_replicas(3, 2), &seen);
+        let counts = counts(&uneven, 5);
+        assert!(counts[4] >= 45 && counts[..4].iter().all(|count| *count <= 28), "{counts:?}");
+    }
+
+    #[test]
+    fn within_three_racks_a_group_keeps_one_member_in_each() {
+        let mut servers: Vec<_> = table(6, 1).servers().cloned().collect();
+        for server in &mut servers[3..] {
+            server.location = format!("/r/rack{}/h{}", server.id.0 - 3, server.id.0);
+        }
+        let groups = table(3, 30).groups().cloned().collect();
+        let done = work(Table::new(1, servers, groups).with_replicas(3, 2), &well(&[1, 2, 3, 4, 5, 6]));
+        assert_eq!(counts(&done, 6), [15, 15, 15, 15, 15, 15]);
+        for group in done.groups() {
+            let mut racks: Vec<_> = group.members.iter().map(|member| (member.disk.0 - 1) % 3).collect();
+            racks.sort_unstable();
+            assert_eq!(racks, [0, 1, 2], "{group:?}");
+        }
+    }
+
+    #[test]
+    fn who_dies_while_its_group_moves_is_let_go() {
+        let seen = well(&[1, 2, 3, 4]);
+        let moving = settle_once(marked(&table(4, 4), &[3]), &seen);
+        let mut without = seen.clone();
+        without.servers.insert(ServerId(1), Health::Gone);
+        without.absent.insert(DiskId(1));
+        let done = work(moving, &without);
+        assert!(done.groups().all(|group| group.serving().count() >= 2));
+        assert!(done.groups().all(|group| group.state_of(DiskId(4)) == Some(MemberState::Serving)));
+        let healed = work(done, &seen);
+        assert_eq!(counts(&healed, 4), [4, 4, 0, 4]);
     }
 
     #[test]

@@ -164,12 +164,13 @@ fn take_disk(
     changed: &mut bool,
     warnings: &mut Vec<String>,
 ) -> OpResult<DiskId> {
-    let record = DiskRecord {
+    let mut record = DiskRecord {
         uuid: disk.uuid.to_vec(),
         server: server.0,
         capacity_bytes: disk.capacity_bytes,
         used_bytes: disk.used_bytes,
         failed: disk.failed,
+        draining: false,
     };
     let known = state.read().get(keys::TABLE, &keys::disk_uuid(disk.uuid))?;
     let id = match known {
@@ -181,6 +182,7 @@ fn take_disk(
             if old.server != record.server {
                 warnings.push(format!("disk {id} moved from server {} to server {server}", old.server));
             }
+            record.draining = old.draining;
             *changed |= (old.server, old.failed) != (record.server, record.failed);
             id
         }

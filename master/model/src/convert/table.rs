@@ -4,7 +4,7 @@ use coord_types::{DiskId, Epoch, GroupId, ServerId};
 
 use super::{Invalid, uuid};
 use crate::proto;
-use crate::{DiskState, Group, Member, MemberState, Server, Table};
+use crate::{DiskState, Group, Member, MemberState, Scrub, Server, Table};
 
 impl From<MemberState> for proto::MemberState {
     fn from(state: MemberState) -> Self {
@@ -63,6 +63,10 @@ impl From<DiskState> for proto::Disk {
             capacity_bytes: disk.capacity_bytes,
             used_bytes: disk.used_bytes,
             failed: disk.failed,
+            draining: disk.draining,
+            scrub_began_ms: disk.scrub.began_ms,
+            scrub_ended_ms: disk.scrub.ended_ms,
+            damaged_chunks: disk.scrub.damaged_chunks,
         }
     }
 }
@@ -76,6 +80,12 @@ impl TryFrom<&proto::Disk> for DiskState {
             capacity_bytes: disk.capacity_bytes,
             used_bytes: disk.used_bytes,
             failed: disk.failed,
+            draining: disk.draining,
+            scrub: Scrub {
+                began_ms: disk.scrub_began_ms,
+                ended_ms: disk.scrub_ended_ms,
+                damaged_chunks: disk.damaged_chunks,
+            },
         })
     }
 }
@@ -143,7 +153,15 @@ mod tests {
 
     #[test]
     fn a_table_survives_the_wire() {
-        let state = DiskState { uuid: [3; 16], capacity_bytes: 4, used_bytes: 5, failed: false };
+        let scrub = Scrub { began_ms: 6, ended_ms: 7, damaged_chunks: 8 };
+        let state = DiskState {
+            uuid: [3; 16],
+            capacity_bytes: 4,
+            used_bytes: 5,
+            failed: false,
+            draining: true,
+            scrub,
+        };
         let server = Server {
             id: ServerId(1),
             address: "tcp://127.0.0.1:1".to_owned(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coord_types::ServerId;
 use kuafu::Status;
-use master_api::model::Table;
+use master_api::model::{MemberState, Table};
 use master_core::table::change::{CHANGES_PER_COMMAND, Change, Changed, GroupChange};
 use master_core::table::plan::{Health, Seen, plan};
 use master_core::{Command, CommandReply};
@@ -75,6 +75,10 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
         }
         _ => true,
     });
+    // Who is dropped serves reads until it knows, unless it has no lease.
+    let dropped = |change: &GroupChange| dropped(change, &table);
+    let leaseless = app.soft.call_back(&due.iter().filter_map(dropped).collect());
+    due.retain(|change| dropped(change).is_none_or(|server| leaseless.contains(&server)));
     if due.is_empty() && !looked.open {
         *looked = Looked { table: Some(table), seen: Some(seen), open: false };
         return Ok(false);
@@ -94,6 +98,14 @@ fn leaving(due: &[GroupChange], table: &Table, seen: &Seen) -> BTreeSet<ServerId
         _ => None,
     });
     outs.filter(|server| seen.servers.get(server) == Some(&Health::Gone)).collect()
+}
+
+/// The server of a member that may be read and is to be dropped.
+fn dropped(change: &GroupChange, table: &Table) -> Option<ServerId> {
+    let Change::Drop(disk) = change.change else { return None };
+    let state = table.group(change.group)?.state_of(disk)?;
+    let read = matches!(state, MemberState::Serving | MemberState::Joining);
+    table.server_of(disk).filter(|_| read).map(|server| server.id)
 }
 
 async fn propose(app: &App, changes: Vec<GroupChange>, table: &Table) -> Result<Changed, Status> {
@@ -123,6 +135,8 @@ fn summary(changes: &[GroupChange], table: &Table) -> String {
             Change::Settle(disk) => format!("settle: disk {disk}"),
             Change::Replace { absent, spare } => format!("replace: disk {absent} by {spare}"),
             Change::Lead(disk) => format!("lead: disk {disk}"),
+            Change::Add(disk) => format!("add: disk {disk}"),
+            Change::Drop(disk) => format!("drop: disk {disk}"),
         };
         *counts.entry(what).or_default() += 1;
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coord_raft::MembershipError;
-use coord_types::InodeId;
+use coord_types::{DiskId, InodeId};
 use kuafu::{Address, Request, Response, Status};
 use master_api::model::{Attr, Query, Table};
 use master_api::proto;
-use master_core::{OpError, OpResult};
+use master_core::{Command, OpError, OpResult};
 
 use crate::app::{App, store_status};
 use crate::service::cluster::{table_seen, usage_seen};
@@ -99,6 +99,20 @@ impl proto::Admin for Admin {
         self.0.raft.remove_member(id, request.deadline).await.map_err(|error| membership(&error))?;
         tracing::info!(id, "master removed");
         Ok(Response::new(proto::RemoveMasterReply {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<proto::DrainRequest>,
+    ) -> Result<Response<proto::DrainReply>, Status> {
+        let proto::DrainRequest { disks, draining } = request.message;
+        let command = Command::DrainDisks { disks: disks.iter().copied().map(DiskId).collect(), draining };
+        self.0.command(&command, request.deadline).await?;
+        tracing::info!(?disks, draining, "disks marked");
+        // Groups may be missing without these disks, or become possible with them.
+        self.0.registered.notify_one();
+        self.0.soft.news.notify_one();
+        Ok(Response::new(proto::DrainReply {}))
     }
 }
 

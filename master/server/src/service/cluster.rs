@@ -12,7 +12,7 @@ use master_core::{Command, CommandReply};
 
 use crate::app::{App, store_status};
 use crate::background::groups;
-use crate::soft::{GroupNews, ServerSeen};
+use crate::soft::{GroupNews, News, ServerSeen};
 
 /// Serves `Cluster`.
 pub(crate) struct Cluster(pub(crate) Arc<App>);
@@ -37,8 +37,8 @@ impl proto::Cluster for Cluster {
         for warning in &registered.warnings {
             tracing::warn!(warning, "chunkserver registered");
         }
-        // It has no lease before its first heartbeat.
-        self.0.soft.heard_server(registered.server, seen);
+        // Of a lease this says nothing: it may have one from before.
+        self.0.soft.heard_server(registered.server, seen, true);
         self.0.soft.news.notify_one();
         self.0.registered.notify_one();
         Ok(Response::new(proto::RegisterServerReply {
@@ -48,6 +48,7 @@ impl proto::Cluster for Cluster {
             heartbeat_ms: millis(self.0.config.chunkserver_heartbeat),
             lease_ms: millis(self.0.config.chunkserver_lease),
             resync_bytes_per_s: self.0.config.resync_bytes_per_s,
+            scrub_period_ms: millis(self.0.config.scrub_period),
         }))
     }
 
@@ -69,7 +70,7 @@ impl proto::Cluster for Cluster {
         if registered {
             let seen =
                 ServerSeen { incarnation: message.incarnation, heard: Instant::now(), disks: message.disks };
-            leased = self.0.soft.heard_server(server, seen);
+            leased = self.0.soft.heard_server(server, seen, message.leased);
             self.0.soft.group_news(message.news.iter().map(group_news));
             message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
         }
@@ -189,7 +190,11 @@ fn group_news(news: &proto::GroupNews) -> GroupNews {
     GroupNews {
         group: GroupId(news.group),
         epoch: Epoch(news.epoch),
-        level: (news.level_disk != 0).then_some(DiskId(news.level_disk)),
+        what: match news.level_disk {
+            0 if news.damaged => News::Damaged,
+            0 => News::Active,
+            disk => News::Level(DiskId(disk)),
+        },
     }
 }
 
@@ -223,7 +228,7 @@ fn refresh(app: &App, server: &mut Server) {
     let Some(seen) = app.soft.server(server.id) else { return };
     for disk in seen.disks.iter().filter_map(|disk| DiskState::try_from(disk).ok()) {
         for (_, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
-            *state = disk;
+            *state = DiskState { draining: state.draining, ..disk };
         }
     }
 }

@@ -20,6 +20,7 @@ struct State {
     servers: BTreeMap<Vec<u8>, proto::Server>,
     groups: Vec<proto::Group>,
     version: u64,
+    scrub_period_ms: u64,
 }
 
 #[derive(Debug)]
@@ -43,6 +44,11 @@ impl FakeMaster {
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(bound.serve(stop.clone())));
         Self { address, state, stop, task }
+    }
+
+    /// What chunkservers that register from now on are told. 0: not to scrub.
+    pub(crate) fn set_scrub_period(&self, period: Duration) {
+        self.state.lock().scrub_period_ms = u64::try_from(period.as_millis()).expect("a short period");
     }
 
     /// The master is away from now on.
@@ -112,6 +118,7 @@ impl proto::Cluster for Cluster {
             heartbeat_ms: 100,
             lease_ms: 4000,
             resync_bytes_per_s: 200 << 20,
+            scrub_period_ms: state.scrub_period_ms,
         }))
     }
 

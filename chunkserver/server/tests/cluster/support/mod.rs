@@ -7,6 +7,7 @@ mod master;
 
 use std::future::Future;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -311,18 +312,16 @@ impl Writer {
 pub(crate) fn damage(disk: &Path, bytes: &[u8]) -> usize {
     let mut found = 0;
     for entry in walk(disk) {
-        let mut contents = std::fs::read(&entry).expect("a file of the disk");
-        let mut changed = false;
+        let contents = std::fs::read(&entry).expect("a file of the disk");
+        let file = std::fs::OpenOptions::new().write(true).open(&entry).expect("a file of the disk");
         for at in (0..contents.len().saturating_sub(bytes.len() - 1)).step_by(BLOCK_SIZE) {
             if &contents[at..at + bytes.len()] == bytes {
-                contents[at] ^= 1;
-                changed = true;
+                // In place: the server may run.
+                file.write_all_at(&[contents[at] ^ 1], at as u64).expect("a byte of the disk");
                 found += 1;
             }
         }
-        if changed {
-            std::fs::write(&entry, contents).expect("a file of the disk");
-        }
+        file.sync_all().expect("on the disk");
     }
     found
 }
