@@ -86,3 +86,53 @@ fn number(ino: Option<InodeId>) -> u64 {
 pub fn uuid(what: &'static str, bytes: &[u8]) -> Result<[u8; 16], Invalid> {
     bytes.try_into().map_err(|_| Invalid::Uuid { what, len: bytes.len() })
 }
+
+#[cfg(test)]
+mod tests {
+    use coord_types::{DataId, GroupId, Layout};
+
+    use super::*;
+    use crate::{Attr, Time, proto};
+
+    /// Attributes no two of which are the same.
+    pub(super) fn attr(ino: u64) -> Attr {
+        let time = |seconds| Time::new(seconds, 5).unwrap();
+        Attr {
+            ino: InodeId(ino),
+            mode: 0o100_644,
+            nlink: 2,
+            uid: 3,
+            gid: 4,
+            rdev: 5,
+            size_bytes: 6,
+            allocated_bytes: 7,
+            atime: time(-8),
+            mtime: time(9),
+            ctime: time(10),
+            data: DataId(11),
+            layout: Some(Layout::new(1 << 20, vec![GroupId(12), GroupId(13)]).unwrap()),
+            garbage_end_bytes: 14,
+            change: 15,
+            has_xattrs: true,
+        }
+    }
+
+    #[test]
+    fn attributes_survive_the_wire_and_need_their_times() {
+        let wire = proto::Attr::from(&attr(1));
+        assert_eq!(Attr::try_from(wire.clone()), Ok(attr(1)));
+        assert!(Attr::try_from(proto::Attr { mtime: None, ..wire.clone() }).is_err());
+        let time = proto::Time { seconds: 1, nanos: 1_000_000_000 };
+        assert!(Attr::try_from(proto::Attr { ctime: Some(time), ..wire.clone() }).is_err());
+        let layout = proto::Layout { chunk_size_bytes: 3, groups: vec![1] };
+        assert!(Attr::try_from(proto::Attr { layout: Some(layout), ..wire }).is_err());
+    }
+
+    #[test]
+    fn a_uuid_has_16_bytes() {
+        assert_eq!(uuid("x", &[7; 16]), Ok([7; 16]));
+        for len in [0, 15, 17] {
+            assert_eq!(uuid("x", &vec![7; len]), Err(Invalid::Uuid { what: "x", len }));
+        }
+    }
+}

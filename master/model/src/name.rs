@@ -161,6 +161,7 @@ mod tests {
         assert_eq!(errno(&[0xff; 255]), None);
         assert_eq!(errno(&[b'x'; 256]), Some(Errno::ENAMETOOLONG));
         assert_eq!(errno(b""), Some(Errno::ENOENT));
+        assert_eq!(errno(b"."), Some(Errno::EINVAL));
         assert_eq!(errno(b".."), Some(Errno::EINVAL));
         assert_eq!(errno(b"a/b"), Some(Errno::EINVAL));
         assert_eq!(errno(b"a\0"), Some(Errno::EINVAL));
@@ -174,6 +175,10 @@ mod tests {
             SymlinkTarget::try_from([b'/'; 4096].as_slice()).map_err(NameError::errno),
             Err(Errno::ENAMETOOLONG)
         );
-        assert_eq!(XattrName::try_from([b'u'; 256].as_slice()).map_err(NameError::errno), Err(Errno::ERANGE));
+        let target = |bytes: &[u8]| SymlinkTarget::try_from(bytes).map_err(NameError::errno).err();
+        assert_eq!((target(b""), target(b"a\0b")), (Some(Errno::ENOENT), Some(Errno::EINVAL)));
+        let xattr = |bytes: &[u8]| XattrName::try_from(bytes).map_err(NameError::errno).err();
+        assert_eq!((xattr(b""), xattr(&[b'u'; 256])), (Some(Errno::ERANGE), Some(Errno::ERANGE)));
+        assert_eq!((xattr(&[b'u'; 255]), xattr(b"user.\0")), (None, Some(Errno::EINVAL)));
     }
 }

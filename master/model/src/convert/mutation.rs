@@ -319,12 +319,28 @@ mod tests {
         let held = proto::SetAttr { size_bytes: Some(1), ..proto::SetAttr::default() };
         let commit = proto::CommitWrite { attributes: Some(held), ..proto::CommitWrite::default() };
         assert_eq!(errno(Op::CommitWrite(commit)), Some(Errno::EINVAL));
+        let mtime = |mtime| Op::SetAttr(proto::SetAttr { mtime: Some(mtime), ..proto::SetAttr::default() });
+        assert_eq!(errno(mtime(proto::TimeSet { value: None })), Some(Errno::EINVAL));
+        let at = |nanos| proto::time_set::Value::At(proto::Time { seconds: 0, nanos });
+        assert_eq!(errno(mtime(proto::TimeSet { value: Some(at(1_000_000_000)) })), Some(Errno::EINVAL));
+        assert_eq!(errno(mtime(proto::TimeSet { value: Some(at(999_999_999)) })), None);
+        let xattr = |flags| {
+            Op::SetXattr(proto::SetXattr { name: "user.a".into(), flags, ..proto::SetXattr::default() })
+        };
+        assert_eq!([0, 1, 2].map(|flags| errno(xattr(flags))), [None; 3]);
+        assert_eq!([3, 4].map(|flags| errno(xattr(flags))), [Some(Errno::EINVAL); 2]);
     }
 
     #[test]
     fn a_reply_is_an_errno_or_the_rest() {
         assert_eq!(mutated(Err(Errno::ENOTEMPTY).into()), Ok(Err(Errno::ENOTEMPTY)));
-        let done = Mutated { held: true, ..Mutated::default() };
+        let done = Mutated {
+            attr: Some(super::super::tests::attr(1)),
+            made: true,
+            held: true,
+            parent: Some(super::super::tests::attr(2)),
+            new_parent: Some(super::super::tests::attr(3)),
+        };
         assert_eq!(mutated(Ok(done.clone()).into()), Ok(Ok(done)));
         let broken = proto::MutateReply { errno: 70_000, ..proto::MutateReply::default() };
         assert_eq!(mutated(broken), Err(Invalid::Errno(70_000)));

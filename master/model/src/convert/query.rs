@@ -160,13 +160,16 @@ mod tests {
     #[test]
     fn an_answer_is_an_errno_or_the_rest() {
         assert_eq!(answer(Err(Errno::ENOENT).into()), Ok(Err(Errno::ENOENT)));
+        let attr = super::super::tests::attr;
+        let entry = |attr| DirEntry { name: "e".into(), ino: InodeId(2), kind: 1, cookie: 3, attr };
         let full = Answer {
+            attr: Some(attr(1)),
+            parent: Some(attr(2)),
             value: Bytes::from_static(b"v"),
             names: vec![Bytes::from_static(b"n")],
-            entries: vec![DirEntry { name: "e".into(), ino: InodeId(2), kind: 1, cookie: 3, attr: None }],
+            entries: vec![entry(None), entry(Some(attr(3)))],
             end: true,
             stat_fs: Some(StatFs { total_bytes: 1, used_bytes: 2, inodes_used: 3 }),
-            ..Answer::default()
         };
         assert_eq!(answer(Ok(full.clone()).into()), Ok(Ok(full)));
     }

@@ -166,7 +166,7 @@ mod tests {
             id: ServerId(1),
             address: "tcp://127.0.0.1:1".to_owned(),
             location: "/r/a/h".to_owned(),
-            disks: vec![(DiskId(7), state)],
+            disks: vec![(DiskId(7), state), (DiskId(8), DiskState { uuid: [4; 16], failed: true, ..state })],
             incarnation: 8,
             silent_ms: 9,
         };
