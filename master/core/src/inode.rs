@@ -232,6 +232,11 @@ mod tests {
         fn records_survive(inode in inodes()) {
             let record = inode.encode();
             prop_assert_eq!(Inode::decode(inode.attr.ino, &record).unwrap(), inode.clone());
+            for (at, value) in [(0, VERSION + 1), (1, record[1] | (FLAGS + 1))] {
+                let mut newer = record.clone();
+                newer[at] = value;
+                prop_assert!(Inode::decode(inode.attr.ino, &newer).is_err());
+            }
             if !matches!(inode.detail, Detail::Symlink { .. }) {
                 for len in 0..record.len() {
                     prop_assert!(Inode::decode(inode.attr.ino, &record[..len]).is_err());

@@ -222,6 +222,7 @@ mod tests {
         let record = counters.encode();
         assert_eq!(Counters::decode(&record).unwrap(), counters);
         assert!(Counters::decode(&record[..record.len() - 1]).is_err());
+        assert!(Counters::decode(&[&[VERSION + 1], &record[1..]].concat()).is_err());
         let layout = Layout::new(1 << 20, vec![GroupId(3), GroupId(900)]).unwrap();
         let record = Deletion::encode(55, &layout);
         let deletion = Deletion { time_nanos: 55, groups: layout.groups().to_vec() };

@@ -327,5 +327,11 @@ mod tests {
             assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);
         }
         assert!(matches!(Command::decode(b"\x00"), Err(DecodeError::Unknown)));
+        for kind in [0, u32::MAX] {
+            let change = ChangeMessage { group: 1, epoch: 1, disk: 1, kind, spare: 0 };
+            let changes = Op::ChangeGroups(Changes { changes: vec![change] });
+            let newer = [vec![INTERNAL], Internal { op: Some(changes) }.encode_to_vec()].concat();
+            assert!(matches!(Command::decode(&newer), Err(DecodeError::Unknown)), "kind {kind}");
+        }
     }
 }

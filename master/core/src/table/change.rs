@@ -213,6 +213,7 @@ mod tests {
         assert_eq!((settled.epoch, settled.state_of(one)), (Epoch(4), Some(MemberState::Serving)));
         assert_eq!(after(&settled, &[Change::Lead(one)]).unwrap().primary(), Some(one));
         assert_eq!(after(&back, &[Change::Lead(one)]), None, "what joins does not lead");
+        assert_eq!(after(&back, &[Change::Lead(DiskId(3))]), None, "nor does anybody until all serve");
     }
 
     #[test]
@@ -275,6 +276,38 @@ mod tests {
         assert_eq!(tree.apply(&sync), CommandReply::Changed(Changed { done: 0, skipped: 1 }));
         tree.apply(&Command::RegisterServer(server(1, "/r/a/h", &[1])));
         assert_eq!(tree.apply(&sync), CommandReply::Changed(Changed { done: 1, skipped: 0 }));
+    }
+
+    #[test]
+    fn only_a_disk_that_works_takes_a_place() {
+        let mut tree = Tree::new();
+        let apply = |tree: &mut Tree, epoch, change| {
+            let change = GroupChange { group: GroupId(1), epoch: Epoch(epoch), change };
+            match tree.apply(&Command::ChangeGroups { changes: vec![change] }) {
+                CommandReply::Changed(Changed { done, skipped }) => (done, skipped),
+                other => panic!("{other:?}"),
+            }
+        };
+        let replace = |spare| Change::Replace { absent: DiskId(1), spare: DiskId(spare) };
+        assert_eq!(apply(&mut tree, 1, Change::Out(DiskId(1))), (1, 0));
+        assert_eq!(apply(&mut tree, 2, replace(4)), (0, 1), "there is no such disk");
+        tree.apply(&Command::RegisterServer(server(4, "/r/d/h", &[40])));
+        tree.apply(&Command::RegisterServer(server(4, "/r/d/h", &[])));
+        assert_eq!(apply(&mut tree, 2, replace(4)), (0, 1), "it failed");
+        tree.apply(&Command::RegisterServer(server(4, "/r/d/h", &[40])));
+        assert_eq!(apply(&mut tree, 2, replace(4)), (1, 0));
+    }
+
+    #[test]
+    fn a_command_changes_several_groups_and_a_bounded_number() {
+        let mut tree = Tree::new();
+        let out =
+            |group| GroupChange { group: GroupId(group), epoch: Epoch(1), change: Change::Out(DiskId(1)) };
+        let two = Command::ChangeGroups { changes: vec![out(1), out(2)] };
+        assert_eq!(tree.apply(&two), CommandReply::Changed(Changed { done: 2, skipped: 0 }));
+        let many = Command::ChangeGroups { changes: vec![out(1); CHANGES_PER_COMMAND + 1] };
+        let skipped = u32::try_from(CHANGES_PER_COMMAND).unwrap();
+        assert_eq!(tree.apply(&many), CommandReply::Changed(Changed { done: 0, skipped }));
     }
 
     fn any_change() -> impl Strategy<Value = Change> {

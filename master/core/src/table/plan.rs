@@ -409,6 +409,7 @@ mod tests {
     fn nothing_is_due_when_all_is_well_or_merely_quiet() {
         assert_eq!(plan(&table(3, 9), &well(&[1, 2, 3]), 100), []);
         assert_eq!(plan(&table(3, 9), &Seen::default(), 100), []);
+        assert_eq!(plan(&table(3, 10), &well(&[1, 2, 3]), 100), [], "one disk must lead one more");
     }
 
     #[test]
@@ -604,10 +605,77 @@ mod tests {
         assert!(!may_drop(&whole, &well(&[1, 2, 3]), group, DiskId(3)), "it is a member");
         assert!(!may_drop(&whole, &well(&[1, 2]), group, DiskId(4)), "one is quiet");
         assert!(!may_drop(&whole, &well(&[1, 2, 3]), GroupId(2), DiskId(4)), "nobody knows that group");
+        let more = whole.clone().with_replicas(4, 2);
+        assert!(!may_drop(&more, &well(&[1, 2, 3]), group, DiskId(4)), "a member is missing");
+        let mut syncing = whole.group(group).unwrap().clone();
+        syncing.members[2].state = MemberState::Syncing;
+        let filling = Table::new(2, whole.servers().cloned().collect(), vec![syncing]).with_replicas(3, 2);
+        assert!(!may_drop(&filling, &well(&[1, 2, 3]), group, DiskId(4)), "one is being filled");
         let mut seen = well(&[1, 2, 3, 4]);
         seen.servers.insert(ServerId(1), Health::Gone);
         let without = settle(table(3, 1), &seen);
         assert!(!may_drop(&without, &well(&[1, 2, 3]), group, DiskId(4)), "one is offline");
+    }
+
+    #[test]
+    fn a_failed_disk_leaves_and_is_replaced_at_once() {
+        let mut seen = well(&[1, 2, 3, 4]);
+        seen.failed.insert(DiskId(1));
+        let without = settle(table(4, 3), &seen);
+        assert!(without.groups().all(|group| group.state_of(DiskId(1)) == Some(MemberState::Offline)));
+        let mut servers: Vec<_> = without.servers().cloned().collect();
+        servers[0].disks[0].1.failed = true;
+        let groups = without.groups().cloned().collect();
+        let lost = Table::new(9, servers, groups).with_replicas(3, 2);
+        let replaced = settle(lost.clone(), &seen);
+        assert!(replaced.groups().all(|group| group.state_of(DiskId(4)) == Some(MemberState::Syncing)));
+        assert_eq!(plan(&lost, &well(&[1, 2, 3]), 100), [], "nobody knows how the only spare is");
+    }
+
+    #[test]
+    fn what_was_seen_of_another_epoch_counts_for_nothing() {
+        let (one, group) = (DiskId(1), GroupId(1));
+        let mut seen = well(&[1, 2, 3]);
+        seen.servers.insert(ServerId(1), Health::Gone);
+        let without = settle(table(3, 1), &seen);
+        let back = settle(without, &well(&[1, 2, 3]));
+        let epoch = back.group(group).unwrap().epoch;
+        let older = Seen { level: [(group, Epoch(epoch.0 - 1), one)].into(), ..well(&[1, 2, 3]) };
+        assert_eq!(plan(&back, &older, 100), []);
+        let level = Seen { level: [(group, epoch, one)].into(), ..well(&[1, 2, 3]) };
+        let joined = settle(back, &level);
+        assert_eq!(joined.group(group).unwrap().state_of(one), Some(MemberState::Joining));
+        let older = Seen { active: [(group, epoch)].into(), ..well(&[1, 2, 3]) };
+        assert_eq!(plan(&joined, &older, 100), [], "it was active before the member joined");
+    }
+
+    #[test]
+    fn a_spare_is_on_a_host_of_its_own_if_the_group_was_spread_over_hosts() {
+        let whole = table(5, 6);
+        let mut servers: Vec<_> = whole.servers().cloned().collect();
+        for (server, host) in servers.iter_mut().zip(["a", "b", "c", "b", "d"]) {
+            server.location = format!("/r/rack/{host}");
+        }
+        let table = Table::new(1, servers, whole.groups().cloned().collect()).with_replicas(3, 2);
+        let mut seen = well(&[2, 3, 4, 5]);
+        seen.servers.insert(ServerId(1), Health::Gone);
+        seen.absent.insert(DiskId(1));
+        let replaced = settle(table, &seen);
+        assert!(replaced.groups().all(|group| group.state_of(DiskId(5)) == Some(MemberState::Syncing)));
+    }
+
+    #[test]
+    fn few_primaries_move_at_a_time() {
+        let whole = table(3, 9);
+        let mut groups: Vec<_> = whole.groups().cloned().collect();
+        groups.iter_mut().for_each(|group| group.members.sort_by_key(|member| member.disk));
+        let servers = whole.servers().cloned().collect();
+        let led_by_one = Table::new(1, servers, groups).with_replicas(3, 2);
+        let due = plan(&led_by_one, &well(&[1, 2, 3]), 100);
+        assert!(
+            due.len() == LEADS_MAX && due.iter().all(|due| matches!(due.change, Change::Lead(_))),
+            "{due:?}"
+        );
     }
 
     #[test]

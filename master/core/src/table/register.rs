@@ -286,8 +286,16 @@ mod tests {
         assert_eq!(table.server_of(DiskId(2)).unwrap().id, ServerId(2));
         assert!(table.server(ServerId(1)).unwrap().disks[0].1.failed);
         assert!(!table.server(ServerId(2)).unwrap().disks[0].1.failed);
+        let missing = version(&tree);
+        register(&mut tree, &server(1, "/r/a/h1", &[])).unwrap();
+        assert_eq!(version(&tree), missing, "it was missing before");
         register(&mut tree, &server(1, "/r/a/h1", &[10])).unwrap();
         assert!(!table::table(tree.kv()).unwrap().server(ServerId(1)).unwrap().disks[0].1.failed);
+        let there = version(&tree);
+        let mut failed = server(1, "/r/a/h1", &[10]);
+        failed.disks[0].failed = true;
+        register(&mut tree, &failed).unwrap();
+        assert!(version(&tree) > there, "everybody must learn that it failed");
     }
 
     #[test]
@@ -300,6 +308,12 @@ mod tests {
         let table = table::table(tree.kv()).unwrap();
         assert!(table.server(ServerId(1)).unwrap().disks[0].1.failed);
         assert!(!table.server(ServerId(2)).unwrap().disks[0].1.failed);
+        // Another server that brings the disk along: it did not fail, it moved.
+        let mut moved = server(8, "/r/a/h1", &[70]);
+        moved.address = replaced.address;
+        register(&mut tree, &moved).unwrap();
+        let table = table::table(tree.kv()).unwrap();
+        assert!(!table.server(ServerId(3)).unwrap().disks[0].1.failed);
     }
 
     #[test]
@@ -321,8 +335,16 @@ mod tests {
             assert!(register(&mut tree, &wrong).unwrap_err().contains("/region/rack/host"), "{location}");
         }
         assert!(register(&mut tree, &server(1, "/r/a/h1", &[10, 10])).unwrap_err().contains("twice"));
-        let wrong = proto::RegisterServerRequest { uuid: vec![1, 2].into(), ..good };
+        let wrong = proto::RegisterServerRequest { uuid: vec![1, 2].into(), ..good.clone() };
         assert!(register(&mut tree, &wrong).unwrap_err().contains("not 16"));
+        let nowhere = proto::RegisterServerRequest { address: String::new(), ..good.clone() };
+        assert!(register(&mut tree, &nowhere).unwrap_err().contains("no address"));
+        let disk = good.disks[0].clone();
+        let disks = (0..=DISKS_MAX as u128)
+            .map(|number| proto::Disk { uuid: number.to_be_bytes().to_vec().into(), ..disk.clone() })
+            .collect();
+        let many = proto::RegisterServerRequest { disks, ..good };
+        assert!(register(&mut tree, &many).unwrap_err().contains("more than"));
         assert!(table::servers(tree.kv()).unwrap().is_empty());
     }
 }
