@@ -8,6 +8,7 @@ use super::*;
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{Body, Outbound};
 use crate::frame::Kind;
+use crate::payload::PayloadBuffer;
 
 /// Everything queued, as one run of bytes, taken out `step` bytes at a time.
 fn drain(out: &mut Outbound, step: usize) -> Vec<u8> {
@@ -33,6 +34,23 @@ fn encode(frames: &[(Header, Vec<u8>, Vec<u8>)], step: usize) -> Vec<u8> {
 
 fn heap(header: &Header) -> Admit {
     Admit::Into(PayloadBuf::heap(header.payload_len as usize))
+}
+
+/// A buffer of somebody's pool.
+struct Pooled(Vec<u8>);
+
+impl PayloadBuffer for Pooled {
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn freeze(self: Box<Self>) -> Bytes {
+        self.0.into()
+    }
+}
+
+fn pooled(header: &Header) -> Admit {
+    Admit::Into(PayloadBuf::custom(Box::new(Pooled(vec![0; header.payload_len as usize]))))
 }
 
 /// Feeds `bytes` in pieces of the given lengths, over and over; frames until the end or an error.
@@ -180,9 +198,11 @@ proptest! {
         frames in proptest::collection::vec(any_frame(), 1..12),
         pieces in pieces(),
         step in prop_oneof![Just(usize::MAX), 1..50_000usize],
+        from_pool: bool,
     ) {
         let bytes = encode(&frames, step);
-        let (decoded, error, at_boundary) = decode(&bytes, &pieces, &mut heap);
+        let mut admit = if from_pool { pooled } else { heap };
+        let (decoded, error, at_boundary) = decode(&bytes, &pieces, &mut admit);
         prop_assert_eq!((error, at_boundary), (None, true));
         prop_assert_eq!(decoded.len(), frames.len());
         for (got, (header, message, payload)) in decoded.iter().zip(&frames) {
