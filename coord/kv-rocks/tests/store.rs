@@ -1,7 +1,7 @@
 //! The store keeps what `Kv` promises, on a real RocksDB.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use coord_kv::{Batch, Durability, Family, FamilySpec, Kv, Range, Read};
+use coord_kv::{Batch, Durability, Family, FamilySpec, Kv, KvError, Range, Read};
 use coord_kv_rocks::{LogUse, OpenError, RocksKv, RocksOptions};
 
 const FAMILIES: &[FamilySpec] = &[
@@ -160,4 +160,45 @@ fn a_synced_write_through_the_own_log_survives_a_crash_with_all_before_it() {
     let after = RocksKv::open(crashed.path(), FAMILIES, &RocksOptions::default()).unwrap();
     assert_eq!(keys(&after, A, &Range::prefix(b"")), [b"1"]);
     assert_eq!(keys(&after, B, &Range::prefix(b"")), [b"2", b"3"]);
+}
+
+#[test]
+fn families_have_names_of_their_own_and_fit_a_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let family = |name| FamilySpec { name, bloom: false, prefix_len_bytes: None };
+    let open = |families: &[FamilySpec]| RocksKv::open(dir.path(), families, &RocksOptions::default());
+    let twice = open(&[family("a"), family("b"), family("a")]);
+    assert!(matches!(twice, Err(OpenError::DuplicateFamily { name: "a", .. })), "{twice:?}");
+    let names: Vec<&'static str> = (0..256).map(|n| &*format!("f{n}").leak()).collect();
+    let many: Vec<_> = names.iter().map(|name| family(name)).collect();
+    assert!(matches!(open(&many), Err(OpenError::TooManyFamilies { count: 256 })));
+}
+
+/// Damage is told from a disk that failed: it needs a person, not patience.
+#[test]
+fn damage_is_told_when_opening_and_when_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    for key in 0..1000_u32 {
+        kv.write(put(B, &key.to_be_bytes(), &key.to_le_bytes().repeat(50)), Durability::Unlogged).unwrap();
+    }
+    kv.flush().unwrap();
+    drop(kv);
+    let tables = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let table = tables().find(|path| path.extension().is_some_and(|name| name == "sst")).unwrap();
+    let good = std::fs::read(&table).unwrap();
+    let mut bad = good.clone();
+    bad[..good.len() / 2].iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&table, &bad).unwrap();
+    let kv = open(dir.path());
+    let error = kv.scan(B, &Range::prefix(b""), 2000).unwrap_err();
+    assert!(matches!(error, KvError::Corrupt { .. }), "{error}");
+    let error = kv.get(B, &1_u32.to_be_bytes()).unwrap_err();
+    assert!(matches!(error, KvError::Corrupt { .. }), "{error}");
+    drop(kv);
+    std::fs::write(&table, &good).unwrap();
+    std::fs::write(dir.path().join("CURRENT"), "MANIFEST-x").unwrap();
+    let options = RocksOptions { log: LogUse::Elsewhere, ..RocksOptions::default() };
+    let error = RocksKv::open(dir.path(), FAMILIES, &options).unwrap_err();
+    assert!(matches!(error, OpenError::Corrupt { .. }) && !error.retryable(), "{error}");
 }
