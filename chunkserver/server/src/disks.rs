@@ -168,3 +168,24 @@ pub(crate) async fn keep_cluster_id(disks: &[Arc<Disk>], cluster_id: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_promise_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        Engine::format(dir.path(), &FormatOptions::new(FormatOptions::CAPACITY_MIN_BYTES)).unwrap();
+        let open = async || {
+            let engine = Engine::open(dir.path(), EngineConfig::new(BufferPool::new(1 << 20))).await.unwrap();
+            Disk { path: dir.path().to_owned(), engine, id: OnceLock::new(), scrub: Progress::default() }
+        };
+        let disk = open().await;
+        disk.promise(GroupId(1), Epoch(0x0102)).await.unwrap();
+        disk.engine.close().await;
+        let disk = open().await;
+        assert_eq!(disk.promised(GroupId(1)).unwrap(), Epoch(0x0102));
+        assert_eq!(disk.promised(GroupId(2)).unwrap(), Epoch(0));
+    }
+}

@@ -74,6 +74,32 @@ pub(crate) fn backoff(failures: u32, masters: usize) -> Duration {
 mod tests {
     use super::*;
 
+    async fn refuse(masters: &mut Masters, status: Status) -> usize {
+        let refused: Result<(), _> = masters.attempt(|_| async { Err(status) }).await;
+        refused.unwrap_err();
+        masters.at
+    }
+
+    #[tokio::test]
+    async fn a_failure_leads_to_the_next_master_or_to_the_one_that_was_named() {
+        let address = |n: usize| format!("tcp://10.0.0.{n}:1");
+        let known: Vec<Address> = (0..3).map(|n| address(n).parse().unwrap()).collect();
+        let mut masters = Masters::new(&known);
+        for at in [1, 2, 0] {
+            assert_eq!(refuse(&mut masters, Status::unavailable("away")).await, at);
+        }
+        assert_eq!(refuse(&mut masters, Status::not_leader(Some(&address(2)))).await, 2);
+        assert_eq!(refuse(&mut masters, Status::not_leader(None)).await, 0);
+        for n in 3..MASTERS_MAX {
+            assert_eq!(refuse(&mut masters, Status::not_leader(Some(&address(n)))).await, n);
+        }
+        let beyond = Status::not_leader(Some(&address(MASTERS_MAX)));
+        assert_eq!(refuse(&mut masters, beyond).await, 0, "the list is full: the next one");
+        assert_eq!(refuse(&mut masters, Status::not_leader(Some(&address(7)))).await, 7);
+        let answered = masters.attempt(|_| async { Ok(Response::new(5)) }).await;
+        assert_eq!((answered.unwrap(), masters.at, masters.len()), (5, 7, MASTERS_MAX));
+    }
+
     #[test]
     fn all_masters_are_tried_before_a_pause() {
         assert_eq!(backoff(1, 3), Duration::from_millis(1));
