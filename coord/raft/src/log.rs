@@ -13,7 +13,7 @@ pub(crate) mod recovery;
 pub(crate) mod state;
 pub(crate) mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod vote;
 pub(crate) mod writer;
 

@@ -312,6 +312,21 @@ mod tests {
     }
 
     #[test]
+    fn what_another_version_wrote_is_not_read() {
+        let place = Place { sequence: 1, previous: 2, durable_offset: 3 };
+        let (mut record, _) = encode_header(RecordType::Blank, log_id(1, 2, 3), &[], place);
+        record[4] = VERSION + 1;
+        let crc = crc32c::crc32c(&record[..RECORD_CRC_AT]);
+        put_u32(&mut record, RECORD_CRC_AT, crc);
+        assert!(Record::decode(&record).is_none());
+        let mut segment = SegmentHeader { sequence: 1, size: 2, node_id: 3, chain: 4, purged: None }.encode();
+        put_u32(&mut segment, 8, u32::from(VERSION) + 1);
+        let crc = crc32c::crc32c(&segment[..SEGMENT_CRC_AT]);
+        put_u32(&mut segment, SEGMENT_CRC_AT, crc);
+        assert_eq!(SegmentHeader::decode(&segment), None);
+    }
+
+    #[test]
     fn entries_round_trip_on_the_wire() {
         let nodes = std::collections::BTreeMap::from([(1, openraft::BasicNode::new("unix:///a"))]);
         let entries = vec![
@@ -329,5 +344,10 @@ mod tests {
             assert_eq!((a.log_id, entry_payload(a)), (b.log_id, entry_payload(b)));
         }
         assert!(decode_wire(bytes.slice(..bytes.len() - 1)).is_err());
+        for kind in [0, RecordType::Seal as u8, 7] {
+            let mut unknown = bytes.to_vec();
+            unknown[24] = kind;
+            assert!(decode_wire(unknown.into()).is_err(), "type {kind}");
+        }
     }
 }

@@ -21,8 +21,8 @@ pub(crate) fn recover(
         LogState::new(node_id, segment_bytes, tail_bytes_max, sequences.first().copied().unwrap_or(1));
     let mut end: Option<(End, bool)> = None;
     let mut active = None;
+    let mut unbegun = None;
     for (i, &sequence) in sequences.iter().enumerate() {
-        let is_last = i + 1 == sequences.len();
         if i > 0 && sequences[i - 1] + 1 != sequence {
             let path = files.path(sequences[i - 1] + 1);
             return Err(LogError::Corrupt { path, offset: 0, reason: "the segment is missing" });
@@ -34,11 +34,19 @@ pub(crate) fn recover(
             reason,
         };
         let Some(header) = segment.header(node_id)? else {
-            if !is_last {
+            // Two may follow one another: while the first is begun the next is prepared.
+            let start = usize::try_from(SEGMENT_HEADER_LEN).expect("4096 fits");
+            if durable_claim(&segment.bytes, start, sequence).is_some_and(|durable| durable > 0) {
                 return Err(corrupt(0, "the header of a segment in use is not valid"));
             }
-            break;
+            unbegun.get_or_insert(sequence);
+            continue;
         };
+        if let Some(unbegun) = unbegun {
+            let path = files.path(unbegun);
+            let reason = "the header of a segment in use is not valid";
+            return Err(LogError::Corrupt { path, offset: 0, reason });
+        }
         let sealed_before = match end {
             None => true,
             Some((before, sealed)) => sealed && before.chain == header.chain,

@@ -355,3 +355,31 @@ impl LogState {
         self.end.offset += len;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::types::EntryData;
+
+    fn entry(index: u64, len: usize) -> Entry {
+        let data = EntryData { bytes: vec![7; len].into(), waiters: None };
+        let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
+        Entry { log_id, payload: EntryPayload::Normal(data) }
+    }
+
+    #[test]
+    fn entries_stay_in_memory_until_they_can_be_read_back() {
+        let mut state = LogState::new(1, 64 << 10, 1500, 1);
+        state.append((0..5).map(|index| entry(index, 1000)));
+        assert!((0..5).all(|index| state.cached(index).is_some() && !state.is_durable(index)));
+        let pending = state.take_pending().unwrap();
+        state.append([entry(5, 1000)]);
+        state.made_durable(&pending);
+        let cached: Vec<_> = (0..6).filter(|index| state.cached(*index).is_some()).collect();
+        assert_eq!(cached, [5]);
+        assert!((0..5).all(|index| state.is_durable(index)) && !state.is_durable(5));
+        assert!(state.is_durable(6), "there is no such entry");
+    }
+}

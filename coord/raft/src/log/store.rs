@@ -48,12 +48,16 @@ impl LogStore {
         let vote = VoteFile::open(dir, options.node_id)?;
         let (state, active) = recover(&files, options.node_id, options.segment_bytes, options.tail_bytes)?;
         let writer = Writer::start(Arc::new(files), state, active)?;
-        Ok(Self {
+        Ok(Self::on(writer, vote, lease))
+    }
+
+    pub(crate) fn on(writer: Writer, vote: VoteFile, lease: Arc<Lease>) -> Self {
+        Self {
             shared: Arc::clone(&writer.shared),
             vote: Arc::new(Mutex::new(vote)),
             lease,
             writer: Arc::new(writer),
-        })
+        }
     }
 
     /// Number of the newest submission: see [`durable`](Self::durable).

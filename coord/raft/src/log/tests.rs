@@ -1,20 +1,22 @@
 //! The log under crashes, damage and random use.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use openraft::storage::RaftLogStorage;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::{BasicNode, CommittedLeaderId, EntryPayload, RaftLogReader};
 use proptest::prelude::*;
 
 use crate::lease::Lease;
 use crate::log::files::{SegmentFile, SegmentFiles};
-use crate::log::record::{Record, SEGMENT_HEADER_LEN, padded_len};
+use crate::log::record::{Place, Record, RecordType, SEGMENT_HEADER_LEN, encode_header, padded_len};
 use crate::log::recovery::recover;
 use crate::log::state::LogState;
+use crate::log::vote::VoteFile;
 use crate::log::writer::Writer;
 use crate::log::{LogError, LogOptions, LogStore};
 use crate::types::{Entry, EntryData, LogId, Membership, Vote};
@@ -196,25 +198,215 @@ fn a_missing_or_foreign_segment_is_refused() {
     assert!(matches!(foreign, Err(LogError::WrongMember { found: NODE, .. })), "{foreign:?}");
 }
 
-#[test]
-fn a_write_that_fails_is_never_reported_durable() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()).unwrap());
-    let files = SegmentFiles::open(dir.path(), SEGMENT, 2).unwrap();
+/// A log whose first segment cannot be written.
+pub(crate) fn broken(dir: &Path) -> LogStore {
+    let files = SegmentFiles::open(dir, SEGMENT, 2).unwrap();
     let path = files.path(1);
     files.prepare(1).unwrap();
     // Opened for reading only: each write fails.
-    let broken = SegmentFile { sequence: 1, file: std::fs::File::open(&path).unwrap(), path };
+    let unwritable = SegmentFile { sequence: 1, file: std::fs::File::open(&path).unwrap(), path };
     let state = LogState::new(NODE, SEGMENT, TAIL, 1);
-    let writer = Writer::start(Arc::new(files), state, Some(broken)).unwrap();
-    let submission = writer.shared.state.lock().append([entry(1, 0, b"lost")]);
-    writer.shared.kick();
-    let waited = block_on(writer.shared.durability.wait(submission));
+    let writer = Writer::start(Arc::new(files), state, Some(unwritable)).unwrap();
+    let lease = Arc::new(Lease::new(NODE, Duration::from_secs(1)));
+    LogStore::on(writer, VoteFile::open(dir, NODE).unwrap(), lease)
+}
+
+#[test]
+fn a_write_that_fails_is_never_reported_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = broken(dir.path());
+    // All that fits the segment and the first of the next, which could be written.
+    let submission = store.submit((0..6).map(|i| entry(1, i, &[7; 2000])).collect());
+    let waited = block_on(store.durable(submission));
     assert!(matches!(waited, Err(LogError::Failed { .. })), "{waited:?}");
-    assert!(block_on(writer.shared.durability.failed()).contains("seg-0000000000000001"));
-    let later = writer.shared.state.lock().append([entry(1, 1, b"lost too")]);
-    writer.shared.kick();
-    assert!(block_on(writer.shared.durability.wait(later)).is_err(), "a log that failed takes nothing more");
+    assert!(block_on(store.failed()).contains("seg-0000000000000001"));
+    let later = store.submit(vec![entry(1, 6, b"lost too")]);
+    store.close();
+    assert!(block_on(store.durable(later)).is_err(), "a log that failed takes nothing more");
+    assert!(block_on(store.entry_durable(6)).is_err());
+}
+
+#[test]
+fn an_append_to_a_log_that_fails_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = broken(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // The only voter counts its own copy alone: it waits for it.
+    let lost = runtime.block_on(store.blocking_append([entry(1, 0, b"lost")]));
+    assert!(lost.is_err());
+    let members = [1, 2, NODE].map(|id| (id, BasicNode::default()));
+    store.set_base_membership(None, Membership::from(BTreeMap::from(members)));
+    let later = runtime.block_on(store.blocking_append([entry(1, 1, b"lost too")]));
+    assert!(later.is_err(), "one of several does not wait, but the log is known to have failed");
+}
+
+/// While a segment is begun the next one is prepared. What a crash leaves of the write that begins it was told to nobody.
+#[test]
+fn a_torn_first_write_of_a_segment_leaves_what_was_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for i in 0..5 {
+        append(&store, vec![entry(1, i, &[7; 2000])]);
+    }
+    append(&store, (5..8).map(|i| entry(1, i, &[8; 2000])).collect());
+    drop(store);
+    let begun = std::fs::read(segment(dir.path(), 2)).unwrap();
+    assert!(segment(dir.path(), 3).exists(), "the next one is prepared");
+    let whole = contents_of(&recovered(dir.path()).unwrap());
+    let header = usize::try_from(SEGMENT_HEADER_LEN).unwrap();
+    // (where zeros are found instead of what was written, entries that are left)
+    let second = header + padded_len(2000);
+    for (lost, left) in
+        [(0..begun.len(), 5), (0..header, 5), (header..header + 100, 5), (second + 100..begun.len(), 6)]
+    {
+        let crashed = copy(dir.path());
+        let mut bytes = begun.clone();
+        bytes[lost.clone()].fill(0);
+        std::fs::write(segment(crashed.path(), 2), bytes).unwrap();
+        assert_eq!(contents_of(&recovered(crashed.path()).unwrap()), whole[..left], "without {lost:?}");
+        let store = open(crashed.path()).unwrap();
+        append(&store, (left as u64..20).map(|i| entry(2, i, &[9; 2000])).collect());
+        drop(store);
+        let after = contents_of(&recovered(crashed.path()).unwrap());
+        assert_eq!((&after[..left], after.len()), (&whole[..left], 20));
+    }
+}
+
+#[test]
+fn a_damaged_header_of_a_segment_in_use_is_no_torn_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for i in 0..17 {
+        append(&store, vec![entry(1, i, &[7; 2000])]);
+    }
+    drop(store);
+    for (sequence, last) in [(1, 4), (2, 4), (3, 4), (4, 5), (4, 4)] {
+        for at in [0, 8, 16, 24, 40, 44, 72] {
+            let damaged = copy(dir.path());
+            for beyond in last + 1..=5 {
+                let _ = std::fs::remove_file(segment(damaged.path(), beyond));
+            }
+            let mut bytes = std::fs::read(segment(damaged.path(), sequence)).unwrap();
+            bytes[at] ^= 1;
+            std::fs::write(segment(damaged.path(), sequence), bytes).unwrap();
+            let found = recovered(damaged.path()).map(|state| state.positions.len());
+            assert!(matches!(found, Err(LogError::Corrupt { .. })), "byte {at} of {sequence}: {found:?}");
+        }
+    }
+    // Of a segment written at once no record says that anything was durable; the one behind it does by being begun.
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, (0..8).map(|i| entry(1, i, &[7; 2000])).collect());
+    drop(store);
+    let mut bytes = std::fs::read(segment(dir.path(), 1)).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(segment(dir.path(), 1), bytes).unwrap();
+    let found = recovered(dir.path()).map(|state| state.positions.len());
+    assert!(matches!(found, Err(LogError::Corrupt { .. })), "{found:?}");
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for (dir, byte) in dirs.iter().zip([1, 2]) {
+        let store = open(dir.path()).unwrap();
+        append(&store, (0..8).map(|i| entry(1, i, &[byte; 2000])).collect());
+    }
+    std::fs::copy(segment(dirs[1].path(), 2), segment(dirs[0].path(), 2)).unwrap();
+    assert!(matches!(recovered(dirs[0].path()), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_write_is_told_by_what_was_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, (0..4).map(|i| entry(1, i, b"0123456789")).collect());
+    append(&store, vec![entry(1, 4, b"0123456789")]);
+    drop(store);
+    let mut bytes = std::fs::read(segment(dir.path(), 1)).unwrap();
+    bytes[usize::try_from(SEGMENT_HEADER_LEN).unwrap() + padded_len(10) + 60] ^= 1;
+    std::fs::write(segment(dir.path(), 1), bytes).unwrap();
+    assert!(matches!(recovered(dir.path()), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn gaps_between_entries_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, vec![entry(1, 0, b"first")]);
+    drop(store);
+    let path = segment(dir.path(), 1);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = usize::try_from(SEGMENT_HEADER_LEN).unwrap();
+    let first = Record::decode(&bytes[start..]).unwrap();
+    let place = Place { sequence: 1, previous: first.crc, durable_offset: 0 };
+    let at = start + first.len();
+    let (header, _) = encode_header(RecordType::Normal, log_id(1, 2), b"third", place);
+    bytes[at..at + header.len()].copy_from_slice(&header);
+    bytes[at + header.len()..at + header.len() + 5].copy_from_slice(b"third");
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(recovered(dir.path()), Err(LogError::Corrupt { .. })));
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    block_on(store.clone().purge(log_id(1, 3))).unwrap();
+    append(&store, vec![entry(1, 5, b"4 is missing")]);
+    drop(store);
+    assert!(matches!(recovered(dir.path()), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn a_prepared_segment_of_another_size_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(segment(dir.path(), 1), [0; 100]).unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, vec![entry(1, 0, b"x")]);
+    drop(store);
+    assert_eq!(contents_of(&recovered(dir.path()).unwrap()), [(log_id(1, 0), b"x".to_vec())]);
+}
+
+/// An entry that is read back from its segment is the one that was asked for.
+#[test]
+fn a_record_of_another_entry_is_not_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, (0..5).map(|i| entry(1, i, &[7; 2000])).collect());
+    let read = || block_on(store.clone().try_get_log_entries(0..1)).map_err(drop);
+    assert_eq!(bytes_of(&read().unwrap()[0]), [7; 2000]);
+    let place = Place { sequence: 1, previous: 0, durable_offset: 0 };
+    let payload = [8; 2000];
+    let (header, _) = encode_header(RecordType::Normal, log_id(9, 0), &payload, place);
+    let file = std::fs::File::options().write(true).open(segment(dir.path(), 1)).unwrap();
+    file.write_all_at(&[header.as_slice(), &payload].concat(), SEGMENT_HEADER_LEN).unwrap();
+    assert!(read().is_err());
+}
+
+#[test]
+fn an_entry_is_sent_however_long_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { node_id: NODE, segment_bytes: 16 << 20, spare_segments: 0, tail_bytes: TAIL };
+    let lease = Arc::new(Lease::new(NODE, Duration::from_secs(1)));
+    let store = LogStore::open(dir.path(), options, lease).unwrap();
+    append(&store, vec![entry(1, 0, &[7; 5 << 20]), entry(1, 1, b"next")]);
+    let sent = block_on(store.clone().limited_get_log_entries(0, 2)).unwrap();
+    assert_eq!(sent.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn a_vote_ends_the_lease_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let lease = Arc::new(Lease::new(NODE, Duration::from_secs(1)));
+    let options = LogOptions { node_id: NODE, segment_bytes: SEGMENT, spare_segments: 0, tail_bytes: TAIL };
+    let mut store = LogStore::open(dir.path(), options, lease.clone()).unwrap();
+    let members = Membership::from(BTreeMap::from([(1, BasicNode::default()), (NODE, BasicNode::default())]));
+    let vote = Vote::new_committed(4, NODE);
+    block_on(store.save_vote(&vote)).unwrap();
+    let now = std::time::Instant::now();
+    lease.answered(&vote, 1, now);
+    assert!(lease.holder(now, &members).is_some());
+    block_on(store.save_vote(&Vote::new(5, 1))).unwrap();
+    lease.answered(&vote, 1, now);
+    assert_eq!(lease.holder(now, &members), None);
 }
 
 #[test]
