@@ -38,9 +38,12 @@ impl VoteFile {
         // A process that was killed while it saved may have left the slot in the page cache only.
         file.sync_all().map_err(io("sync the vote"))?;
         let mut newest: Option<(u64, Vote)> = None;
+        // The first slot gets the second vote, so there was one before.
+        let mut saved_twice = false;
         for slot in 0..2 {
             let mut bytes = [0; CRC_AT + 4];
             file.read_exact_at(&mut bytes, slot * SLOT_LEN).map_err(io("read the vote"))?;
+            saved_twice |= slot == 0 && bytes.iter().any(|byte| *byte != 0);
             let Some((number, owner, vote)) = decode(&bytes) else { continue };
             if owner != node_id {
                 return Err(LogError::WrongMember { path, found: owner, wanted: node_id });
@@ -48,6 +51,9 @@ impl VoteFile {
             if newest.is_none_or(|(newest, _)| newest < number) {
                 newest = Some((number, vote));
             }
+        }
+        if newest.is_none() && saved_twice {
+            return Err(LogError::Corrupt { path, offset: 0, reason: "neither slot holds a valid vote" });
         }
         let (written, vote) = newest.map_or((0, None), |(number, vote)| (number, Some(vote)));
         Ok(Self { file, path, node_id, written, vote })
@@ -100,6 +106,34 @@ fn decode(bytes: &[u8; CRC_AT + 4]) -> Option<(u64, u64, Vote)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_version_wrote_is_not_read() {
+        let mut bytes = encode(3, 7, Vote::new(4, 7));
+        assert!(decode(bytes.as_slice().try_into().unwrap()).is_some());
+        bytes[8] = 2;
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode(bytes.as_slice().try_into().unwrap()), None);
+    }
+
+    #[test]
+    fn a_vote_that_was_saved_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = VoteFile::open(dir.path(), 7).unwrap();
+        for term in 1..4 {
+            file.save(Vote::new(term, 7)).unwrap();
+            let mut bytes = std::fs::read(dir.path().join("vote")).unwrap();
+            let slots = bytes.chunks_mut(usize::try_from(SLOT_LEN).unwrap());
+            slots.filter(|slot| slot[0] != 0).for_each(|slot| slot[40] ^= 1);
+            let damaged = tempfile::tempdir().unwrap();
+            std::fs::write(damaged.path().join("vote"), bytes).unwrap();
+            match VoteFile::open(damaged.path(), 7) {
+                Ok(file) => assert_eq!((term, file.vote()), (1, None), "a torn first save looks the same"),
+                Err(error) => assert!(term > 1 && matches!(error, LogError::Corrupt { .. }), "{error}"),
+            }
+        }
+    }
 
     #[test]
     fn a_torn_save_leaves_the_vote_before() {
