@@ -111,6 +111,20 @@ mod tests {
             .prop_map(|(stamp, command)| Proposal { stamp, command: command.into() })
     }
 
+    #[test]
+    fn what_another_version_wrote_is_not_read() {
+        let proposal = Proposal { stamp: None, command: Bytes::from_static(b"x") };
+        let good = encode(7, [&proposal].into_iter()).to_vec();
+        assert!(decode(1, good.clone().into()).is_ok());
+        for (at, value) in [(0, VERSION + 1), (HEAD_LEN, 2)] {
+            let mut other = good.clone();
+            other[at] = value;
+            assert!(decode(1, other.into()).is_err(), "byte {at}");
+        }
+        let longer = [good.as_slice(), b"y"].concat();
+        assert!(decode(1, longer.into()).is_err());
+    }
+
     proptest! {
         #[test]
         fn a_batch_round_trips_and_no_prefix_or_garbage_panics(

@@ -409,3 +409,25 @@ impl Read for View {
         self.state.store()?.scan(family, range, limit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::types::EntryData;
+
+    #[test]
+    fn each_entry_is_in_one_batch_and_batches_are_bounded() {
+        let entry = |index, len| {
+            let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
+            let bytes = vec![0; len].into();
+            Entry { log_id, payload: EntryPayload::Normal(EntryData { bytes, waiters: None }) }
+        };
+        let entries: Vec<_> = (0..10).map(|index| entry(index, BATCH_BYTES_MAX / 3)).collect();
+        let batches = batches(&entries);
+        let indexes: Vec<_> = batches.concat().iter().map(|entry| entry.log_id.index).collect();
+        assert_eq!(indexes, (0..10).collect::<Vec<_>>());
+        assert!(batches.len() >= 3 && batches.iter().all(|batch| (1..=4).contains(&batch.len())));
+    }
+}

@@ -235,3 +235,90 @@ impl SnapshotDir {
         Self { path, manifest: Manifest { version: VERSION, meta, files }, obsolete: AtomicBool::new(true) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let log_id = openraft::LogId::new(CommittedLeaderId::new(1, 1), index);
+        SnapshotMeta {
+            last_log_id: Some(log_id),
+            snapshot_id: format!("{index}-1"),
+            ..SnapshotMeta::default()
+        }
+    }
+
+    fn publish(store: &SnapshotStore, index: u64) -> Arc<SnapshotDir> {
+        let temporary = store.temporary("tmp").unwrap();
+        std::fs::create_dir(&temporary).unwrap();
+        std::fs::write(temporary.join("a.sst"), index.to_string()).unwrap();
+        store.publish(&temporary, meta(index)).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let found = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = found.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_newest_counts_and_others_go_with_their_last_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        let old = publish(&store, 5);
+        publish(&store, 7);
+        assert_eq!(names(dir.path()), ["5-1", "7-1"], "somebody streams the old one");
+        drop(old);
+        assert_eq!(names(dir.path()), ["7-1"]);
+        let again = publish(&store, 7);
+        drop(again);
+        assert_eq!(store.current().unwrap().manifest.meta, meta(7));
+        assert_eq!(names(dir.path()), ["7-1"], "the same one anew takes nobody's place");
+        drop(store);
+        assert_eq!(std::fs::read(dir.path().join("7-1/a.sst")).unwrap(), b"7");
+    }
+
+    #[test]
+    fn a_restart_keeps_the_newest_and_deletes_what_a_crash_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        let held: Vec<_> = [9, 10].map(|index| publish(&store, index)).into();
+        // A crash: nothing is deleted.
+        std::mem::forget((store, held));
+        for left in ["tmp-0", "incoming-3"] {
+            std::fs::create_dir(dir.path().join(left)).unwrap();
+        }
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        assert_eq!(store.current().unwrap().manifest.meta, meta(10));
+        assert_eq!(names(dir.path()), ["10-1"]);
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = publish(&SnapshotStore::open(dir.path()).unwrap(), 3).path.join(MANIFEST);
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            // The checksum's letters may be large as well as small.
+            bad[at] ^= 1;
+            if at != 8 {
+                std::fs::write(&path, bad).unwrap();
+                assert!(SnapshotStore::open(dir.path()).is_err(), "byte {at}");
+            }
+        }
+        let json = String::from_utf8(good[9..].to_vec()).unwrap();
+        let json = json.replace("\"version\": 1", "\"version\": 2");
+        let crc = crc32c::crc32c(json.as_bytes());
+        std::fs::write(&path, format!("{crc:08x}\n{json}")).unwrap();
+        let newer = SnapshotStore::open(dir.path());
+        assert!(
+            matches!(newer, Err(SnapshotError::Invalid { reason: "an unknown version", .. })),
+            "{newer:?}"
+        );
+    }
+}

@@ -251,6 +251,84 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_install_that_stopped_can_be_done_again_without_a_restart() {
+        let leader_dir = tempfile::tempdir().unwrap();
+        let mut leader = open(leader_dir.path());
+        let members = std::collections::BTreeMap::from([(5, openraft::BasicNode::new("unix:///a"))]);
+        let membership = crate::types::Membership::from(members);
+        let log_id = LogId::new(CommittedLeaderId::new(1, 5), 10);
+        let change = Entry { log_id, payload: EntryPayload::Membership(membership.clone()) };
+        leader.apply((1..10).map(|index| add(index, 7)).chain([change])).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let follower = open(dir.path());
+        let mut stop =
+            |_| Err(SnapshotError::Invalid { path: PathBuf::new(), reason: "the test stops here" });
+        assert!(install(&follower, &snapshot.meta, &snapshot.snapshot, &mut stop).is_err());
+        install(&follower, &snapshot.meta, &snapshot.snapshot, &mut |_| Ok(())).unwrap();
+        assert_eq!(counter(&follower), 63);
+        let effective = follower.log.effective_membership().expect("the snapshot has one");
+        assert_eq!(*effective, membership);
+        close(follower);
+        // The snapshot itself was not touched: the next one gets it whole.
+        let dir = tempfile::tempdir().unwrap();
+        let next = open(dir.path());
+        install(&next, &snapshot.meta, &snapshot.snapshot, &mut |_| Ok(())).unwrap();
+        assert_eq!(counter(&next), 63);
+        close(next);
+        close(leader);
+    }
+
+    #[test]
+    fn a_file_that_names_no_store_is_damage() {
+        for text in ["", "db-", "db-x", "other"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("current"), text).unwrap();
+            std::fs::create_dir(dir.path().join("db-3")).unwrap();
+            let opened = StateDirs::open(dir.path().to_owned());
+            assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{text:?}: {opened:?}");
+            assert!(dir.path().join("db-3").exists(), "nothing is deleted on its word");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_log_does_not_hold_durably_is_not_applied() {
+        let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut leader = open(source.path());
+        leader.apply([add(1, 7)]).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        close(leader);
+        let mut machine = open(dir.path());
+        machine.log.close();
+        machine.log = crate::log::tests::broken(&dir.path().join("broken"));
+        machine.log.submit(vec![add(1, 3)]);
+        assert!(machine.apply([add(1, 3)]).await.is_err());
+        assert_eq!(counter(&machine), 0);
+        let installed = machine.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await;
+        assert!(installed.is_err(), "what the log truncated before may come back");
+        assert_eq!(counter(&machine), 0);
+        close(machine);
+    }
+
+    #[tokio::test]
+    async fn time_never_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = open(dir.path());
+        let at = |index, time| {
+            let proposal = Proposal { stamp: None, command: Ledger::add("x", 1) };
+            let bytes = crate::batch::encode(time, std::iter::once(&proposal));
+            let log_id = LogId::new(CommittedLeaderId::new(1, 5), index);
+            Entry { log_id, payload: EntryPayload::Normal(EntryData { bytes, waiters: None }) }
+        };
+        machine.apply([at(1, 100), at(2, 90)]).await.unwrap();
+        machine.apply([at(3, 80), at(4, 110)]).await.unwrap();
+        let history = Ledger::history(&*machine.state.store().unwrap()).unwrap();
+        let times = history.iter().map(|(key, _)| u64::from_be_bytes(key[16..24].try_into().unwrap()));
+        assert_eq!(times.collect::<Vec<_>>(), [100, 100, 100, 110]);
+        close(machine);
+    }
+
+    #[tokio::test]
     async fn a_snapshot_that_is_not_what_it_says_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut machine = open(dir.path());

@@ -145,13 +145,21 @@ mod tests {
     const CONTENTS: [&[u8]; 3] = [b"first file", b"", b"third"];
 
     fn begin(store: &SnapshotStore) -> Result<Incoming, Status> {
+        begin_with(store, |_| {})
+    }
+
+    fn begin_with(
+        store: &SnapshotStore,
+        change: impl FnOnce(&mut pb::SnapshotBeginRequest),
+    ) -> Result<Incoming, Status> {
         let file =
             |(i, bytes): (usize, &&[u8])| pb::SnapshotFile { name: format!("f{i}"), len: bytes.len() as u64 };
-        let message = pb::SnapshotBeginRequest {
+        let mut message = pb::SnapshotBeginRequest {
             id: "7-1".to_owned(),
             files: CONTENTS.iter().enumerate().map(file).collect(),
             ..pb::SnapshotBeginRequest::default()
         };
+        change(&mut message);
         let meta = SnapshotMeta { snapshot_id: "7-1".to_owned(), ..SnapshotMeta::default() };
         Incoming::begin(store, &message, &serde_json::to_vec(&meta).unwrap())
     }
@@ -206,6 +214,11 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         for name in ["../x", "a/b", "", ".hidden"] {
             assert!(!is_plain_name(name), "{name}");
+            let outside = begin_with(&store, |message| message.files[1].name = name.to_owned());
+            assert_eq!(outside.unwrap_err().code, Code::InvalidArgument, "{name}");
         }
+        let other = begin_with(&store, |message| message.id = "8-1".to_owned());
+        assert_eq!(other.unwrap_err().code, Code::InvalidArgument, "its meta is of another");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
