@@ -192,9 +192,10 @@ impl Ring {
         }
     }
 
-    /// Whether it is time to make the metadata store durable.
-    pub(crate) fn is_half_full(&self) -> bool {
+    /// Whether it is time to make the metadata store durable, which holds all up to frame `applied`.
+    pub(crate) fn needs_release(&self, applied: u64) -> bool {
         self.used_bytes > self.len_bytes / 2
+            && self.live.front().is_some_and(|oldest| oldest.sequence <= applied)
     }
 }
 
@@ -203,6 +204,33 @@ mod tests {
     use super::*;
     use crate::update::tests::updates;
     use proptest::prelude::*;
+
+    /// The header of a frame of two updates, changed and sealed anew, and its body.
+    fn forged(change: impl FnOnce(&mut [u8])) -> (Option<Header>, Vec<u8>) {
+        let key = coord_types::ChunkKey::new(coord_types::GroupId(1), coord_types::DataId(2), 3);
+        let updates = [Update::Remove { key }, Update::Remove { key }];
+        let numbers = Numbers { sequence: 2, settled: 1, durable: 1 };
+        let mut frame = encode_frame(7, numbers, updates.iter());
+        change(&mut frame[..HEADER_BYTES - 4]);
+        let crc = crc32c::crc32c(&frame[..HEADER_BYTES - 4]);
+        frame[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        let header = Header::decode(&frame, 7);
+        let body_bytes = header.map_or(0, |header| header.body_bytes);
+        (header, frame[HEADER_BYTES..HEADER_BYTES + body_bytes].to_vec())
+    }
+
+    #[test]
+    fn a_good_checksum_does_not_make_a_frame() {
+        assert!(forged(|header| header[0] = b'X').0.is_none(), "magic");
+        assert!(forged(|header| header[4] = 2).0.is_none(), "format");
+        let too_long = u32::try_from(FRAME_BYTES_MAX - HEADER_BYTES + 1).unwrap();
+        assert!(forged(|header| header[40..44].copy_from_slice(&too_long.to_le_bytes())).0.is_none());
+        for (updates, good) in [(1, false), (2, true), (3, false)] {
+            let (header, body) = forged(|header| header[44] = updates);
+            let decoded = header.unwrap().decode_body(&body).expect("the body is what was written");
+            assert_eq!(decoded.is_ok(), good, "{updates} updates");
+        }
+    }
 
     proptest! {
         #[test]

@@ -229,7 +229,7 @@ impl Core {
     fn checkpoint_if_due(self: &Arc<Self>) {
         let upto = {
             let mut state = self.state.lock();
-            if state.checkpointing || !state.journal.is_half_full() {
+            if state.checkpointing || !state.journal.needs_release(state.applied) {
                 return;
             }
             state.checkpointing = true;
