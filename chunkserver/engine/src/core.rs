@@ -89,7 +89,7 @@ pub(crate) struct State {
     pub(crate) checkpointing: bool,
     /// The keeper makes a segment.
     pub(crate) growing: bool,
-    /// The file system below had no room for a segment; not asked again before this.
+    /// The file system below had no room; not asked again for a segment, or to write in advance, before this.
     pub(crate) host_full_until: Option<tokio::time::Instant>,
     /// Writers waiting for space.
     pub(crate) starving: usize,

@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chunkserver_engine::io::sim::Power;
+use chunkserver_engine::io::sim::{Power, SimDisk};
 use chunkserver_engine::{Engine, EngineError};
 use common::{CHUNK, Model, TestOp, World, call, observe};
 use parking_lot::Mutex;
@@ -108,6 +108,17 @@ fn live_and_crash(
     off_at: Option<u64>,
     seed: u64,
 ) -> u64 {
+    live(world, model, ops, off_at, seed, SimDisk::crash)
+}
+
+fn live(
+    world: &World,
+    model: &Arc<Mutex<Model>>,
+    ops: &[TestOp],
+    off_at: Option<u64>,
+    seed: u64,
+    end: fn(&SimDisk),
+) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let power = Power::new(off_at);
@@ -122,7 +133,7 @@ fn live_and_crash(
         {
             run(&engine, &power, model, ops).await;
         }
-        disk.crash();
+        end(&disk);
         let pending = world.kv.pending();
         let kept = StdRng::seed_from_u64(seed).random_range(0..=pending);
         world.kv.crash(kept);
@@ -220,6 +231,24 @@ fn blocks_are_not_handed_out_while_a_crash_may_want_to_look_at_them() {
             let model = Arc::<Mutex<Model>>::default();
             live_and_crash(&world, &model, &ops, Some(off_at), seed);
             check(&world, &model, &format!("seed {seed}, cut at step {off_at}"));
+        }
+    }
+}
+
+/// The process is killed with writes in the disk's cache. The next one finds them; what it goes on from must survive
+/// the power cut that follows.
+#[test]
+fn what_is_found_after_a_kill_survives_a_power_cut() {
+    for seed in 0..20 {
+        let ops: Vec<_> = random_ops(seed, 30);
+        let whole = live_and_crash(&World::new(), &Arc::default(), &ops, None, seed);
+        for off_at in (0..whole).step_by(3) {
+            let world = World::new();
+            let model = Arc::<Mutex<Model>>::default();
+            live(&world, &model, &ops, Some(off_at), seed, SimDisk::kill);
+            check(&world, &model, &format!("seed {seed}, killed at step {off_at}"));
+            live_and_crash(&world, &model, &[], None, seed);
+            check(&world, &model, &format!("seed {seed}, killed at step {off_at}, then cut"));
         }
     }
 }

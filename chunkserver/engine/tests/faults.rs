@@ -147,6 +147,85 @@ async fn an_io_error_takes_the_disk_out_and_nothing_acknowledged_is_lost() {
     }
 }
 
+/// What is written in advance finds no room either: it is tried again later, not again and again.
+#[tokio::test]
+async fn a_file_system_that_is_full_under_a_segment_refuses_writes_and_loses_no_block() {
+    let world = World::new();
+    let (engine, disk) = world.boot().await.unwrap();
+    disk.set_faults(Faults { full: true, ..Faults::default() });
+    let mut model = Model::default();
+    // Two, and large: a lone or a small write's journal frame does not wait for its data, which then must arrive.
+    let (first, first_effects) = model.plan(&write(0, 0, 100_000));
+    let (second, second_effects) = model.plan(&write(1, 0, 100_000));
+    let refused = futures::join!(call(&engine, first), call(&engine, second));
+    let full = |result: &Result<(), EngineError>| matches!(result, Err(EngineError::Full { .. }));
+    assert!(full(&refused.0) && full(&refused.1), "{refused:?}");
+    model.take_back(&first_effects);
+    model.take_back(&second_effects);
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(disk.operations() < 20, "{} operations", disk.operations());
+    assert_eq!((engine.usage().used_bytes, engine.failure().is_some()), (0, false));
+    disk.set_faults(Faults::default());
+    run(&engine, &mut model, write(0, 0, 100_000)).await.unwrap();
+    let observed = observe(&engine, key(0)).await;
+    assert_eq!(observed, *model.chunks[&key(0)].states.last().unwrap());
+    common::assert_no_leak(&engine, &[(key(0), observed)].into());
+}
+
+/// A store that cannot be flushed any more.
+#[derive(Debug)]
+struct Unflushable(std::sync::Arc<coord_kv::MemKv>);
+
+impl Read for Unflushable {
+    fn get(&self, family: Family, key: &[u8]) -> coord_kv::Result<Option<Vec<u8>>> {
+        self.0.get(family, key)
+    }
+
+    fn scan(&self, family: Family, range: &Range, limit: usize) -> coord_kv::Result<Vec<coord_kv::Pair>> {
+        self.0.scan(family, range, limit)
+    }
+}
+
+impl Kv for Unflushable {
+    fn write(&self, batch: Batch, durability: Durability) -> coord_kv::Result<()> {
+        self.0.write(batch, durability)
+    }
+
+    fn flush(&self) -> coord_kv::Result<()> {
+        // Opening flushes, with nothing written yet but a new salt.
+        if self.0.pending() <= 1 {
+            return self.0.flush();
+        }
+        Err(coord_kv::KvError::Io { operation: "flush", path: "simulation".into(), reason: "no".into() })
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_flushed_takes_the_disk_out_and_the_journal_keeps_all() {
+    let world = World::new();
+    let (mut parts, disk) = world.parts(&Power::new(None), 1);
+    parts.kv = std::sync::Arc::new(Unflushable(world.kv.clone()));
+    let engine = Engine::on(parts).await.unwrap();
+    let mut model = Model::default();
+    let failure = loop {
+        let (asked, effects) = model.plan(&write(0, 0, 4096));
+        match call(&engine, asked).await {
+            Ok(()) => model.acknowledge(&effects),
+            Err(EngineError::Failed(failure)) => break failure,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(matches!(&*failure, Failure::Kv(_)), "{failure}");
+    drop(engine);
+    disk.crash();
+    world.kv.crash(0);
+    let (engine, _disk) = world.boot().await.unwrap();
+    let history = &model.chunks[&key(0)];
+    assert!(history.states[history.acknowledged..].contains(&observe(&engine, key(0)).await));
+}
+
 /// A disk with three chunks, closed, nothing left in the journal.
 async fn three_chunks() -> (World, Model) {
     let world = World::new();
@@ -191,6 +270,59 @@ fn put(world: &World, family: u8, key: &[u8], value: Vec<u8>) {
     let mut batch = Batch::new();
     batch.put(Family(family), key, value);
     world.kv.write(batch, Durability::Synced).unwrap();
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_setting_is_told() {
+    let world = World::new();
+    let (engine, _disk) = world.boot().await.unwrap();
+    engine.put_setting("epoch", b"12").await.unwrap();
+    engine.close().await;
+    let value = world.kv.get(Family(2), b"epoch").unwrap().unwrap();
+    for bit in 0..value.len() * 8 {
+        let mut bad = value.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        put(&world, 2, b"epoch", bad);
+        let (engine, _disk) = world.boot().await.unwrap();
+        let found = engine.get_setting("epoch");
+        assert!(matches!(found, Err(EngineError::Damaged(Damage::Record { .. }))), "bit {bit}: {found:?}");
+    }
+}
+
+/// A record with its body changed and a good checksum.
+fn forge(world: &World, family: u8, (key, value): &(Vec<u8>, Vec<u8>), change: impl FnOnce(&mut [u8])) {
+    let mut body = value[..value.len() - 4].to_vec();
+    change(&mut body);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &body);
+    body.extend(crc.to_le_bytes());
+    put(world, family, key, body);
+}
+
+#[tokio::test]
+async fn verify_tells_blocks_beyond_the_chunk_or_the_disk_and_segments_that_are_not_there() {
+    let (world, _) = three_chunks().await;
+    let chunk = world.kv.scan(Family(0), &Range::prefix(&[]), 1).unwrap().remove(0);
+    let page = world.kv.scan(Family(1), &Range::prefix(&[]), 1).unwrap().remove(0);
+    // 154,096 bytes are 38 blocks.
+    forge(&world, 0, &chunk, |body| body[4..8].copy_from_slice(&(37 * 4096_u32).to_le_bytes()));
+    let found = problems(&world).await;
+    assert!(matches!(found[..], [Problem::BeyondChunk { block: 37, .. }]), "{found:?}");
+    put(&world, 0, &chunk.0, chunk.1.clone());
+    // The disk block of the page's first run.
+    let start = |block: u64| move |body: &mut [u8]| body[6..12].copy_from_slice(&block.to_le_bytes()[..6]);
+    forge(&world, 1, &page, start(4095));
+    let found = problems(&world).await;
+    assert!(found.iter().any(|p| matches!(p, Problem::Unreadable(_))), "segment 3 was never made: {found:?}");
+    for outside in [4096, 1 << 40] {
+        forge(&world, 1, &page, start(outside));
+        let found = problems(&world).await;
+        let beyond = |p: &Problem| matches!(p, Problem::Damage(Damage::OutOfDisk { .. }));
+        assert!(found.iter().any(beyond), "{found:?}");
+        let error = world.boot().await.map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Failed(Failure::Damage(Damage::OutOfDisk { .. }))), "{error}");
+    }
+    put(&world, 1, &page.0, page.1.clone());
+    assert!(problems(&world).await.is_empty());
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::io::{Op, WriteMode};
 const RESERVE_MIN_BYTES: u64 = 64 << 20;
 /// A writer waits so long for blocks that are being freed or made.
 const SPACE_WAIT: Duration = Duration::from_secs(5);
-/// The file system below is asked again for a segment after this.
+/// The file system below is asked again for room after this.
 const HOST_FULL_PAUSE: Duration = Duration::from_secs(5);
 /// A new segment is made when fewer free blocks than this are left, or a quarter of a segment.
 const GROW_BELOW_BYTES: u64 = 64 << 20;
@@ -126,8 +126,7 @@ impl Core {
     }
 
     fn can_grow(&self, state: &State) -> bool {
-        state.alloc.segments() < self.geometry.segments()
-            && state.host_full_until.is_none_or(|until| Instant::now() >= until)
+        state.alloc.segments() < self.geometry.segments() && host_may_have_room(state)
     }
 
     fn wants_growth(&self, state: &State) -> bool {
@@ -138,7 +137,7 @@ impl Core {
     fn wants_ahead(&self, state: &State) -> bool {
         let wanted = AHEAD_BLOCKS.min(self.geometry.capacity_blocks / 64);
         let at_hand = state.alloc.pooled_blocks() + state.alloc.recent_small() as u64;
-        at_hand < wanted && state.alloc.free_blocks() > 4 * wanted
+        at_hand < wanted && state.alloc.free_blocks() > 4 * wanted && host_may_have_room(state)
     }
 
     fn job_waits(&self, state: &State, small: bool) -> bool {
@@ -217,13 +216,20 @@ impl Core {
                 state.stats.blocks_ahead += u64::from(run.len);
                 state.alloc.pool(run);
             }
-            Err(error) if error.is_full() => state.alloc.free(run),
+            Err(error) if error.is_full() => {
+                state.alloc.free(run);
+                state.host_full_until = Some(Instant::now() + HOST_FULL_PAUSE);
+            }
             Err(error) => {
                 drop(state);
                 self.fail(Failure::Io(error));
             }
         }
     }
+}
+
+fn host_may_have_room(state: &State) -> bool {
+    state.host_full_until.is_none_or(|until| Instant::now() >= until)
 }
 
 /// Counts a writer among those that wait for space.

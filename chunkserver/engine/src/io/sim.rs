@@ -125,6 +125,8 @@ pub struct Faults {
     pub eio_from: Option<u64>,
     /// No segment beyond this many can be made: the file system below is full.
     pub segments_max: Option<u32>,
+    /// Writes to segments find no room: those below are sparse, and the file system is full.
+    pub full: bool,
     /// Reads begun from now on take so many turns of the disk; others do not wait for them.
     pub read_turns: u32,
 }
@@ -197,11 +199,10 @@ impl SimDisk {
         self.shared.queue.lock().operations
     }
 
-    /// What the power cut leaves on the medium: of what was in flight or not synced, each sector by luck.
-    pub fn crash(&self) {
+    /// The process dies, the machine goes on: writes in flight get as far as the disk's cache.
+    pub fn kill(&self) {
         let mut queue = self.shared.queue.lock();
         let mut files = self.shared.medium.files.lock();
-        let queue = &mut *queue;
         for waiting in queue.waiting.drain(..) {
             if let (Kind::Op(Op::Write { data, .. }), Some(file)) =
                 (&waiting.kind, files.get_mut(&waiting.file))
@@ -209,6 +210,13 @@ impl SimDisk {
                 file.write(waiting.offset_bytes, data);
             }
         }
+    }
+
+    /// What the power cut leaves on the medium: of what was in flight or not synced, each sector by luck.
+    pub fn crash(&self) {
+        self.kill();
+        let mut queue = self.shared.queue.lock();
+        let mut files = self.shared.medium.files.lock();
         for file in files.values_mut() {
             let mode: u8 = queue.rng.random_range(0..4);
             for sector in std::mem::take(&mut file.dirty) {
@@ -278,6 +286,11 @@ impl Shared {
             }
             self.medium.create(waiting.file, len_bytes);
             return Ok(());
+        }
+        let to_segment =
+            matches!((&waiting.kind, waiting.file), (Kind::Op(Op::Write { .. }), FileId::Segment(_)));
+        if faults.full && to_segment {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let mut files = self.medium.files.lock();
         let file = files.get_mut(&waiting.file).ok_or(io::ErrorKind::NotFound)?;
