@@ -304,6 +304,52 @@ mod tests {
         }
     }
 
+    /// A value with its body changed and sealed anew.
+    fn resealed(value: &[u8], key: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut body = value[..value.len() - 4].to_vec();
+        change(&mut body);
+        seal(&mut body, key);
+        body
+    }
+
+    #[test]
+    fn a_good_checksum_does_not_make_a_chunk_record() {
+        let window = WriterWindow { session: SessionId(5), newest: 6, seen: 7 };
+        let version = Version { epoch: Epoch(2), counter: 77 };
+        let record =
+            ChunkRecord { version, chunk_size_bytes: 8 << 20, allocated_blocks: 3, windows: vec![window; 2] };
+        let good = record.encode(key());
+        let decode = |change: &dyn Fn(&mut Vec<u8>)| {
+            ChunkRecord::decode(key(), &resealed(&good, &key().encode(), |body| change(body)))
+        };
+        assert_eq!(decode(&|_| {}), Ok(record.clone()));
+        assert!(decode(&|body| body[0] = PAGE_MAGIC).is_err());
+        assert!(decode(&|body| body[1] = FORMAT + 1).is_err());
+        assert!(decode(&|body| body[2] = 1).is_err(), "a window too many");
+        assert!(decode(&|body| body[2] = 3).is_err(), "a window too few");
+        assert!(decode(&|body| body.truncate(20)).is_err());
+    }
+
+    #[test]
+    fn a_good_checksum_does_not_make_a_page() {
+        let page = PageKey { chunk: key(), index: 7 };
+        let decode = |runs: &[(u8, u8)], crcs: usize| {
+            let mut value = vec![PAGE_MAGIC, FORMAT, runs.len() as u8, 0];
+            for (first, len) in runs {
+                value.extend([*first, *len, 9, 0, 0, 0, 0, 0]);
+            }
+            value.extend(vec![1; crcs * 4]);
+            seal(&mut value, &page.encode());
+            Page::decode(page, &value).map(|page| page.blocks().count())
+        };
+        assert_eq!(decode(&[(0, 2), (2, 1), (63, 1)], 4), Ok(4));
+        assert!(decode(&[(0, 2), (1, 1)], 3).is_err(), "runs overlap");
+        assert!(decode(&[(2, 1), (0, 1)], 2).is_err(), "runs are out of order");
+        assert!(decode(&[(0, 1), (3, 0)], 1).is_err(), "a run is empty");
+        assert!(decode(&[(63, 2)], 2).is_err(), "a run leaves the page");
+        assert!(decode(&[(0, 2)], 1).is_err() && decode(&[(0, 2)], 3).is_err(), "a checksum for each block");
+    }
+
     #[test]
     fn every_flipped_bit_is_found() {
         let mut page = Page::EMPTY;

@@ -158,10 +158,8 @@ async fn data_is_there(parts: &Parts, update: &Update) -> Result<bool, OpenError
 
 async fn extent_is_there(parts: &Parts, extent: &Extent) -> Result<bool, OpenError> {
     let (file, offset_bytes) = place(&parts.geometry, extent.start);
-    let data = match read(parts, file, offset_bytes, extent.crcs.len() * BLOCK_SIZE).await {
-        Err(Failure::Io(error)) if error.is_truncated() => return Ok(false),
-        other => other?,
-    };
+    // Segments are there, and long enough, before anything is written to them.
+    let data = read(parts, file, offset_bytes, extent.crcs.len() * BLOCK_SIZE).await?;
     Ok(data.chunks_exact(BLOCK_SIZE).zip(&extent.crcs).all(|(block, crc)| crc32c::crc32c(block) == *crc))
 }
 
@@ -310,4 +308,139 @@ pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
         journal: Ring::new(parts.geometry.journal_bytes, sequence, end_bytes),
         salt,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_kv::MemKv;
+    use coord_types::{ChunkKey, DataId, Epoch, GroupId, Version};
+
+    use super::*;
+    use crate::buffer::PoolBuf;
+    use crate::io::WriteMode;
+    use crate::io::sim::{Medium, Power, SimDisk};
+    use crate::journal::{Numbers, encode_frame};
+
+    const JOURNAL_BYTES: u64 = 64 << 10;
+
+    /// A fresh disk whose journal holds these frames, all of the first life.
+    async fn disk(frames: &[(u64, Vec<u8>)]) -> Parts {
+        let medium = Medium::new(JOURNAL_BYTES);
+        let io = SimDisk::start(&medium, &Power::new(None), 1);
+        for (offset_bytes, frame) in frames {
+            let mut data = PoolBuf::from_heap(frame.len());
+            data.copy_from_slice(frame);
+            let op = Op::Write { data: data.freeze(), mode: WriteMode::Durable };
+            io.submit(FileId::Journal, *offset_bytes, op).await.unwrap();
+        }
+        let kv = MemKv::new();
+        Parts::format_kv(&kv).unwrap();
+        let geometry = Geometry {
+            uuid: [1; 16],
+            capacity_blocks: 1024,
+            segment_blocks: 1024,
+            journal_bytes: JOURNAL_BYTES,
+        };
+        let pool = BufferPool::new(1 << 20);
+        Parts { io, kv: Arc::new(kv), geometry, pool, cache_bytes: 10_000, inline_flush: true }
+    }
+
+    /// Chunk 0 from one version to the next, without data.
+    fn update(expect: u64, version: u64) -> Update {
+        let version_of = |counter| match counter {
+            0 => Version::NONE,
+            counter => Version { epoch: Epoch(1), counter },
+        };
+        Update::Write {
+            key: ChunkKey::new(GroupId(1), DataId(1), 0),
+            expect: version_of(expect),
+            version: version_of(version),
+            chunk_size_bytes: 1 << 20,
+            stamp: None,
+            hole: None,
+            extents: Vec::new(),
+            early: false,
+        }
+    }
+
+    fn frame(sequence: u64, settled: u64, updates: &[Update]) -> Vec<u8> {
+        encode_frame(0, Numbers { sequence, settled, durable: 0 }, updates.iter())
+    }
+
+    /// A frame whose body is longer than the journal has room for behind it.
+    fn long_frame(sequence: u64) -> Vec<u8> {
+        let value = vec![0; 2 * BLOCK_SIZE];
+        let mut long = frame(sequence, sequence, &[Update::Setting { name: "n".to_owned(), value }]);
+        long.truncate(BLOCK_SIZE);
+        long
+    }
+
+    #[tokio::test]
+    async fn frames_are_applied_as_long_as_each_follows_the_one_before() {
+        for (what, frames, applied) in [
+            (
+                "two in a row",
+                vec![(0, frame(1, 1, &[update(0, 1)])), (BLOCK, frame(2, 2, &[update(1, 2)]))],
+                2,
+            ),
+            ("none", vec![], 0),
+            ("one missing", vec![(0, frame(2, 2, &[update(0, 2)]))], 0),
+            ("one missing between", vec![(0, frame(1, 1, &[])), (BLOCK, frame(3, 3, &[update(0, 3)]))], 1),
+            (
+                "the same again",
+                vec![(0, frame(1, 1, &[update(0, 1)])), (BLOCK, frame(1, 1, &[update(0, 1)]))],
+                1,
+            ),
+        ] {
+            let recovered = recover(&disk(&frames).await).await.expect(what);
+            assert_eq!(recovered.applied.sequence, applied, "{what}");
+        }
+        let mut filled = vec![(0, frame(2, 2, &[update(1, 2)]))];
+        let value = vec![0; usize::try_from(JOURNAL_BYTES).unwrap() - BLOCK_SIZE - 200];
+        let first = frame(1, 1, &[update(0, 1), Update::Setting { name: "n".to_owned(), value }]);
+        let at = JOURNAL_BYTES - first.len() as u64;
+        filled.push((at, first));
+        let parts = disk(&filled).await;
+        let mut batch = Batch::new();
+        batch.put(STATE, APPLIED, Applied { sequence: 0, end_bytes: at, salt: 0 }.encode());
+        parts.kv.write(batch, Durability::Synced).unwrap();
+        assert_eq!(recover(&parts).await.unwrap().applied.sequence, 2, "round the ring's end");
+    }
+
+    #[tokio::test]
+    async fn a_long_frame_at_the_journals_end_is_none() {
+        let parts = disk(&[(JOURNAL_BYTES - BLOCK, long_frame(1))]).await;
+        let mut batch = Batch::new();
+        let end_bytes = JOURNAL_BYTES - BLOCK;
+        batch.put(STATE, APPLIED, Applied { sequence: 0, end_bytes, salt: 0 }.encode());
+        parts.kv.write(batch, Durability::Synced).unwrap();
+        assert_eq!(recover(&parts).await.unwrap().applied.sequence, 0);
+    }
+
+    #[tokio::test]
+    async fn a_settled_frame_that_cannot_be_applied_is_damage() {
+        let stray = [(0, frame(1, 1, &[update(0, 1)])), (BLOCK, frame(2, 2, &[update(7, 8)]))];
+        let error = recover(&disk(&stray).await).await.map(drop).unwrap_err();
+        let record = |error: &OpenError| {
+            matches!(error, OpenError::Failed(Failure::Damage(Damage::JournalRecord { sequence: 2, .. })))
+        };
+        assert!(record(&error), "{error}");
+        // It was not answered if nothing says that it is settled.
+        let unsettled = [(0, frame(1, 1, &[update(0, 1)])), (BLOCK, frame(2, 1, &[update(7, 8)]))];
+        let recovered = recover(&disk(&unsettled).await).await.unwrap();
+        assert_eq!((recovered.replayed, recovered.dropped), (1, 1));
+        let beyond = Update::Write {
+            key: ChunkKey::new(GroupId(1), DataId(1), 0),
+            expect: Version::NONE,
+            version: Version { epoch: Epoch(1), counter: 1 },
+            chunk_size_bytes: 1 << 20,
+            stamp: None,
+            hole: None,
+            extents: vec![Extent { first_block: 0, start: 1 << 50, crcs: vec![0] }],
+            early: false,
+        };
+        let nonsense = [(0, frame(1, 1, &[])), (BLOCK, frame(2, 2, &[beyond]))];
+        let error = recover(&disk(&nonsense).await).await.map(drop).unwrap_err();
+        assert!(record(&error), "{error}");
+    }
 }

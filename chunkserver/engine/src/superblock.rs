@@ -14,6 +14,8 @@ const CRC_AT: usize = 64;
 const SEGMENT_BYTES_DEFAULT: u64 = 256 << 20;
 /// Bounds the descriptors a disk holds open.
 pub(crate) const SEGMENTS_MAX: u64 = 512;
+// The extent format can name every block.
+const _: () = assert!(SEGMENTS_MAX * (u32::MAX as u64) <= 1 << 48);
 const JOURNAL_BYTES_DEFAULT: u64 = 64 << 20;
 pub(crate) const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
@@ -59,9 +61,6 @@ impl Geometry {
     fn check(&self) -> Result<(), &'static str> {
         if self.segment_blocks == 0 || self.capacity_blocks == 0 {
             return Err("a segment or the disk has no blocks");
-        }
-        if self.capacity_blocks >= 1 << 48 {
-            return Err("more blocks than the extent format can name");
         }
         if u64::from(self.segments()) > SEGMENTS_MAX {
             return Err("more than 512 segments");
@@ -169,6 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn a_good_checksum_does_not_make_a_superblock() {
+        let mut copy = geometry().encode();
+        copy[13] = 0x20;
+        let crc = crc32c::crc32c(&copy[..CRC_AT]);
+        copy[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(Geometry::decode(&copy), Err(DecodeError::Damaged(_))), "the block size");
+        let many = u64::from(geometry().segment_blocks) * SEGMENTS_MAX + 1;
+        for bad in [
+            Geometry { segment_blocks: 0, ..geometry() },
+            Geometry { capacity_blocks: 0, ..geometry() },
+            Geometry { capacity_blocks: many, ..geometry() },
+            Geometry { journal_bytes: JOURNAL_BYTES_MIN / 2, ..geometry() },
+            Geometry { journal_bytes: JOURNAL_BYTES_MIN + 1, ..geometry() },
+        ] {
+            assert!(matches!(Geometry::decode(&bad.encode()), Err(DecodeError::Damaged(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn sizes_stay_within_bounds() {
         for capacity in [1 << 20, 100 << 20, 10 << 30, 300 << 40] {
             let geometry = Geometry::plan(&FormatOptions::new(capacity)).unwrap();
@@ -177,5 +195,7 @@ mod tests {
             assert_eq!(total, geometry.capacity_blocks);
         }
         assert!(Geometry::plan(&FormatOptions::new(1000)).is_err());
+        let small = FormatOptions { segment_bytes: Some(4096), ..FormatOptions::new(100 << 20) };
+        assert!(matches!(Geometry::plan(&small), Err(OpenError::Layout { .. })), "too many segments");
     }
 }

@@ -11,8 +11,6 @@ const KIND_WRITE: u8 = 1;
 const KIND_INSTALL: u8 = 2;
 const KIND_REMOVE: u8 = 3;
 const KIND_SETTING: u8 = 4;
-/// Bounds what a decoder allocates; the engine bounds the same things long before.
-const WINDOWS_MAX: usize = 255;
 
 /// Blocks of a chunk and where they were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,7 +180,7 @@ impl Update {
                 let key = get_key(from)?;
                 let version = get_version(from)?;
                 let chunk_size_bytes = from.try_get_u32_le()?;
-                let count = usize::from(from.try_get_u8()?).min(WINDOWS_MAX);
+                let count = usize::from(from.try_get_u8()?);
                 let mut windows = Vec::with_capacity(count);
                 for _ in 0..count {
                     windows.push(WriterWindow {
@@ -342,5 +340,51 @@ pub(crate) mod tests {
             with_kind.extend(noise);
             let _ = Update::decode(&mut with_kind.as_slice());
         }
+    }
+
+    #[test]
+    fn what_lies_outside_the_chunk_or_the_disk_is_refused() {
+        let decode = |hole, extents| {
+            let update = Update::Write {
+                key: ChunkKey::new(GroupId(1), DataId(2), 3),
+                expect: Version::NONE,
+                version: Version { epoch: Epoch(1), counter: 1 },
+                chunk_size_bytes: 64 << 20,
+                stamp: None,
+                hole,
+                extents,
+                early: false,
+            };
+            let mut out = Vec::new();
+            update.encode(&mut out);
+            Update::decode(&mut out.as_slice()).map(|decoded| assert_eq!(decoded, update))
+        };
+        let extent = |first_block, start| vec![Extent { first_block, start, crcs: vec![1] }];
+        let hole = |first_block| Some(BlockRange { first_block, count: 1 });
+        assert_eq!(decode(hole(BLOCKS_MAX - 1), extent(BLOCKS_MAX - 1, (1 << 48) - 1)), Ok(()));
+        for outside in [BLOCKS_MAX, u32::MAX] {
+            assert!(decode(hole(outside), Vec::new()).is_err());
+            assert!(decode(None, extent(outside, 0)).is_err());
+        }
+        assert!(decode(None, extent(0, 1 << 48)).is_err());
+    }
+
+    #[test]
+    fn unknown_flags_and_names_that_are_no_text_are_refused() {
+        let key = ChunkKey::new(GroupId(1), DataId(2), 3);
+        let (expect, version) = (Version::NONE, Version { epoch: Epoch(1), counter: 1 });
+        let (stamp, hole, extents) = (None, None, Vec::new());
+        let write =
+            Update::Write { key, expect, version, chunk_size_bytes: 1, stamp, hole, extents, early: true };
+        let mut out = Vec::new();
+        write.encode(&mut out);
+        let flags_at = 1 + ChunkKey::LEN + 2 * 16 + 4;
+        assert_eq!(out[flags_at], 4);
+        out[flags_at] |= 8;
+        assert!(Update::decode(&mut out.as_slice()).is_err());
+        let mut out = Vec::new();
+        Update::Setting { name: "a".to_owned(), value: vec![1] }.encode(&mut out);
+        out[5] = 0xff;
+        assert!(Update::decode(&mut out.as_slice()).is_err());
     }
 }

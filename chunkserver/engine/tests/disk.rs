@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use chunkserver_engine::{
-    BufferPool, Damage, Engine, EngineConfig, EngineError, Failure, FormatOptions, IoKind, OpenError,
+    BufferPool, Damage, Engine, EngineConfig, EngineError, Failure, FileId, FormatOptions, IoKind, OpenError,
     WriteOp, verify,
 };
 use common::{CHUNK, Model, TestOp, call, content, key, observe, piece_crcs};
@@ -217,6 +217,25 @@ async fn a_short_or_missing_segment_or_journal_is_found_when_opening() {
     file.set_len(4096).unwrap();
     let error = Engine::open(dir.path(), config(IoKind::Auto)).await.unwrap_err();
     assert!(matches!(error, OpenError::Failed(Failure::Damage(Damage::Truncated { .. }))), "{error}");
+    assert!(!check(dir.path()).await.is_clean());
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_not_replaced_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = FormatOptions { segment_bytes: Some(1 << 20), ..options() };
+    Engine::format(dir.path(), &options).unwrap();
+    let engine = Engine::open(dir.path(), config(IoKind::Auto)).await.unwrap();
+    let mut model = Model::default();
+    for chunk in 0..6 {
+        call(&engine, model.plan(&TestOp::Write { chunk, offset: 0, len: CHUNK, seed: 9 }).0).await.unwrap();
+    }
+    engine.close().await;
+    assert!(dir.path().join("seg-00000001").exists());
+    std::fs::remove_file(dir.path().join("seg-00000000")).unwrap();
+    let error = Engine::open(dir.path(), config(IoKind::Auto)).await.unwrap_err();
+    let missing = Damage::Truncated { file: FileId::Segment(0), found_bytes: 0, needed_bytes: 1 << 20 };
+    assert!(matches!(&error, OpenError::Failed(Failure::Damage(damage)) if *damage == missing), "{error}");
     assert!(!check(dir.path()).await.is_clean());
 }
 

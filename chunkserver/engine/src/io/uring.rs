@@ -234,12 +234,10 @@ impl Ring {
         }
         let mut queued = false;
         while !self.free.is_empty() {
+            // Each of `again` just left its place free.
             let Some(slot) = again.pop().or_else(|| self.waiting.pop_front()) else { break };
             self.push(slot);
             queued = true;
-        }
-        for slot in again {
-            self.waiting.push_front(slot);
         }
         if (queued || !self.ring.submission().is_empty())
             && let Err(error) = self.enter()
@@ -388,5 +386,61 @@ impl Drop for Ring {
             }
         }
         let _ = self.ring.submitter().unregister_files();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::buffer::PoolBuf;
+    use crate::io::{ReadBuffer, files};
+
+    #[test]
+    fn short_operations_fail_and_refused_ones_go_again() {
+        let write = Op::Write { data: Bytes::from_static(&[0; 8192]), mode: WriteMode::Durable };
+        let (_buffer, mut targets) =
+            ReadBuffer::new(PoolBuf::from_heap(8192), std::slice::from_ref(&(0..8192)));
+        let read = Op::Read(targets.remove(0));
+        let kind = |op, result| match outcome(op, result) {
+            Outcome::Again => None,
+            Outcome::Done(result) => Some(result.map_err(|error| error.kind())),
+        };
+        for op in [&write, &read] {
+            assert_eq!(kind(op, 8192), Some(Ok(())));
+            assert_eq!((kind(op, -libc::EAGAIN), kind(op, -libc::EINTR)), (None, None));
+            assert!(matches!(kind(op, -libc::EIO), Some(Err(_))));
+        }
+        for short in [0, 4096] {
+            assert_eq!(kind(&write, short), Some(Err(io::ErrorKind::WriteZero)));
+            assert_eq!(kind(&read, short), Some(Err(io::ErrorKind::UnexpectedEof)));
+        }
+        assert_eq!(kind(&Op::Sync, 0), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn more_operations_than_the_ring_has_places_are_done_in_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = 2 * IN_FLIGHT_MAX + 100;
+        std::fs::write(dir.path().join(files::JOURNAL), vec![0; count * 4096]).unwrap();
+        let lock = files::lock(dir.path()).unwrap();
+        let pool = BufferPool::new(1 << 20);
+        let uring =
+            Uring::new(DiskFiles::open(dir.path(), lock).unwrap(), &pool, 1).map_err(|(error, _)| error);
+        let uring = uring.unwrap();
+        let writes = (0..count).map(|at| {
+            let mut block = PoolBuf::from_heap(4096);
+            block.fill((at % 251) as u8);
+            let op = Op::Write { data: block.freeze(), mode: WriteMode::Cached };
+            uring.submit(FileId::Journal, at as u64 * 4096, op)
+        });
+        let writes: Vec<_> = writes.collect();
+        futures::future::try_join_all(writes).await.unwrap();
+        uring.shutdown().await;
+        let written = std::fs::read(dir.path().join(files::JOURNAL)).unwrap();
+        assert!(
+            written.chunks(4096).enumerate().all(|(at, block)| block.iter().all(|b| *b == (at % 251) as u8))
+        );
     }
 }
