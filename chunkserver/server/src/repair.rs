@@ -15,6 +15,7 @@ use coord_types::{BLOCK_SIZE, ChunkKey, DiskId};
 use kuafu::CallOptions;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::fill::pieces;
 use crate::group::Group;
@@ -97,6 +98,7 @@ enum Unrepaired {
 pub(crate) async fn run(node: Arc<Node>) {
     let stop = node.stop.clone();
     let repairing = async {
+        let mut next_round = Instant::now() + RETRY;
         loop {
             while let Some((disk, key)) = node.repairs.first() {
                 let repaired = repair(&node, disk, key).await;
@@ -104,7 +106,10 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
             tokio::select! {
                 () = node.repairs.news.notified() => {}
-                () = tokio::time::sleep(RETRY) => node.repairs.try_again(),
+                () = tokio::time::sleep_until(next_round) => {
+                    node.repairs.try_again();
+                    next_round = Instant::now() + RETRY;
+                }
             }
         }
     };

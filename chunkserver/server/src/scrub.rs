@@ -4,6 +4,7 @@
 //! Chunks are read in key order, at the pace that brings the pass to its end a little early; a pass that begins late or fell
 //! behind goes faster, up to a bound. Where it stands is kept on the disk, so that a restart does not begin anew.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,8 @@ const RATE_MIN_BYTES_PER_S: u64 = 1 << 20;
 const RATE_MAX_BYTES_PER_S: u64 = 64 << 20;
 /// How often the position is kept. What is lost in between is read twice.
 const KEEP_PERIOD: Duration = Duration::from_secs(30);
+/// After metadata that cannot be read.
+const RETRY: Duration = Duration::from_secs(60);
 /// How soon a change of the period, or a first chunk, is noticed.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
@@ -100,8 +103,14 @@ impl Pass {
 pub(crate) async fn run(node: Arc<Node>, disk: Arc<Disk>) {
     let stop = node.stop.clone();
     let scrubbing = async {
-        if let Err(error) = scrub(&node, &disk).await {
-            tracing::debug!(path = %disk.path.display(), %error, "the scrub ends");
+        loop {
+            let Err(error) = scrub(&node, &disk).await;
+            if disk.failed() {
+                node.disk_failed(&disk, &error);
+                return;
+            }
+            tracing::error!(path = %disk.path.display(), %error, "the scrub cannot go on; trying again");
+            tokio::time::sleep(RETRY).await;
         }
     };
     tokio::select! {
@@ -110,7 +119,7 @@ pub(crate) async fn run(node: Arc<Node>, disk: Arc<Disk>) {
     }
 }
 
-async fn scrub(node: &Arc<Node>, disk: &Arc<Disk>) -> Result<(), EngineError> {
+async fn scrub(node: &Arc<Node>, disk: &Arc<Disk>) -> Result<Infallible, EngineError> {
     let kept = disk.engine.get_setting(SETTING)?;
     let mut pass = kept.and_then(|bytes| Pass::decode(&bytes)).unwrap_or_default();
     loop {
@@ -188,14 +197,20 @@ async fn chunk(
 ) -> Result<(), EngineError> {
     let ranges = match disk.engine.map(key) {
         Ok(ranges) => ranges,
-        Err(EngineError::Damaged(_)) => return Ok(()),
+        Err(error @ EngineError::Damaged(_)) => {
+            // Told there; other members have the chunk.
+            let _told = group.outcome::<()>(node, Err(error));
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     for (offset, len) in pieces(&ranges) {
         let began = Instant::now();
         match disk.engine.read(key, offset, len).await {
-            // The second look wakes the repair and says what it was.
-            Err(error @ EngineError::Damaged(_)) => drop(group.outcome::<()>(node, Err(error))),
+            // This wakes the repair, which says what it finds.
+            Err(error @ EngineError::Damaged(_)) => {
+                let _told = group.outcome::<()>(node, Err(error));
+            }
             Err(error) => return Err(error),
             Ok(_) => {}
         }
