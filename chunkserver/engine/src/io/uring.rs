@@ -34,6 +34,8 @@ use crate::io::{Completer, Completion, FileId, Io, Op, WriteMode, io_error};
 const IN_FLIGHT_MAX: usize = 256;
 /// Small operations that enter the kernel together. Of 32 writes that come at once, the disk must not wait for the last.
 const BATCH: usize = 8;
+/// The kernel was short of memory for requests: it is asked again after this.
+const UNSENT_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 /// What takes a disk longer than the way into the kernel is not worth waiting with.
 const SMALL_BYTES: usize = 64 << 10;
 /// Places in the table of registered files before the segments.
@@ -154,17 +156,26 @@ async fn drive(fd: AsyncFd<OwnedFd>, queued: Arc<Notify>, shared: std::sync::Wea
             () = queued.notified() => {}
         }
         let Some(shared) = shared.upgrade() else { return };
-        shared.reap();
+        if shared.reap() {
+            drop(shared);
+            tokio::time::sleep(UNSENT_PAUSE).await;
+            queued.notify_one();
+        }
     }
 }
 
 impl Shared {
-    fn reap(&self) {
+    /// Whether something is left that the kernel did not take.
+    fn reap(&self) -> bool {
         // Waiters run after the lock is free again; they may submit.
-        let done = self.ring.lock().reap();
+        let (done, left) = {
+            let mut ring = self.ring.lock();
+            (ring.reap(), !ring.ring.submission().is_empty())
+        };
         for (completer, result) in done {
             let _ = completer.send(result);
         }
+        left
     }
 }
 
@@ -187,7 +198,7 @@ impl Ring {
             _ => {}
         }
         self.enter()?;
-        Ok(Started::InLine)
+        Ok(if self.ring.submission().is_empty() { Started::InLine } else { Started::First })
     }
 
     fn enter(&mut self) -> io::Result<()> {
@@ -250,7 +261,7 @@ impl Ring {
 
 /// What [`Ring::start`] leaves to do.
 enum Started {
-    /// The first that waits for the driver's turn: tell it.
+    /// Something waits for the driver's turn: tell it.
     First,
     /// It entered the kernel, or goes with one before it.
     InLine,
