@@ -274,12 +274,14 @@ impl Soft {
         still
     }
 
-    /// These servers get no lease from now on, others do again. Gives those that hold none.
-    pub(crate) fn call_back(&self, servers: &BTreeSet<ServerId>) -> BTreeSet<ServerId> {
+    /// These servers get no lease from now on. Others do again, unless a decision against them may still have its effect
+    /// (`open`). Gives those that hold none.
+    pub(crate) fn call_back(&self, servers: &BTreeSet<ServerId>, open: bool) -> BTreeSet<ServerId> {
         let mut inner = self.inner.lock();
-        let known = std::mem::take(&mut inner.called_back);
-        let flag = |server: &ServerId| (*server, known.get(server).copied().unwrap_or(false));
-        inner.called_back = servers.iter().map(flag).collect();
+        inner.called_back.retain(|server, _| open || servers.contains(server));
+        for server in servers {
+            inner.called_back.entry(*server).or_default();
+        }
         inner.called_back.iter().filter(|(_, released)| **released).map(|(server, _)| *server).collect()
     }
 
@@ -409,14 +411,16 @@ mod tests {
         soft.set_leading(Some(start));
         assert!(soft.heard_server(ONE, beat(5, start), false));
         let one = BTreeSet::from([ONE]);
-        assert_eq!(soft.call_back(&one), BTreeSet::new(), "it may hold one");
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "it may hold one");
         assert!(!soft.heard_server(ONE, beat(5, at(100)), true), "it holds one and gets no other");
-        assert_eq!(soft.call_back(&one), BTreeSet::new());
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new());
         assert!(!soft.heard_server(ONE, beat(5, at(200)), false));
-        assert_eq!(soft.call_back(&one), one);
+        assert_eq!(soft.call_back(&one, false), one);
         assert!(!soft.heard_server(ONE, beat(5, at(300)), false), "not before it is over");
-        assert_eq!(soft.call_back(&BTreeSet::new()), BTreeSet::new());
+        assert_eq!(soft.call_back(&BTreeSet::new(), true), one, "what was decided may still come");
+        assert!(!soft.heard_server(ONE, beat(5, at(350)), false));
+        assert_eq!(soft.call_back(&BTreeSet::new(), false), BTreeSet::new());
         assert!(soft.heard_server(ONE, beat(5, at(400)), false));
-        assert_eq!(soft.call_back(&one), BTreeSet::new(), "forgotten with the call");
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "forgotten with the call");
     }
 }

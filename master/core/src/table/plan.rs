@@ -127,7 +127,9 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     if let Some(disk) = group.in_state(MemberState::Syncing).find(level) {
         return Some(Change::Join(disk));
     }
-    if let Some(disk) = spares.superfluous(group).filter(|disk| allowed(&Change::Drop(*disk))) {
+    if group.members.len() > table.replicas as usize
+        && let Some(disk) = spares.superfluous(group).filter(|disk| allowed(&Change::Drop(*disk)))
+    {
         return Some(Change::Drop(disk));
     }
     let well = |disk: &DiskId| health(table, seen, *disk) == Health::Well;
@@ -147,15 +149,19 @@ fn rules(table: &Table) -> Rules {
 /// A whole group with a member on a disk that is to be emptied gets another.
 fn drain(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
     let leaving = group.members.iter().map(|member| member.disk).find(|disk| spares.drains(*disk))?;
-    // Any disk of the group would do for the rule.
-    changed(group, Change::Add(DiskId(0)), rules(table))?;
-    spares.take(group, leaving).map(Change::Add)
+    let spare = spares.best(group, leaving)?;
+    changed(group, Change::Add(spare), rules(table))?;
+    spares.shift(spare, 1);
+    Some(Change::Add(spare))
+}
+
+fn is_whole(group: &Group) -> bool {
+    group.members.iter().all(|member| member.state == MemberState::Serving)
 }
 
 /// Moves groups from disks that have many for their size to disks that have few.
 fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
-    let whole = |group: &Group| group.members.iter().all(|member| member.state == MemberState::Serving);
-    if !table.groups().all(whole) {
+    if !table.groups().all(is_whole) {
         return Vec::new();
     }
     let mut moved = Vec::new();
@@ -303,8 +309,7 @@ impl Spares {
 
 /// Moves primaries to members that lead fewer groups, once every member of every group serves.
 fn leads(table: &Table) -> Vec<GroupChange> {
-    let whole = |group: &Group| group.members.iter().all(|member| member.state == MemberState::Serving);
-    if !table.groups().all(whole) {
+    if !table.groups().all(is_whole) {
         return Vec::new();
     }
     let mut leading: BTreeMap<DiskId, usize> = BTreeMap::new();

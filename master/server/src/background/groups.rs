@@ -77,7 +77,7 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
     });
     // Who is dropped serves reads until it knows, unless it has no lease.
     let dropped = |change: &GroupChange| dropped(change, &table);
-    let leaseless = app.soft.call_back(&due.iter().filter_map(dropped).collect());
+    let leaseless = app.soft.call_back(&due.iter().filter_map(dropped).collect(), looked.open);
     due.retain(|change| dropped(change).is_none_or(|server| leaseless.contains(&server)));
     if due.is_empty() && !looked.open {
         *looked = Looked { table: Some(table), seen: Some(seen), open: false };
@@ -86,7 +86,8 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
     // Without changes it is a barrier in the log: what was proposed before is applied then, or never will be.
     looked.open = true;
     let changed = propose(app, due, &table).await?;
-    looked.open = false;
+    // The next round looks whatever it sees: who was held back for this one need not be any more.
+    *looked = Looked::default();
     app.soft.pardon_all();
     Ok(changed.done > 0)
 }
