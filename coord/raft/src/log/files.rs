@@ -1,19 +1,24 @@
 //! Segment files: made and written over in advance, named, reused; and the primitives all files of the log use.
 //!
 //! A name is durable before anything is written under it: [`SegmentFiles::prepare`] syncs file and directory.
+//!
+//! Records go around the page cache, in whole blocks: a durable write is then one request and one flush. Through the page
+//! cache the writer would be put to sleep once more, for the write-back.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use crate::log::LogError;
 
-/// `writev` takes no more pieces at once.
-const PIECES_MAX: usize = 1024;
+/// What a write around the page cache is made of: the largest logical block of a disk.
+const BLOCK: usize = 4096;
+/// A buffer that was needed for a larger write is not kept.
+const KEPT_BUFFER_MAX: usize = 1 << 20;
 /// Zeros are written in pieces of this size.
 const ZEROS_LEN: usize = 1 << 20;
 
@@ -32,7 +37,20 @@ pub(crate) struct SegmentFiles {
 pub(crate) struct SegmentFile {
     pub(crate) sequence: u64,
     pub(crate) path: PathBuf,
+    /// For reading.
     pub(crate) file: File,
+    /// Opened by the first write.
+    writer: Option<BlockWriter>,
+}
+
+/// Writes to a file in whole blocks, each durable when the write returns.
+#[derive(Debug)]
+struct BlockWriter {
+    file: File,
+    /// The end of what was written last, and the bytes of its block before it.
+    end: u64,
+    tail: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl SegmentFiles {
@@ -95,7 +113,7 @@ impl SegmentFiles {
             .write(true)
             .open(&path)
             .map_err(|source| LogError::io("open the log segment", &path, source))?;
-        Ok(SegmentFile { sequence, path, file })
+        Ok(SegmentFile { sequence, path, file, writer: None })
     }
 
     /// Segments whose entries are all purged, durably so: the file is kept for reuse or deleted. Oldest first, so
@@ -177,55 +195,90 @@ pub(crate) fn create_durably(path: &Path, bytes: &[u8]) -> Result<(), LogError> 
     sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
-/// One write, durable when it returns.
-pub(crate) fn write_durably(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
-    write_pieces_durably(file, path, offset, &[bytes])
-}
-
-/// One write of several pieces, durable when it returns. A failure says nothing about what reached the medium.
-pub(crate) fn write_pieces_durably(
-    file: &File,
-    path: &Path,
-    offset: u64,
-    pieces: &[&[u8]],
-) -> Result<(), LogError> {
-    let error = |source| LogError::io("write and sync", path, source);
-    let mut at = offset;
-    let mut rest: Vec<libc::iovec> = pieces
-        .iter()
-        .filter(|piece| !piece.is_empty())
-        .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() })
-        .collect();
-    let mut rest = rest.as_mut_slice();
-    while !rest.is_empty() {
-        let count = rest.len().min(PIECES_MAX);
-        let mut written = write_once(file, at, &rest[..count]).map_err(error)?;
-        at += written as u64;
-        while let Some(first) = rest.first_mut() {
-            if written < first.iov_len {
-                // SAFETY: `written` is less than the piece's length, so the result points into the same piece.
-                first.iov_base = unsafe { first.iov_base.cast::<u8>().add(written) }.cast();
-                first.iov_len -= written;
-                break;
-            }
-            written -= first.iov_len;
-            rest = &mut rest[1..];
-        }
+impl SegmentFile {
+    /// Writes `pieces` one behind the other from `offset` on, durable when it returns. The rest of the last block
+    /// becomes zero; what stands before `offset` stays.
+    pub(crate) fn write(&mut self, offset: u64, pieces: &[impl AsRef<[u8]>]) -> Result<(), LogError> {
+        let error = |source| LogError::io("write and sync", &self.path, source);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(BlockWriter::open(&self.path).map_err(error)?),
+        };
+        writer.write(&self.file, offset, pieces).map_err(error)
     }
-    Ok(())
+
+    /// One whose writes fail.
+    #[cfg(test)]
+    pub(crate) fn unwritable(sequence: u64, path: PathBuf) -> io::Result<Self> {
+        let open = || File::open(&path);
+        let writer = BlockWriter { file: open()?, end: 0, tail: Vec::new(), buffer: Vec::new() };
+        Ok(Self { sequence, file: open()?, path, writer: Some(writer) })
+    }
 }
 
-fn write_once(file: &File, at: u64, pieces: &[libc::iovec]) -> io::Result<usize> {
-    let offset = i64::try_from(at).map_err(io::Error::other)?;
-    let count = i32::try_from(pieces.len()).expect("at most PIECES_MAX");
-    loop {
-        // SAFETY: the descriptor is open for the duration of the call; each iovec describes initialised memory that
-        // outlives the call and is only read by it; `count` is their number. std has no write with RWF_DSYNC.
-        let result =
-            unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr(), count, offset, libc::RWF_DSYNC) };
+impl BlockWriter {
+    /// Around the page cache, if the file system has that.
+    fn open(path: &Path) -> io::Result<Self> {
+        let open = |flags| File::options().write(true).custom_flags(flags).open(path);
+        let file = match open(libc::O_DIRECT) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0)?,
+            other => other?,
+        };
+        Ok(Self { file, end: 0, tail: Vec::new(), buffer: Vec::new() })
+    }
+
+    /// `reader` is the same file.
+    fn write(&mut self, reader: &File, offset: u64, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        let before = usize::try_from(offset % BLOCK as u64).expect("less than a block");
+        let start = offset - before as u64;
+        if self.end != offset {
+            self.tail.resize(before, 0);
+            reader.read_exact_at(&mut self.tail, start)?;
+        }
+        let len: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        let whole = (before + len).next_multiple_of(BLOCK);
+        // Room to begin at a block of memory.
+        self.buffer.resize((whole + BLOCK).max(self.buffer.len()), 0);
+        let from = self.buffer.as_ptr().align_offset(BLOCK);
+        let blocks = &mut self.buffer[from..from + whole];
+        let mut at = before;
+        blocks[..before].copy_from_slice(&self.tail);
+        for piece in pieces {
+            blocks[at..at + piece.as_ref().len()].copy_from_slice(piece.as_ref());
+            at += piece.as_ref().len();
+        }
+        blocks[at..].fill(0);
+        // Until it is done nothing is known of the end.
+        self.end = 0;
+        self.tail.clear();
+        write_all_durably(&self.file, start, blocks)?;
+        self.end = offset + len as u64;
+        self.tail.extend_from_slice(&blocks[at - at % BLOCK..at]);
+        if self.buffer.len() > KEPT_BUFFER_MAX {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// One write, durable when it returns. A failure says nothing about what reached the medium.
+pub(crate) fn write_durably(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
+    write_all_durably(file, offset, bytes).map_err(|source| LogError::io("write and sync", path, source))
+}
+
+fn write_all_durably(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let at = i64::try_from(offset).map_err(io::Error::other)?;
+        let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        // SAFETY: the descriptor is open for the duration of the call; the iovec describes initialised memory that
+        // outlives the call and is only read by it. std has no write with RWF_DSYNC.
+        let result = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const piece, 1, at, libc::RWF_DSYNC) };
         match usize::try_from(result) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => return Ok(written),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
             Err(_) => {
                 let error = io::Error::last_os_error();
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -234,22 +287,53 @@ fn write_once(file: &File, at: u64, pieces: &[libc::iovec]) -> io::Result<usize>
             }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A segment of four blocks of 9s.
+    fn segment(dir: &Path) -> SegmentFile {
+        let files = SegmentFiles::open(dir, 4 * BLOCK as u64, 1).unwrap();
+        std::fs::write(files.path(1), vec![9; 4 * BLOCK]).unwrap();
+        files.open_segment(1).unwrap()
+    }
+
     #[test]
     fn pieces_arrive_in_order_whatever_their_number_and_sizes() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        let file = File::create(&path).unwrap();
+        let mut segment = segment(dir.path());
         let bytes: Vec<Vec<u8>> =
             (0..2500_usize).map(|i| vec![u8::try_from(i % 251).unwrap(); i % 5]).collect();
-        let pieces: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-        write_pieces_durably(&file, &path, 3, &pieces).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap()[3..], bytes.concat());
+        segment.write(3, &bytes).unwrap();
+        let expected = [vec![9; 3], bytes.concat()].concat();
+        let found = std::fs::read(&segment.path).unwrap();
+        assert_eq!(found[..expected.len()], expected);
+        assert!(found[expected.len()..2 * BLOCK].iter().all(|byte| *byte == 0), "the rest of the last block");
+        assert!(found[2 * BLOCK..].iter().all(|byte| *byte == 9), "and no more than that");
+    }
+
+    #[test]
+    fn a_write_leaves_what_stands_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut expected = vec![9; 4000];
+        let mut segment = segment(dir.path());
+        // Behind the one before, up to the end of a block and over it; once more after the file was opened anew.
+        for (round, len) in [(1, 50), (2, 46), (3, 100), (4, BLOCK), (5, 1)] {
+            if round == 3 {
+                segment =
+                    SegmentFiles::open(dir.path(), 4 * BLOCK as u64, 1).unwrap().open_segment(1).unwrap();
+            }
+            segment.write(expected.len() as u64, &[vec![round; len]]).unwrap();
+            expected.extend(vec![round; len]);
+            assert_eq!(std::fs::read(&segment.path).unwrap()[..expected.len()], expected);
+        }
+        // An earlier place again, as after a torn tail.
+        segment.write(4010, &[b"again"]).unwrap();
+        let found = std::fs::read(&segment.path).unwrap();
+        assert_eq!((&found[..4010], &found[4010..4015]), (&expected[..4010], b"again".as_slice()));
     }
 
     #[test]

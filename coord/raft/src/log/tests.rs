@@ -203,8 +203,7 @@ pub(crate) fn broken(dir: &Path) -> LogStore {
     let files = SegmentFiles::open(dir, SEGMENT, 2).unwrap();
     let path = files.path(1);
     files.prepare(1).unwrap();
-    // Opened for reading only: each write fails.
-    let unwritable = SegmentFile { sequence: 1, file: std::fs::File::open(&path).unwrap(), path };
+    let unwritable = SegmentFile::unwritable(1, path).unwrap();
     let state = LogState::new(NODE, SEGMENT, TAIL, 1);
     let writer = Writer::start(Arc::new(files), state, Some(unwritable)).unwrap();
     let lease = Arc::new(Lease::new(NODE, Duration::from_secs(1)));

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 
 use crate::log::LogError;
-use crate::log::files::{SegmentFile, SegmentFiles, write_pieces_durably};
+use crate::log::files::{SegmentFile, SegmentFiles};
 use crate::log::state::{LogState, Pending, Write};
 
 /// The log as its writer, its readers and its waiters share it.
@@ -160,20 +160,18 @@ impl Shared {
 impl Io {
     fn write(&mut self, pending: &Pending) -> Result<(), LogError> {
         for write in &pending.writes {
-            let segment = self.segment(write)?;
-            let pieces: Vec<&[u8]> = write.pieces.iter().map(|piece| &piece[..]).collect();
-            write_pieces_durably(&segment.file, &segment.path, u64::from(write.offset), &pieces)?;
+            self.segment(write)?.write(u64::from(write.offset), &write.pieces)?;
         }
         Ok(())
     }
 
-    fn segment(&mut self, write: &Write) -> Result<&SegmentFile, LogError> {
+    fn segment(&mut self, write: &Write) -> Result<&mut SegmentFile, LogError> {
         while self.active.as_ref().is_none_or(|active| active.sequence < write.sequence) {
             let stopped = || LogError::Failed { reason: "the log is being closed".into() };
             let prepared = self.prepared.as_ref().ok_or_else(stopped)?;
             self.active = Some(prepared.recv().map_err(|_| stopped())??);
         }
-        let active = self.active.as_ref().expect("just made sure of");
+        let active = self.active.as_mut().expect("just made sure of");
         assert_eq!(active.sequence, write.sequence, "writes go to segments in order");
         Ok(active)
     }
