@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use deploy_embedded::Embedded;
-use fs_client::{ClientConfig, FileSystem};
+use fs_client::{ClientConfig, ConnectError, FileSystem};
+use fs_control::ControlFiles;
 use fs_mount::{Access, MountOptions, Mounted, UnmountReport, mountpoint};
+use master_api::{ClusterConfig, MasterClient};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::daemon::Ready;
@@ -89,7 +91,9 @@ async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listen for signals")?;
     let masters = config.masters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let connect = FileSystem::connect(config);
+    let settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+    let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
+    let connect = FileSystem::over(master.clone(), config);
     tokio::pin!(connect);
     let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
     let mut told = false;
@@ -104,7 +108,7 @@ async fn run(
         }
     };
     let mounted = fs_mount::mount(
-        Arc::new(fs.clone()),
+        Arc::new(ControlFiles::new(fs.clone(), Arc::new(master), named(description))),
         &options(flags, description),
         &tokio::runtime::Handle::current(),
     )?;
@@ -144,6 +148,13 @@ async fn run(
             "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
         ))),
     }
+}
+
+/// What the control files call the cluster.
+fn named(description: &Path) -> fs_control::Mount {
+    let name = ClusterConfig::load(description).map_or_else(|_| "unnamed".to_owned(), |cluster| cluster.name);
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    fs_control::Mount { name, description: description.display().to_string(), uid, gid }
 }
 
 fn options(flags: &Flags, description: &Path) -> MountOptions {

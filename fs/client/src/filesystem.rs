@@ -27,6 +27,18 @@ pub struct FileSystem {
     errors: Arc<ErrorLog>,
 }
 
+/// What a client holds: [`FileSystem::usage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// For written data on its way to the chunkservers.
+    pub memory_budget_bytes: u64,
+    pub memory_used_bytes: u64,
+    /// Files and directories.
+    pub open_handles: u64,
+    /// Files that are open or have something to be sent.
+    pub inodes_in_use: u64,
+}
+
 impl FileSystem {
     /// Opens a session with the masters. Must be called inside a tokio runtime, which then carries all
     /// background work of this client.
@@ -38,9 +50,17 @@ impl FileSystem {
         if config.masters.is_empty() {
             return Err(ConnectError::NoMasters);
         }
-        config.validate()?;
         let settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
         let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
+        Self::over(master, config).await
+    }
+
+    /// The same, over a client of the masters that the caller uses for other things too.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub async fn over(master: MasterClient, config: ClientConfig) -> Result<Self, ConnectError> {
+        config.validate()?;
         master.ready().await.map_err(ConnectError::Master)?;
         let errors = Arc::<ErrorLog>::default();
         let pauses = RetryPauses { min: config.retry_pause_min, max: config.retry_pause_max };
@@ -93,6 +113,18 @@ impl FileSystem {
     #[must_use]
     pub fn errors(&self) -> &ErrorLog {
         &self.errors
+    }
+
+    /// What this client holds just now.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let client = &self.client;
+        Usage {
+            memory_budget_bytes: client.memory.budget_bytes(),
+            memory_used_bytes: client.memory.budget_bytes() - client.memory.free_bytes(),
+            open_handles: client.handles.count() as u64,
+            inodes_in_use: client.inodes.count() as u64,
+        }
     }
 
     /// Answers one operation.

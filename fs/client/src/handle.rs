@@ -123,6 +123,10 @@ impl Handles {
         }
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().len()
+    }
+
     /// Closes; gives the file if it was one.
     pub(crate) fn remove(&self, id: HandleId) -> Option<Arc<FileHandle>> {
         match self.open.lock().remove(&id) {

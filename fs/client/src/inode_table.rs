@@ -79,6 +79,10 @@ impl InodeTable {
         Some(Pin::new(&entry.inode, self))
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.inner.lock().inodes.len()
+    }
+
     /// Whether any inode is here at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.lock().inodes.is_empty()

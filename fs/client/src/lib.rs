@@ -28,7 +28,7 @@ mod write;
 
 pub use config::{ClientConfig, ConnectError, MEMORY_MIN_BYTES};
 pub use error::Errno;
-pub use filesystem::FileSystem;
+pub use filesystem::{FileSystem, Usage};
 pub use kuafu::Address;
 pub use op::{
     Caller, DirEntry, Entry, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr, SetTime, StatFs,

@@ -17,6 +17,7 @@ const RULES: &[(&str, &[&str], &str)] = &[
         &["rocksdb", "librocksdb-sys", "fuser", "openraft"],
         "clients build without a server's stores",
     ),
+    ("fs-control", &["rocksdb", "librocksdb-sys", "openraft"], "clients build without a server's stores"),
     ("fs-mount", &["rocksdb", "librocksdb-sys", "openraft"], "clients build without a server's stores"),
     ("kuafu", &["rocksdb", "openraft", "fuser"], "every process speaks it"),
 ];

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::Session;
-use crate::text::{Table, size};
+use fs_control::text::{Table, size};
 
 pub(super) async fn run(session: &Session) -> anyhow::Result<String> {
     let usage = session.master.stat_fs(session.deadline()).await.context("ask the masters for the space")?;

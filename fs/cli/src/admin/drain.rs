@@ -8,7 +8,7 @@ use master_api::proto::{StatusReply, Table};
 use serde_json::json;
 
 use super::Session;
-use crate::text::size;
+use fs_control::text::size;
 
 /// How often the masters are asked how far it is.
 const PERIOD: Duration = Duration::from_millis(500);

@@ -13,7 +13,7 @@ use master_api::proto::{MemberState, Place, WhereGroup, WhereReply};
 use serde_json::json;
 
 use super::{Session, Verdict, r#where};
-use crate::text::size;
+use fs_control::text::size;
 
 /// One read of one copy.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ async fn check(reply: &WhereReply, patience: Duration) -> anyhow::Result<Report>
     let groups = layout.groups.iter().map(|id| GroupId(*id)).collect();
     let layout = Layout::new(layout.chunk_size_bytes, groups)?;
     let mut servers = Servers { clients: BTreeMap::new(), patience };
-    for index in 0..r#where::chunks(reply) {
+    for index in 0..fs_control::show::chunks(reply) {
         let at = index * u64::from(layout.chunk_size_bytes());
         let key = layout.chunk_at(DataId(attr.data), at);
         let len = (attr.size_bytes - at).min(layout.chunk_size_bytes().into());

@@ -66,10 +66,13 @@ impl Memory {
         Reservation { permit: permit.expect("the semaphore is never closed") }
     }
 
+    pub(crate) fn budget_bytes(&self) -> u64 {
+        u64::from(self.blocks_total) * BLOCK_SIZE as u64
+    }
+
     /// Bytes nobody has reserved.
-    #[cfg(test)]
-    pub(crate) fn free_bytes(&self) -> usize {
-        self.blocks.available_permits() * BLOCK_SIZE
+    pub(crate) fn free_bytes(&self) -> u64 {
+        (self.blocks.available_permits() * BLOCK_SIZE) as u64
     }
 }
 

@@ -62,7 +62,7 @@ fn a_stream_is_one_write_a_piece_and_one_copy() {
 fn small_files_take_small_buffers_and_small_writes_grow_twice() {
     let mut world = World::new();
     world.write(0, b"hello");
-    assert_eq!(world.memory.free_bytes(), (64 << 20) - BLOCK_SIZE);
+    assert_eq!(world.memory.free_bytes(), (64 << 20) - BLOCK_SIZE as u64);
     assert!(!world.dirty.has_ready());
     for at in (4096..PIECE).step_by(4096) {
         assert!(!world.dirty.has_ready());

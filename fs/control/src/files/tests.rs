@@ -1,0 +1,371 @@
+//! The control files over masters and a file system that are doubles: each keeps what reached it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use master_api::ClientError;
+use master_api::model::{self, Answer, Query};
+use master_api::proto::{self, MemberState, StatusReply, WhereReply};
+
+use super::*;
+
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+/// The one file of the tree behind.
+const FILE: InodeId = InodeId(7);
+
+/// Behind the control files: says what reached it.
+#[derive(Debug, Default)]
+struct Behind;
+
+impl Handler for Behind {
+    async fn handle(&self, _: &Caller, op: Op<'_>) -> OpResult {
+        match op {
+            Op::Read { .. } => Err(Errno::EIO),
+            _ => Ok(OpReply::Offset(77)),
+        }
+    }
+}
+
+impl Local for Behind {
+    fn errors(&self) -> Vec<ErrorRecord> {
+        Vec::new()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { open_handles: 3, ..Usage::default() }
+    }
+}
+
+/// The masters: one chunkserver (id 4), one file called "file"; or nobody.
+#[derive(Debug, Default)]
+struct Masters {
+    silent: AtomicBool,
+    asked: AtomicUsize,
+    drained: Mutex<Vec<(Vec<u32>, bool)>>,
+}
+
+impl Masters {
+    fn answer<T: Send + 'static>(
+        &self,
+        answer: Result<T, ClientError>,
+    ) -> BoxFuture<'_, Result<T, ClientError>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let silent = self.silent.load(Ordering::Relaxed);
+        let answer = if silent { Err(ClientError::Deadline { last: String::new() }) } else { answer };
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+}
+
+fn attr() -> Attr {
+    let proto = proto::Attr {
+        ino: FILE.0,
+        mode: libc::S_IFREG | 0o640,
+        nlink: 1,
+        uid: 12,
+        atime: Some(proto::Time::default()),
+        mtime: Some(proto::Time::default()),
+        ctime: Some(proto::Time::default()),
+        layout: Some(proto::Layout { chunk_size_bytes: 8 << 20, groups: vec![1] }),
+        ..proto::Attr::default()
+    };
+    Attr::try_from(proto).unwrap()
+}
+
+impl Cluster for Masters {
+    fn status(&self, _: Instant) -> BoxFuture<'_, Result<StatusReply, ClientError>> {
+        let table = self.table();
+        self.answer(Ok(StatusReply { table: Some(table), term: 5, ..StatusReply::default() }))
+    }
+
+    fn where_is(&self, ino: InodeId, _: Instant) -> BoxFuture<'_, Result<WhereReply, ClientError>> {
+        assert_eq!(ino, FILE);
+        self.answer(Ok(WhereReply { attr: Some((&attr()).into()), ..WhereReply::default() }))
+    }
+
+    fn query(&self, query: Query, _: Instant) -> BoxFuture<'_, Result<Answer, ClientError>> {
+        self.answer(match query {
+            Query::GetAttr(FILE) => Ok(Answer { attr: Some(attr()), ..Answer::default() }),
+            Query::Lookup { parent: InodeId::ROOT, name } if name.as_slice() == b"file" => {
+                Ok(Answer { attr: Some(attr()), ..Answer::default() })
+            }
+            Query::ReadDir(page) if page.after_cookie == 0 => {
+                let entry = model::DirEntry {
+                    ino: FILE,
+                    name: Bytes::from_static(b"file"),
+                    kind: libc::S_IFREG,
+                    cookie: 900,
+                    attr: Some(attr()),
+                };
+                Ok(Answer { entries: vec![entry], end: true, ..Answer::default() })
+            }
+            Query::ReadDir(_) => Ok(Answer { end: true, ..Answer::default() }),
+            _ => Err(ClientError::Errno(model::Errno::ENOENT)),
+        })
+    }
+
+    fn drain(&self, disks: Vec<u32>, draining: bool, _: Instant) -> BoxFuture<'_, Result<(), ClientError>> {
+        self.drained.lock().push((disks, draining));
+        self.answer(Ok(()))
+    }
+
+    fn table(&self) -> proto::Table {
+        let server = proto::Server {
+            id: 4,
+            disks: vec![40, 41],
+            disk_states: vec![proto::Disk::default(); 2],
+            ..proto::Server::default()
+        };
+        let member = proto::Member { disk: 40, state: MemberState::Serving.into() };
+        let group = proto::Group { id: 1, epoch: 1, members: vec![member] };
+        proto::Table { servers: vec![server], groups: vec![group], replicas: 1, min_replicas: 1, version: 2 }
+    }
+}
+
+struct World {
+    files: ControlFiles<Behind>,
+    masters: Arc<Masters>,
+}
+
+impl World {
+    fn new() -> Self {
+        let masters = Arc::<Masters>::default();
+        let mount = Mount { name: "c".to_owned(), description: "/c.toml".to_owned(), uid: 1, gid: 2 };
+        Self { files: ControlFiles::new(Behind, Arc::clone(&masters) as Arc<dyn Cluster>, mount), masters }
+    }
+
+    async fn handle(&self, op: Op<'_>) -> OpResult {
+        self.files.handle(&CALLER, op).await
+    }
+
+    async fn walk(&self, path: &str) -> Result<FileAttr, Errno> {
+        let mut parent = InodeId::ROOT;
+        let mut found = None;
+        for name in path.split('/') {
+            let OpReply::Entry(entry) = self.handle(Op::Lookup { parent, name: name.as_bytes() }).await?
+            else {
+                panic!("no entry");
+            };
+            parent = entry.attr.ino;
+            found = Some(entry.attr);
+        }
+        Ok(found.expect("a path has a name"))
+    }
+
+    async fn read(&self, path: &str) -> Result<String, Errno> {
+        let ino = self.walk(path).await?.ino;
+        let OpReply::Opened { handle, mode } = self.handle(Op::Open { ino, flags: libc::O_RDONLY }).await?
+        else {
+            panic!("not opened");
+        };
+        assert!(mode.direct_io);
+        let mut text = Vec::new();
+        loop {
+            let read = Op::Read { ino, handle, offset_bytes: text.len() as u64, len_bytes: 100 };
+            let OpReply::Data(data) = self.handle(read).await? else { panic!("no data") };
+            if data.concat().is_empty() {
+                break;
+            }
+            text.extend(data.concat());
+        }
+        self.handle(Op::Release { ino, handle }).await?;
+        let gone = Op::Read { ino, handle, offset_bytes: 0, len_bytes: 1 };
+        assert_eq!(self.handle(gone).await.unwrap_err(), Errno::EBADF);
+        Ok(String::from_utf8(text).expect("it is text"))
+    }
+
+    /// Names and, with attributes, inodes.
+    async fn list(&self, path: &str, attributes: bool) -> Vec<String> {
+        let ino = self.walk(path).await.unwrap().ino;
+        let OpReply::Opened { handle, .. } = self.handle(Op::OpenDir { ino }).await.unwrap() else {
+            panic!("not opened");
+        };
+        let (mut names, mut offset) = (Vec::new(), 0);
+        loop {
+            // Two at a time: what is left is found again by its offset.
+            let op = Op::ReadDir { ino, handle, offset, limit: 2, attributes };
+            let OpReply::Entries(entries) = self.handle(op).await.unwrap() else { panic!("no entries") };
+            let Some(last) = entries.last() else { break };
+            offset = last.next_offset;
+            for entry in entries.iter() {
+                let dot = entry.name.starts_with(b".");
+                assert_eq!(entry.entry.is_some(), attributes && !dot, "{entry:?}");
+                assert!(entry.entry.is_none_or(|known| known.attr.ino == entry.ino));
+                names.push(String::from_utf8_lossy(&entry.name).into_owned());
+            }
+        }
+        names
+    }
+}
+
+#[tokio::test]
+async fn each_file_has_its_text() {
+    let world = World::new();
+    assert_eq!(world.read(".pangu/health").await.unwrap(), "ok\n");
+    assert!(world.read(".pangu/cluster").await.unwrap().contains("raft     term 5"));
+    assert!(world.read(".pangu/groups").await.unwrap().contains("40 serving"));
+    assert_eq!(world.read(".pangu/recovery").await.unwrap(), "nothing to recover\n");
+    assert_eq!(world.read(".pangu/errors").await.unwrap(), "no errors\n");
+    assert!(world.read(".pangu/chunkservers/4/status").await.unwrap().starts_with("chunkserver 4\n"));
+    assert!(world.read(".pangu/chunkservers/4/ctl").await.unwrap().contains("undrain"));
+    assert!(world.read(".pangu/where/file").await.unwrap().starts_with("this file"));
+    for absent in [".pangu/absent", ".pangu/chunkservers/5", ".pangu/chunkservers/04", ".pangu/where/absent"]
+    {
+        assert_eq!(world.walk(absent).await.unwrap_err(), Errno::ENOENT, "{absent}");
+    }
+    let mirror = world.walk(".pangu/where/file").await.unwrap();
+    assert_eq!((mirror.mode, mirror.uid, mirror.nlink), (libc::S_IFREG | 0o444, 12, 1));
+    let asked = world.handle(Op::GetAttr { ino: mirror.ino, handle: None }).await;
+    assert!(matches!(asked, Ok(OpReply::Attr { attr, .. }) if attr == mirror));
+    assert_eq!(world.walk(".pangu/chunkservers/4/ctl").await.unwrap().mode, libc::S_IFREG | 0o600);
+}
+
+#[tokio::test]
+async fn directories_are_listed_from_any_offset() {
+    let world = World::new();
+    for attributes in [false, true] {
+        assert_eq!(
+            world.list(".pangu", attributes).await,
+            [
+                ".",
+                "..",
+                "health",
+                "cluster",
+                "groups",
+                "recovery",
+                "metrics",
+                "errors",
+                "chunkservers",
+                "where"
+            ]
+        );
+        assert_eq!(world.list(".pangu/chunkservers", attributes).await, [".", "..", "4"]);
+        assert_eq!(world.list(".pangu/chunkservers/4", attributes).await, [".", "..", "status", "ctl"]);
+        assert_eq!(world.list(".pangu/where", attributes).await, [".", "..", "file"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_control_file_goes_behind_and_is_counted() {
+    let world = World::new();
+    let (ino, handle) = (FILE, HandleId(1));
+    for op in [
+        Op::Lookup { parent: InodeId::ROOT, name: b"file" },
+        // The name means something only in the root.
+        Op::Mkdir { parent: FILE, name: TOP_NAME, mode: 0o755 },
+        Op::ReadDir { ino: InodeId::ROOT, handle, offset: 0, limit: 9, attributes: false },
+        Op::StatFs,
+    ] {
+        assert!(matches!(world.handle(op).await, Ok(OpReply::Offset(77))));
+    }
+    let read = Op::Read { ino, handle, offset_bytes: 0, len_bytes: 1 };
+    assert_eq!(world.handle(read).await.unwrap_err(), Errno::EIO);
+    let text = world.read(".pangu/metrics").await.unwrap();
+    for line in [
+        "pangu_mount_open_handles 3\n",
+        "pangu_mount_operations_total{op=\"read\"} 1\n",
+        "pangu_mount_operations_failed_total{op=\"read\"} 1\n",
+        "pangu_mount_operations_total{op=\"change\"} 1\n",
+        "pangu_mount_operations_failed_total{op=\"change\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_made_or_taken_away() {
+    let world = World::new();
+    let root = InodeId::ROOT;
+    let top = world.walk(".pangu").await.unwrap().ino;
+    let health = world.walk(".pangu/health").await.unwrap().ino;
+    for (op, errno) in [
+        (Op::Mkdir { parent: root, name: TOP_NAME, mode: 0 }, Errno::EEXIST),
+        (Op::Create { parent: root, name: TOP_NAME, mode: 0, flags: 0 }, Errno::EEXIST),
+        (Op::Link { ino: FILE, new_parent: root, new_name: TOP_NAME }, Errno::EEXIST),
+        (
+            Op::Rename { parent: root, name: b"a", new_parent: root, new_name: TOP_NAME, flags: 0 },
+            Errno::EEXIST,
+        ),
+        (
+            Op::Rename { parent: root, name: TOP_NAME, new_parent: root, new_name: b"a", flags: 0 },
+            Errno::EPERM,
+        ),
+        (Op::Rename { parent: root, name: b"a", new_parent: top, new_name: b"a", flags: 0 }, Errno::EPERM),
+        (
+            Op::Rename { parent: top, name: b"health", new_parent: root, new_name: b"a", flags: 0 },
+            Errno::EPERM,
+        ),
+        (Op::Rmdir { parent: root, name: TOP_NAME }, Errno::EPERM),
+        (Op::Unlink { parent: top, name: b"health" }, Errno::EPERM),
+        (Op::Create { parent: top, name: b"new", mode: 0, flags: 0 }, Errno::EPERM),
+        (Op::Link { ino: health, new_parent: root, new_name: b"a" }, Errno::EPERM),
+        (Op::Open { ino: health, flags: libc::O_WRONLY }, Errno::EACCES),
+        (
+            Op::SetAttr { ino: health, changes: SetAttr { mode: Some(0o777), ..SetAttr::default() } },
+            Errno::EPERM,
+        ),
+        (Op::SetXattr { ino: health, name: b"user.a", value: b"", flags: 0 }, Errno::EOPNOTSUPP),
+        (Op::GetXattr { ino: health, name: b"user.a" }, Errno::ENODATA),
+        (Op::GetAttr { ino: InodeId(u64::MAX), handle: None }, Errno::ESTALE),
+    ] {
+        let text = format!("{op:?}");
+        assert_eq!(world.handle(op).await.unwrap_err(), errno, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn ctl_takes_commands() {
+    let world = World::new();
+    let ino = world.walk(".pangu/chunkservers/4/ctl").await.unwrap().ino;
+    let OpReply::Opened { handle, .. } = world.handle(Op::Open { ino, flags: libc::O_WRONLY }).await.unwrap()
+    else {
+        panic!("not opened");
+    };
+    let write = |data: &'static [u8]| {
+        world.handle(Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false })
+    };
+    assert!(matches!(write(b"drain\n").await, Ok(OpReply::Written(6))));
+    assert!(matches!(write(b"undrain").await, Ok(OpReply::Written(7))));
+    assert_eq!(write(b"explode").await.unwrap_err(), Errno::EINVAL);
+    world.masters.silent.store(true, Ordering::Relaxed);
+    assert_eq!(write(b"drain").await.unwrap_err(), Errno::ETIMEDOUT);
+    let drained = std::mem::take(&mut *world.masters.drained.lock());
+    assert_eq!(drained, [(vec![40, 41], true), (vec![40, 41], false), (vec![40, 41], true)]);
+    // A shell empties what it writes to.
+    let cut = SetAttr { size_bytes: Some(0), ..SetAttr::default() };
+    assert!(world.handle(Op::SetAttr { ino, changes: cut }).await.is_ok());
+}
+
+#[tokio::test]
+async fn without_a_master_the_last_answer_stands() {
+    let world = World::new();
+    world.masters.silent.store(true, Ordering::Relaxed);
+    let never = world.read(".pangu/health").await.unwrap();
+    assert!(never.starts_with("unreachable\nno master has answered yet"), "{never}");
+    assert!(world.read(".pangu/groups").await.unwrap().contains("40 serving"), "the table is always known");
+    assert_eq!(world.walk(".pangu/where/file").await.unwrap_err(), Errno::ETIMEDOUT);
+
+    let world = World::new();
+    world.read(".pangu/cluster").await.unwrap();
+    world.read(".pangu/where/file").await.unwrap();
+    world.masters.silent.store(true, Ordering::Relaxed);
+    world.files.view.forget_freshness().await;
+    let text = world.read(".pangu/cluster").await.unwrap();
+    assert!(text.starts_with("no master answers: this was so 0 s ago\ncluster"), "{text}");
+    let place = world.read(".pangu/where/file").await.unwrap();
+    assert!(place.starts_with("no master answers: this was so 0 s ago\nthis file"), "{place}");
+    assert_eq!(world.walk(".pangu/where/other").await.unwrap_err(), Errno::ETIMEDOUT);
+}
+
+#[tokio::test]
+async fn opens_at_the_same_time_share_an_answer() {
+    let world = World::new();
+    let ino = world.walk(".pangu/cluster").await.unwrap().ino;
+    let opens = (0..50).map(|_| world.handle(Op::Open { ino, flags: libc::O_RDONLY }));
+    let opened = futures::future::join_all(opens).await;
+    assert!(opened.iter().all(Result::is_ok));
+    assert_eq!(world.masters.asked.load(Ordering::Relaxed), 1);
+}

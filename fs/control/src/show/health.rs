@@ -1,0 +1,171 @@
+//! `health`: one word, then why.
+
+use std::fmt::Write as _;
+
+use master_api::proto::{Disk, Group, MemberState, Server, StatusReply};
+
+use super::{UP_MS, disks_of, groups_of, has, servers_of, tables};
+use crate::Freshness;
+use crate::text::{ago, count, size};
+
+/// A disk with less than this share of it free is nearly full.
+const FREE_SHARE_MIN: u64 = 20;
+
+/// The first line is `ok`, `degraded`, `blocked` or `unreachable`; each of the others is a reason.
+#[must_use]
+pub fn health(status: &StatusReply, freshness: Freshness) -> String {
+    let mut reasons = Vec::new();
+    let blocked = blocked(status, &mut reasons);
+    copies(status, &mut reasons);
+    servers_of(status).for_each(|server| of_server(server, &mut reasons));
+    let word = match freshness {
+        Freshness::Ago(_) | Freshness::Never => "unreachable",
+        Freshness::Now if blocked => "blocked",
+        Freshness::Now if !reasons.is_empty() => "degraded",
+        Freshness::Now => "ok",
+    };
+    let mut out = format!("{word}\n");
+    for reason in freshness.note().into_iter().chain(reasons) {
+        writeln!(out, "{reason}").expect("a String grows");
+    }
+    out
+}
+
+/// Whether something cannot be written, or not even read.
+fn blocked(status: &StatusReply, reasons: &mut Vec<String>) -> bool {
+    let Some(table) = tables(status).next() else { return false };
+    let serving = |group: &&Group| {
+        group
+            .members
+            .iter()
+            .filter(|m| matches!(m.state(), MemberState::Serving | MemberState::Joining))
+            .count()
+    };
+    let least = table.min_replicas as usize;
+    let (unread, unwritten): (Vec<_>, Vec<_>) =
+        table.groups.iter().filter(|group| serving(group) < least).partition(|group| serving(group) == 0);
+    let (unread, unwritten) = (unread.len(), unwritten.len());
+    if unread > 0 {
+        reasons.push(format!("{} no serving member: reads and writes there wait", have(unread)));
+    }
+    if unwritten > 0 {
+        reasons.push(format!("{} fewer than {least} serving members: writes there wait", have(unwritten)));
+    }
+    if table.groups.is_empty() {
+        reasons.push("there are no groups yet: too few chunkservers have registered".to_owned());
+    }
+    unread + unwritten > 0 || table.groups.is_empty()
+}
+
+fn have(groups: usize) -> String {
+    format!("{} {}", count(groups, "group"), if groups == 1 { "has" } else { "have" })
+}
+
+/// Copies that are missing or being made.
+fn copies(status: &StatusReply, reasons: &mut Vec<String>) {
+    let having = |states: &[MemberState]| groups_of(status).filter(|group| has(group, states)).count();
+    let away = having(&[MemberState::Offline]);
+    let filling = having(&[MemberState::Syncing, MemberState::Joining]);
+    if away > 0 {
+        reasons.push(format!("{} a member away", have(away)));
+    }
+    if filling > 0 {
+        reasons.push(format!("{} a member being filled", have(filling)));
+    }
+}
+
+fn of_server(server: &Server, reasons: &mut Vec<String>) {
+    let named = || format!("chunkserver {} ({}, {})", server.id, server.address, server.location);
+    if server.silent_ms > UP_MS {
+        reasons.push(format!("{} was last heard {}", named(), ago(server.silent_ms / 1000)));
+    }
+    for (id, disk) in disks_of(server) {
+        let Disk { capacity_bytes, used_bytes, failed, damaged_chunks, .. } = *disk;
+        let named = || format!("disk {id} of {}", named());
+        if failed {
+            reasons.push(format!("{} failed", named()));
+            continue;
+        }
+        if damaged_chunks > 0 {
+            let chunks = count(usize::try_from(damaged_chunks).unwrap_or(usize::MAX), "damaged chunk");
+            reasons.push(format!("{} has {chunks} that wait for repair", named()));
+        }
+        let free = capacity_bytes.saturating_sub(used_bytes);
+        if capacity_bytes > 0 && free < capacity_bytes / FREE_SHARE_MIN {
+            reasons.push(format!(
+                "{} is nearly full: {} free of {}",
+                named(),
+                size(free),
+                size(capacity_bytes)
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use MemberState::{Joining, Offline, Serving, Syncing};
+
+    use super::*;
+    use crate::show::testing::{status, with_states};
+
+    fn lines(status: &StatusReply) -> Vec<String> {
+        health(status, Freshness::Now).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_first_word_says_how_bad_it_is() {
+        assert_eq!(lines(&status()), ["ok"]);
+        assert_eq!(
+            lines(&with_states([Serving, Serving, Offline])),
+            ["degraded", "1 group has a member away"]
+        );
+        assert_eq!(
+            lines(&with_states([Serving, Joining, Syncing])),
+            ["degraded", "1 group has a member being filled"]
+        );
+        let one = lines(&with_states([Serving, Syncing, Offline]));
+        assert_eq!(one[..2], ["blocked", "1 group has fewer than 2 serving members: writes there wait"]);
+        let none = lines(&with_states([Offline, Offline, Offline]));
+        assert_eq!(none[..2], ["blocked", "1 group has no serving member: reads and writes there wait"]);
+        let mut empty = status();
+        empty.table.as_mut().unwrap().groups.clear();
+        assert_eq!(lines(&empty)[0], "blocked");
+    }
+
+    #[test]
+    fn what_is_known_is_told_when_no_master_answers() {
+        let text = health(&with_states([Serving, Serving, Offline]), Freshness::Ago(Duration::from_secs(7)));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            ["unreachable", "no master answers: this was so 7 s ago", "1 group has a member away"]
+        );
+        assert!(
+            health(&StatusReply::default(), Freshness::Never)
+                .starts_with("unreachable\nno master has answered")
+        );
+    }
+
+    #[test]
+    fn servers_and_disks_are_named() {
+        let mut status = status();
+        let servers = &mut status.table.as_mut().unwrap().servers;
+        servers[0].silent_ms = 12_000;
+        servers[1].disk_states[0].failed = true;
+        servers[2].disk_states[0].damaged_chunks = 2;
+        servers[2].disk_states[0].used_bytes = (1 << 30) - 1;
+        assert_eq!(
+            lines(&status),
+            [
+                "degraded",
+                "chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) was last heard 12 s ago",
+                "disk 20 of chunkserver 2 (tcp://10.0.0.2:7000, /r/rack2/h) failed",
+                "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) has 2 damaged chunks that wait for repair",
+                "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) is nearly full: 1 B free of 1.0 GiB",
+            ]
+        );
+    }
+}
