@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::launcher::Launcher;
 use crate::logs::{self, Offence};
 use crate::mount::{self, is_mounted, sweep_stale, unmount};
+use crate::network::Network;
 use crate::ports::free_port;
 use crate::process::Program;
 use crate::wait::{Deadline, wait_until};
@@ -26,6 +27,8 @@ const START: Duration = Duration::from_secs(60);
 /// A fresh cluster must have served a first durable write this long after the mount: an election, registration and
 /// the first groups included.
 const FIRST_WRITE: Duration = Duration::from_secs(90);
+/// With networks of their own, all servers listen on this port.
+const OWN_PORT: u16 = 7100;
 /// A polite end must be over by then.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -69,6 +72,9 @@ pub struct Options {
     pub survival: String,
     /// Further arguments of `pangu-fuse`.
     pub client_arguments: Vec<OsString>,
+    /// Each server has a network namespace of its own, and [`Cluster::cut`] works. As root only; the thread that starts the
+    /// cluster moves to a namespace too, and stays there.
+    pub network: bool,
 }
 
 impl Options {
@@ -85,6 +91,7 @@ impl Options {
             folder: None,
             survival: String::new(),
             client_arguments: Vec::new(),
+            network: false,
         }
     }
 
@@ -102,7 +109,8 @@ pub struct Cluster {
     binaries: PathBuf,
     launcher: Launcher,
     programs: BTreeMap<Role, Program>,
-    ports: BTreeMap<Role, u16>,
+    addresses: BTreeMap<Role, SocketAddr>,
+    network: Option<Network>,
     announced: Vec<String>,
     finished: bool,
     // Last, so that it goes after everything that lives in it.
@@ -128,12 +136,15 @@ impl Cluster {
             (None, None) => unreachable!("one of the two was just made"),
         };
         make_folder(&folder.join("log"))?;
+        // Before anything is launched: what is started from here on lives there.
+        let network = options.network.then(Network::start).transpose()?;
         let mut cluster = Self {
             folder,
             binaries,
             launcher: Launcher::start()?,
             programs: BTreeMap::new(),
-            ports: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            network,
             announced: Vec::new(),
             finished: false,
             temporary,
@@ -160,9 +171,8 @@ impl Cluster {
     fn describe(&mut self) -> Result<(), Error> {
         let mut addresses = Vec::new();
         for n in 1..=self.options.masters {
-            let port = free_port()?;
-            self.ports.insert(Role::Master(n), port);
-            addresses.push(format!("\"tcp://127.0.0.1:{port}\""));
+            let address = self.choose_address(Role::Master(n))?;
+            addresses.push(format!("\"tcp://{address}\""));
         }
         let mut text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
         if !self.options.survival.is_empty() {
@@ -198,7 +208,7 @@ impl Cluster {
             "--id".into(),
             n.to_string().into(),
             "--listen".into(),
-            format!("tcp://127.0.0.1:{}", self.port(role)?).into(),
+            format!("tcp://{}", self.address(role)?).into(),
             "--data".into(),
             data.into(),
             "--cluster".into(),
@@ -213,12 +223,11 @@ impl Cluster {
 
     fn add_chunkserver(&mut self, n: u32) -> Result<(), Error> {
         let role = Role::Chunkserver(n);
-        let port = free_port()?;
-        self.ports.insert(role, port);
+        let address = self.choose_address(role)?;
         let data = self.data(role)?;
         let arguments = vec![
             "--listen".into(),
-            format!("tcp://127.0.0.1:{port}").into(),
+            format!("tcp://{address}").into(),
             "--data".into(),
             data.into(),
             "--location".into(),
@@ -248,9 +257,28 @@ impl Cluster {
             return Err(Error::NoProgram { program: binary, folder: self.binaries.clone() });
         }
         let log = self.folder.join("log").join(role.to_string());
+        let address = self.addresses.get(&role);
+        let inside = self.network.as_ref().zip(address).and_then(|(net, address)| net.inside(address.ip()));
+        let (path, arguments) = match inside {
+            None => (path, arguments),
+            Some([enter, net]) => {
+                let words = [net.into(), path.into_os_string()].into_iter().chain(arguments);
+                (PathBuf::from(enter), words.collect())
+            }
+        };
         self.programs
             .insert(role, Program::new(role.to_string(), path, arguments, log, self.launcher.clone()));
         Ok(())
+    }
+
+    /// Where a server is to listen.
+    fn choose_address(&mut self, role: Role) -> Result<SocketAddr, Error> {
+        let address = match &mut self.network {
+            Some(network) => SocketAddr::new(network.connect()?, OWN_PORT),
+            None => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()?),
+        };
+        self.addresses.insert(role, address);
+        Ok(address)
     }
 
     /// A data directory of its own for a member.
@@ -260,8 +288,8 @@ impl Cluster {
         Ok(path)
     }
 
-    fn port(&self, role: Role) -> Result<u16, Error> {
-        self.ports.get(&role).copied().ok_or_else(|| Error::NoMember(role.to_string()))
+    fn address(&self, role: Role) -> Result<SocketAddr, Error> {
+        self.addresses.get(&role).copied().ok_or_else(|| Error::NoMember(role.to_string()))
     }
 
     fn program(&mut self, role: Role) -> Result<&mut Program, Error> {
@@ -375,15 +403,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Cuts a server off from everybody, or connects it again. What is under way is lost, and nobody is told. Only with
+    /// [`Options::network`].
+    pub fn cut(&mut self, role: Role, cut: bool) -> Result<(), Error> {
+        let address = self.address(role)?;
+        let network = self.network.as_ref().ok_or_else(|| Error::NoMember("network".to_owned()))?;
+        network.cut(address.ip(), cut)
+    }
+
     fn wait_ready(&mut self, role: Role) -> Result<(), Error> {
         let point = self.mount_point(role);
-        let port = self.ports.get(&role).copied();
+        let address = self.addresses.get(&role).copied();
         let program = self.program(role)?;
         let ready = wait_until(&format!("{role} is ready"), Deadline::within(START), || {
             program.check_alive()?;
-            Ok(match (&point, port) {
+            Ok(match (&point, address) {
                 (Some(point), _) => is_mounted(point),
-                (None, Some(port)) => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+                (None, Some(address)) => TcpStream::connect_timeout(&address, START).is_ok(),
                 (None, None) => true,
             })
         });

@@ -20,6 +20,7 @@ mod error;
 mod launcher;
 mod logs;
 mod mount;
+mod network;
 mod ports;
 mod process;
 mod wait;
