@@ -43,6 +43,8 @@ pub(crate) struct Script {
     script: PathBuf,
     mount: PathBuf,
     hurt: Option<Hurt>,
+    /// How processes that were started again had been started: the new one opens what is open here.
+    again: Vec<Started>,
     up: bool,
 }
 
@@ -118,7 +120,8 @@ impl Script {
         })?;
         let mount = std::env::temp_dir().join(format!("pangu-faults-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&mount).with_context(|| format!("make {}", mount.display()))?;
-        let system = Self { known: *known, script: script.to_owned(), mount, hurt: None, up: true };
+        let system =
+            Self { known: *known, script: script.to_owned(), mount, hurt: None, again: Vec::new(), up: true };
         let status = Command::new(&system.script)
             .arg("up")
             .arg(&system.mount)
@@ -184,7 +187,10 @@ impl System for Script {
         match master {
             None => self.hurt = Some(Hurt::Ended(started)),
             // Nothing goes on without it: whoever watches over it starts it again at once.
-            Some((_, word)) => started.again(Some(word).filter(|_| crash))?,
+            Some((_, word)) => {
+                started.again(Some(word).filter(|_| crash))?;
+                self.again.push(started);
+            }
         }
         Ok(())
     }
@@ -193,7 +199,11 @@ impl System for Script {
         match self.hurt.take() {
             None => Ok(()),
             Some(Hurt::Paused(pid)) => signal(pid, Signal::SIGCONT),
-            Some(Hurt::Ended(started)) => started.again(None),
+            Some(Hurt::Ended(started)) => {
+                started.again(None)?;
+                self.again.push(started);
+                Ok(())
+            }
         }
     }
 
