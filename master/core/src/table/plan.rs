@@ -526,6 +526,7 @@ mod tests {
         let due = plan(&draining, &seen, 100);
         assert_eq!(due.len(), MOVES_MAX, "not all at once");
         assert!(due.iter().all(|change| change.change == Change::Add(DiskId(4))));
+        assert_eq!(plan(&settle_once(draining.clone(), &seen), &seen, 100), [], "until these are done");
         let done = work(draining, &seen);
         assert_eq!(counts(&done, 4)[1], 0);
         assert!(done.groups().all(|group| group.serving().count() == 3 && group.members.len() == 3));
