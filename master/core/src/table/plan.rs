@@ -562,6 +562,28 @@ mod tests {
     }
 
     #[test]
+    fn no_more_groups_move_than_make_disks_equal() {
+        let due = plan(&table(4, 8), &well(&[1, 2, 3, 4]), 100);
+        assert!(due.iter().all(|due| due.change == Change::Add(DiskId(4))), "{due:?}");
+        assert_eq!(due.len(), 6, "of three times eight, a quarter");
+    }
+
+    #[test]
+    fn of_one_too_many_who_is_away_goes_first() {
+        let whole = table(4, 1);
+        let mut group = whole.group(GroupId(1)).unwrap().clone();
+        group.members.push(Member { disk: DiskId(4), state: MemberState::Serving });
+        for away in 1..=4 {
+            let mut group = group.clone();
+            let member = group.members.iter_mut().find(|member| member.disk == DiskId(away)).unwrap();
+            member.state = MemberState::Offline;
+            let table = Table::new(2, whole.servers().cloned().collect(), vec![group]).with_replicas(3, 2);
+            let due = plan(&table, &well(&[1, 2, 3, 4]), 100);
+            assert!(matches!(due[..], [due] if due.change == Change::Drop(DiskId(away))), "{due:?}");
+        }
+    }
+
+    #[test]
     fn within_three_racks_a_group_keeps_one_member_in_each() {
         let mut servers: Vec<_> = table(6, 1).servers().cloned().collect();
         for server in &mut servers[3..] {
