@@ -216,3 +216,36 @@ fn a_secondary_holds_back_a_bounded_number_of_early_writes() {
     let answers = member.run(|replica, io| replica.replicate(first, io));
     assert_eq!(answers.len() as u64, bound + 1, "the first one lets all that waited for it go on");
 }
+
+/// A primary's spell that is over has no say any more, within its epoch too.
+#[test]
+fn a_secondary_takes_nothing_of_an_activation_that_is_over() {
+    let mut member = Member::new([]);
+    let at = (EPOCH, 5);
+    member.run(|replica, io| replica.prepare(1, at, false, io));
+    member.run(|replica, io| replica.activate(2, at, io));
+    let refused = |effects: Vec<Effect<()>>| matches!(effects[..], [Effect::Answer { result: Err(_), .. }]);
+    assert!(refused(member.run(|replica, io| replica.prepare(3, (EPOCH, 4), false, io))));
+    let write = |token, activation| Replicate {
+        token,
+        epoch: EPOCH,
+        activation,
+        key: key(0),
+        previous: Version::NONE,
+        version: version(1),
+        stamp: None,
+        content: (),
+    };
+    assert!(refused(member.run(|replica, io| replica.replicate(write(4, 4), io))));
+    assert!(member.disk.0.is_empty());
+    member.run(|replica, io| replica.replicate(write(5, 5), io));
+    assert_eq!(member.disk.0.len(), 1);
+}
+
+#[test]
+fn a_primary_is_nobodys_secondary_in_its_epoch() {
+    let mut member = Member::new([]);
+    member.lead(&[], &[]);
+    let answer = member.run(|replica, io| replica.prepare(1, (EPOCH, 99), false, io));
+    assert!(matches!(answer[..], [Effect::Answer { result: Err(_), .. }]), "{answer:?}");
+}

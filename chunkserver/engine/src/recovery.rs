@@ -367,6 +367,38 @@ mod tests {
         encode_frame(0, Numbers { sequence, settled, durable: 0 }, updates.iter())
     }
 
+    #[tokio::test]
+    async fn a_missing_frame_that_a_later_one_calls_durable_is_damage() {
+        let journal = |durable| {
+            let later = encode_frame(0, Numbers { sequence: 3, settled: 3, durable }, [].iter());
+            vec![(0, frame(1, 1, &[])), (2 * BLOCK, later)]
+        };
+        assert_eq!(recover(&disk(&journal(1)).await).await.unwrap().applied.sequence, 1, "it was cut off");
+        let error = recover(&disk(&journal(2)).await).await.map(drop).unwrap_err();
+        let missing = Damage::Journal { sequence: 2, later: 3 };
+        assert!(
+            matches!(&error, OpenError::Failed(Failure::Damage(damage)) if *damage == missing),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_early_update_counts_only_with_all_of_its_data() {
+        let zeros = crc32c::crc32c(&[0; BLOCK_SIZE]);
+        for (crcs, applied) in [([zeros; 2], 1), ([1, zeros], 0), ([zeros, 1], 0)] {
+            let mut early = update(0, 1);
+            if let Update::Write { extents, early, .. } = &mut early {
+                let extent =
+                    |at: usize| Extent { first_block: at as u32, start: 9 - at as u64, crcs: vec![crcs[at]] };
+                (*extents, *early) = (vec![extent(0), extent(1)], true);
+            }
+            let parts = disk(&[(0, frame(1, 0, &[early]))]).await;
+            parts.io.create_segment(0, u64::from(parts.geometry.segment_blocks) * BLOCK).await.unwrap();
+            let recovered = recover(&parts).await.unwrap();
+            assert_eq!((recovered.replayed, recovered.dropped), (applied, 1 - applied), "{crcs:?}");
+        }
+    }
+
     /// A frame whose body is longer than the journal has room for behind it.
     fn long_frame(sequence: u64) -> Vec<u8> {
         let value = vec![0; 2 * BLOCK_SIZE];

@@ -73,6 +73,27 @@ async fn a_full_disk_refuses_writes_but_still_punches_deletes_and_overwrites() {
     world.assert_clean().await;
 }
 
+/// Blocks in a row on the disk may lie in two segments, which are two files.
+#[tokio::test]
+async fn a_chunk_over_the_end_of_a_segment_is_read_and_verified() {
+    for first_blocks in 17..50 {
+        let world = small(512);
+        let (engine, _disk) = world.boot().await.unwrap();
+        let mut model = Model::default();
+        run(&engine, &mut model, write(0, 0, first_blocks * 4096)).await.unwrap();
+        for chunk in 1..5 {
+            run(&engine, &mut model, write(chunk, 0, 131_072)).await.unwrap();
+            run(&engine, &mut model, write(chunk, 131_072, 131_072)).await.unwrap();
+        }
+        for (key, history) in &model.chunks {
+            assert_eq!(observe(&engine, *key).await, *history.states.last().unwrap());
+        }
+        engine.close().await;
+        drop(engine);
+        world.assert_clean().await;
+    }
+}
+
 #[tokio::test]
 async fn filling_and_emptying_again_and_again_loses_no_block() {
     let world = small(512);
@@ -423,6 +444,10 @@ async fn a_damaged_block_is_healed_with_what_was_there_and_nothing_else() {
     assert!(matches!(refused, Err(EngineError::VersionMismatch { .. })), "{refused:?}");
     let refused = engine.heal(key(1), state.version, 8192, good.slice(..100)).await;
     assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+    for outside in [4097, CHUNK] {
+        let refused = engine.heal(key(1), state.version, outside, good.clone()).await;
+        assert!(matches!(refused, Err(EngineError::Invalid { .. })), "at {outside}: {refused:?}");
+    }
     let refused = engine.heal(key(9), state.version, 8192, good.clone()).await;
     assert!(matches!(refused, Err(EngineError::VersionMismatch { .. })), "no such chunk: {refused:?}");
 
@@ -435,6 +460,18 @@ async fn a_damaged_block_is_healed_with_what_was_there_and_nothing_else() {
     world.assert_clean().await;
     let (engine, _disk) = world.boot().await.unwrap();
     assert_eq!(observe(&engine, key(1)).await, state, "healed for good");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_healed_too() {
+    let world = small(512);
+    let (engine, _disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    fill(&engine, &mut model).await;
+    let state = model.chunks[&key(0)].states.last().unwrap().clone();
+    let block = Bytes::copy_from_slice(&state.bytes[..16384]);
+    engine.heal(key(0), state.version, 0, block).await.expect("what it frees it takes");
+    assert_eq!(observe(&engine, key(0)).await, state);
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@
 mod common;
 
 use chunkserver_engine::io::sim::{Faults, Power};
-use chunkserver_engine::{Engine, EngineError};
-use common::{CHUNK, Model, TestOp, World, call, content, key, observe};
-use coord_types::BLOCK_SIZE;
+use chunkserver_engine::{ChunkContents, Engine, EngineError, Piece};
+use common::{CHUNK, Model, TestOp, World, call, content, key, observe, piece_crcs};
+use coord_types::{BLOCK_SIZE, Epoch, Version};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -185,6 +185,51 @@ async fn refuses_what_does_not_fit_the_request() {
     assert!(!engine.seen(key(1), stamp).unwrap());
     let long = vec![0; 70_000];
     assert!(matches!(engine.put_setting("x", &long).await, Err(EngineError::SettingTooLong { .. })));
+}
+
+#[tokio::test]
+async fn refuses_to_install_what_is_no_chunk() {
+    let world = World::new();
+    let (engine, _disk) = world.boot().await.unwrap();
+    let good = || {
+        let piece = |offset_bytes: u32| {
+            let data = content(3, 2 * BLOCK_SIZE);
+            Piece { offset_bytes, block_crcs: piece_crcs(0, &data), data: data.into() }
+        };
+        let version = Version { epoch: Epoch(3), counter: 1 };
+        let pieces = vec![piece(0), piece(16_384)];
+        ChunkContents { version, windows: Vec::new(), chunk_size_bytes: CHUNK, pieces }
+    };
+    let bad: [fn(&mut ChunkContents); 6] = [
+        |bad| bad.version = Version::NONE,
+        |bad| bad.pieces[1].offset_bytes = 4096,
+        |bad| bad.pieces.reverse(),
+        |bad| bad.pieces[1].offset_bytes = 16_385,
+        |bad| bad.pieces[1].offset_bytes = CHUNK - 4096,
+        |bad| bad.pieces[1].block_crcs.truncate(1),
+    ];
+    for (at, change) in bad.into_iter().enumerate() {
+        let mut contents = good();
+        change(&mut contents);
+        let refused = engine.install(key(0), contents).await;
+        assert!(matches!(refused, Err(EngineError::Invalid { .. })), "case {at}: {refused:?}");
+    }
+    let mut contents = good();
+    contents.pieces[1].block_crcs[1] ^= 1;
+    let refused = engine.install(key(0), contents).await;
+    assert!(matches!(refused, Err(EngineError::PayloadChecksum { piece: 1, .. })), "{refused:?}");
+    assert_eq!(engine.stat(key(0)).unwrap(), None);
+    engine.install(key(0), good()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_behind_a_removal_of_nothing_goes_on() {
+    let world = World::new();
+    let (engine, _disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    let (asked, _) = model.plan(&TestOp::Write { chunk: 0, offset: 0, len: 4096, seed: 1 });
+    let (removed, written) = tokio::join!(engine.remove(key(0)), call(&engine, asked));
+    assert_eq!((removed.is_ok(), written.is_ok()), (true, true));
 }
 
 #[tokio::test]

@@ -363,3 +363,25 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::PayloadCheck;
+    use crate::status::Code;
+
+    #[test]
+    fn an_answer_that_fits_into_no_frame_is_an_error() {
+        let answer = |message: usize, payload: usize| {
+            let response = RawResponse {
+                message: vec![0; message].into(),
+                payload: vec![0; payload].into(),
+                payload_check: PayloadCheck::Crc,
+            };
+            check_response(response).map(drop).map_err(|status| status.code)
+        };
+        assert_eq!(answer(MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX), Ok(()));
+        assert_eq!(answer(MESSAGE_LEN_MAX + 1, 0), Err(Code::Internal));
+        assert_eq!(answer(0, PAYLOAD_LEN_MAX + 1), Err(Code::Internal));
+    }
+}

@@ -160,6 +160,110 @@ async fn overload_is_answered_busy() {
     assert_eq!(running.server.metrics().methods[1].codes[Code::Busy as usize], 2);
 }
 
+/// A peer that sends and sends but does not take its answers is not read from any more, until it does.
+#[tokio::test]
+async fn who_does_not_take_its_answers_is_not_read_from() {
+    const CALLS: u64 = 100;
+    let running = serve(Over::Tcp).await;
+    let mut peer = TcpStream::connect(host_port(&running.address)).await.unwrap();
+    peer.write_all(&hello_frame(1)).await.unwrap();
+    read_frame(&mut peer).await;
+    let (mut reader, mut writer) = peer.into_split();
+    let sending = tokio::spawn(async move {
+        let payload = pattern(1 << 20);
+        for id in 1..=CALLS {
+            let header = Header {
+                method: ECHO_METHODS[0].id,
+                deadline_us: u32::MAX,
+                ..Header::bare(Kind::Request, id)
+            };
+            writer.write_all(&frame(header, &echo_request(""), payload.clone())).await.unwrap();
+        }
+        writer
+    });
+    let answered = || running.server.metrics().methods[0].calls();
+    eventually("16 MiB of answers wait", || answered() > 16).await;
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!sending.is_finished(), "{} of {CALLS} were read", answered());
+    let mut bytes = [0; HEADER_LEN];
+    for _ in 0..CALLS {
+        reader.read_exact(&mut bytes).await.unwrap();
+        let header = Header::decode(&bytes).unwrap();
+        assert_eq!((header.kind, header.payload_len), (Kind::Response, 1 << 20));
+        let mut body = vec![0; header.message_len as usize + header.payload_len as usize];
+        reader.read_exact(&mut body).await.unwrap();
+    }
+    sending.await.unwrap();
+}
+
+/// A call larger than all of the connection's credit is taken when nothing else is in flight.
+#[tokio::test]
+async fn a_call_of_any_size_is_taken_alone() {
+    let config = ServerConfig { in_flight_bytes_max: 50_000, ..ServerConfig::default() };
+    let running = serve_with(Over::Tcp, |builder| builder.config(config)).await;
+    let client = running.client();
+    let reply = client.echo_with_payload(echo_request("large"), pattern(1 << 20), &options()).await.unwrap();
+    assert_eq!(reply.payload, pattern(1 << 20));
+}
+
+/// The server need not finish what nobody waits for.
+#[tokio::test]
+async fn a_server_is_told_of_a_deadline_that_passed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+    // No ping wakes the client earlier.
+    let never = Duration::from_secs(600);
+    let config = ClientConfig { ping_idle: never, ping_waiting: never, ..ClientConfig::default() };
+    let client = EchoClient::new(kuafu::Client::new(address, config));
+    let call = tokio::spawn(async move {
+        client.wait(WaitRequest { gate: 1 }, &CallOptions::within(Duration::from_millis(50))).await
+    });
+    let (mut peer, _) = listener.accept().await.unwrap();
+    read_frame(&mut peer).await;
+    peer.write_all(&hello_frame(1)).await.unwrap();
+    let (request, _) = read_frame(&mut peer).await;
+    let cancel = tokio::time::timeout(PATIENCE, read_frame(&mut peer)).await;
+    let (cancel, _) = cancel.expect("a frame comes by itself");
+    assert_eq!((request.kind, cancel.kind, cancel.id), (Kind::Request, Kind::Cancel, request.id));
+    assert_eq!(call.await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
+}
+
+/// Its work is dropped, and counts as over.
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_nothing_in_flight() {
+    let running = serve(Over::Tcp).await;
+    let mut peer = TcpStream::connect(host_port(&running.address)).await.unwrap();
+    peer.write_all(&hello_frame(1)).await.unwrap();
+    read_frame(&mut peer).await;
+    let header =
+        Header { method: ECHO_METHODS[1].id, deadline_us: u32::MAX, ..Header::bare(Kind::Request, 1) };
+    peer.write_all(&frame(header, &WaitRequest { gate: 1 }, Bytes::new())).await.unwrap();
+    let gates = &running.service.gates;
+    eventually("the handler runs", || gates.entered.load(Ordering::SeqCst) == 1).await;
+    drop(peer);
+    eventually("the connection is gone", || running.server.metrics().connections == 0).await;
+    assert_eq!(running.server.metrics().methods[1].codes[Code::Cancelled as usize], 1);
+    assert_eq!(gates.dropped.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_stopping_server_begins_nothing_new() {
+    let config = ServerConfig { drain: PATIENCE, ..ServerConfig::default() };
+    let running = serve_with(Over::Tcp, |builder| builder.config(config)).await;
+    let mut peer = TcpStream::connect(host_port(&running.address)).await.unwrap();
+    peer.write_all(&hello_frame(1)).await.unwrap();
+    read_frame(&mut peer).await;
+    running.shutdown.cancel();
+    assert_eq!(read_frame(&mut peer).await.0.kind, Kind::GoAway);
+    let header =
+        Header { method: ECHO_METHODS[0].id, deadline_us: u32::MAX, ..Header::bare(Kind::Request, 1) };
+    peer.write_all(&frame(header, &echo_request("late"), Bytes::new())).await.unwrap();
+    let (header, _) = read_frame(&mut peer).await;
+    assert_eq!((header.kind, header.id, header.method), (Kind::Error, 1, Code::Unavailable as u32));
+}
+
 /// The bound over all connections, as a well-behaved client sees it.
 #[tokio::test]
 async fn busy_server_says_when_to_come_back() {

@@ -461,6 +461,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_master_did_not_take_is_an_error_of_the_file() {
+        let inode = Inode::new(attr(), None);
+        let mut state = inode.lock();
+        for (said, told) in [(Errno::ENOENT, Errno::ESTALE), (Errno::EDQUOT, Errno::EDQUOT)] {
+            state.pending.size = Some(500);
+            assert!(state.begin_commit(500).is_some());
+            let seen = state.failures.count;
+            state.end_commit(Err(said));
+            assert_eq!(state.failures.since(seen), Some(told));
+            assert_eq!(state.size(), 100);
+        }
+    }
+
+    #[tokio::test]
     async fn a_chmod_after_a_write_wins_and_one_before_it_loses() {
         let inode = Inode::new(attr(), None);
         let mut state = inode.lock();

@@ -97,6 +97,7 @@ mod tests {
         assert_eq!(known.patience(), PATIENCE);
         assert!(matches!(known.answer(Question::StatFs), OpReply::StatFs(s) if s.total_bytes == 10));
         known.fell_silent();
+        known.note(Question::StatFs, &Err(Errno::EIO));
         assert_eq!(known.patience(), PATIENCE_SILENT, "nobody waits as long again");
         known.note(Question::StatFs, &Ok(OpReply::StatFs(statfs)));
         assert_eq!(known.patience(), PATIENCE, "a server is back");

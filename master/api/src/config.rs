@@ -192,6 +192,8 @@ mod tests {
         assert!(error.contains("no masters are listed") && error.ends_with("2 | masters = []"), "{error}");
         let error = parse("name = \"x\"\nmasters = [\"unix:///a\", \"unix:///a\"]").unwrap_err();
         assert!(error.contains("listed twice"), "{error}");
+        let error = parse("masters = [\"unix:///a\"]\nname = \"\"\n").unwrap_err();
+        assert!(error.starts_with("c.toml:2: the cluster's name is empty"), "{error}");
         assert!(parse("name = oops\nmasters = []").unwrap_err().starts_with("c.toml:1:"));
         assert!(parse("").unwrap_err().contains("missing field"));
     }

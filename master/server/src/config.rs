@@ -155,5 +155,10 @@ mod tests {
         assert!(told(|c| c.replicas = 0).contains("from 1 to 7"));
         assert!(told(|c| c.min_replicas = 4).contains("--min-replicas is 4"));
         assert!(told(|c| c.chunkserver_lease = Duration::from_millis(600)).contains("chunkserver_lease"));
+        assert!(told(|c| c.session_lease = Duration::from_secs(1)).contains("session_lease"));
+        assert!(told(|c| c.chunkserver_heartbeat = Duration::from_millis(49)).contains("heartbeat"));
+        assert!(told(|c| c.replace_after = Duration::ZERO).contains("replace_after"));
+        assert!(told(|c| c.scrub_period = Duration::ZERO).contains("scrub_period"));
+        assert!(told(|c| c.resync_bytes_per_s = 1).contains("at least 1 MiB"));
     }
 }

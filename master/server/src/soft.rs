@@ -329,11 +329,13 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use master_api::model::Server;
+    use master_api::model::{Group, Member, MemberState, Server};
 
     use super::*;
 
     const ONE: ServerId = ServerId(1);
+    const DISK: DiskId = DiskId(1);
+    const GROUP: GroupId = GroupId(1);
     const LIMITS: Limits = Limits { lease: Duration::from_secs(3), replace_after: Duration::from_secs(60) };
 
     fn beat(incarnation: u64, heard: Instant) -> ServerSeen {
@@ -341,15 +343,30 @@ mod tests {
     }
 
     fn health(soft: &Soft, now: Instant) -> Health {
+        seen(soft, &table(1, MemberState::Serving), now).servers[&ONE]
+    }
+
+    fn seen(soft: &Soft, table: &Table, now: Instant) -> Seen {
+        soft.seen(table, &LIMITS, now)
+    }
+
+    /// One server with one disk, which is all of one group.
+    fn table(epoch: u64, state: MemberState) -> Table {
+        let disk = DiskState::try_from(&proto_disk(false)).expect("a disk as it is sent");
         let server = Server {
             id: ONE,
             address: String::new(),
             location: String::new(),
-            disks: Vec::new(),
+            disks: vec![(DISK, disk)],
             incarnation: 1,
             silent_ms: 0,
         };
-        soft.seen(&Table::new(1, vec![server], vec![]), &LIMITS, now).servers[&ONE]
+        let group = Group { id: GROUP, epoch: Epoch(epoch), members: vec![Member { disk: DISK, state }] };
+        Table::new(1, vec![server], vec![group])
+    }
+
+    fn proto_disk(failed: bool) -> master_api::proto::Disk {
+        master_api::proto::Disk { uuid: vec![7; 16].into(), failed, ..master_api::proto::Disk::default() }
     }
 
     #[test]
@@ -414,13 +431,91 @@ mod tests {
         assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "it may hold one");
         assert!(!soft.heard_server(ONE, beat(5, at(100)), true), "it holds one and gets no other");
         assert_eq!(soft.call_back(&one, false), BTreeSet::new());
+        assert_eq!(seen(&soft, &table(1, MemberState::Serving), at(150)).leaseless, BTreeSet::new());
         assert!(!soft.heard_server(ONE, beat(5, at(200)), false));
         assert_eq!(soft.call_back(&one, false), one);
+        assert_eq!(seen(&soft, &table(1, MemberState::Serving), at(250)).leaseless, one);
         assert!(!soft.heard_server(ONE, beat(5, at(300)), false), "not before it is over");
         assert_eq!(soft.call_back(&BTreeSet::new(), true), one, "what was decided may still come");
         assert!(!soft.heard_server(ONE, beat(5, at(350)), false));
         assert_eq!(soft.call_back(&BTreeSet::new(), false), BTreeSet::new());
         assert!(soft.heard_server(ONE, beat(5, at(400)), false));
         assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "forgotten with the call");
+    }
+
+    #[test]
+    fn who_said_goodbye_is_believed_and_who_was_taken_for_dead_may_speak() {
+        let soft = Soft::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        soft.set_leading(Some(start));
+        soft.gone(ONE, 5, false);
+        assert!(!soft.heard_server(ONE, beat(5, at(4)), false), "it may have been sent before");
+        assert!(soft.heard_server(ONE, beat(5, at(8)), false), "it goes on speaking");
+        soft.gone(ONE, 5, true);
+        assert!(!soft.heard_server(ONE, beat(5, at(60)), false), "by its own word");
+        assert!(soft.heard_server(ONE, beat(6, at(61)), false));
+        // What is known of the process before it comes late.
+        soft.gone(ONE, 5, true);
+        assert_eq!(health(&soft, at(62)), Health::Well);
+    }
+
+    #[test]
+    fn news_of_an_epoch_are_forgotten_with_it() {
+        let soft = Soft::default();
+        let now = Instant::now();
+        soft.set_leading(Some(now));
+        let news = [News::Level(DISK), News::Active, News::Damaged];
+        soft.group_news(news.map(|what| GroupNews { group: GROUP, epoch: Epoch(1), what }).into_iter());
+        let told = |epoch| {
+            let seen = seen(&soft, &table(epoch, MemberState::Syncing), now);
+            (seen.level.len(), seen.active.len(), seen.damaged.len())
+        };
+        assert_eq!(told(1), (1, 1, 1));
+        assert_eq!(told(2), (0, 0, 0));
+        assert_eq!(told(1), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_disk_is_absent_when_it_was_away_in_one_go() {
+        let soft = Soft::default();
+        let start = Instant::now();
+        soft.set_leading(Some(start));
+        let absent = |state, seconds| {
+            seen(&soft, &table(1, state), start + Duration::from_secs(seconds)).absent.contains(&DISK)
+        };
+        assert!(!absent(MemberState::Offline, 1));
+        assert!(!absent(MemberState::Offline, 60));
+        assert!(absent(MemberState::Offline, 61));
+        assert!(!absent(MemberState::Syncing, 62));
+        assert!(!absent(MemberState::Offline, 63), "it was back");
+    }
+
+    #[test]
+    fn a_disk_failed_if_its_server_says_so() {
+        let soft = Soft::default();
+        let now = Instant::now();
+        soft.set_leading(Some(now));
+        let failed = |disks| {
+            soft.heard_server(ONE, ServerSeen { disks, ..beat(5, now) }, false);
+            seen(&soft, &table(1, MemberState::Serving), now).failed.contains(&DISK)
+        };
+        assert!(!failed(vec![proto_disk(false)]));
+        assert!(failed(vec![proto_disk(true)]));
+    }
+
+    #[test]
+    fn calls_that_wait_outlive_a_time_of_leadership() {
+        let soft = Soft::default();
+        soft.set_leading(Some(Instant::now()));
+        soft.stream_opened(ONE);
+        soft.stream_opened(ONE);
+        soft.stream_closed(ONE, false);
+        assert!(soft.has_stream(ONE), "the other one");
+        soft.set_leading(Some(Instant::now()));
+        assert!(soft.has_stream(ONE));
+        assert_eq!(soft.take_suspects(), BTreeSet::new());
+        soft.stream_closed(ONE, true);
+        assert_eq!((soft.has_stream(ONE), soft.take_suspects()), (false, BTreeSet::from([ONE])));
     }
 }

@@ -114,3 +114,28 @@ async fn a_segment_that_was_cut_off_is_repaired() {
     }
     cluster.stop(0).await;
 }
+
+#[tokio::test]
+async fn what_no_member_has_stays_damaged_and_counts_as_that() {
+    let cluster = Cluster::start().await;
+    let data = pattern(11, 8192);
+    cluster.write(key(1, 0), 0, &data).await;
+    for at in 0..3 {
+        assert_eq!(damage(&cluster.disk(at), &data[..4096]), 1);
+    }
+    for at in 0..3 {
+        let answer = cluster.try_read(at, key(1, 0), 0..8192).await;
+        assert!(matches!(answer, Err(ChunkError::Damaged { .. })), "{answer:?}");
+        eventually("the repair looked for a copy", || async {
+            (metric(&cluster, at, "pangu_chunkserver_damaged_blocks_total").await > 0).then_some(())
+        })
+        .await;
+        let again = cluster.try_read(at, key(1, 0), 0..4096).await;
+        assert!(matches!(again, Err(ChunkError::Damaged { .. })), "{again:?}");
+    }
+    for at in 0..3 {
+        assert_eq!(metric(&cluster, at, "pangu_chunkserver_repaired_blocks_total").await, 0);
+        assert_eq!(metric(&cluster, at, "pangu_chunkserver_disk_damaged_chunks").await, 1);
+        assert!(cluster.try_read(at, key(1, 0), 4096..8192).await.is_ok(), "the rest is whole");
+    }
+}

@@ -418,3 +418,6 @@ impl<M> std::fmt::Debug for ReplicatedChunks<M> {
         f.debug_struct("ReplicatedChunks").field("pauses", &self.pauses).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn asks_the_next_master_whatever_became_of_the_one_before() {
+        for code in
+            [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Internal, Code::NotLeader]
+        {
+            let expected = Step::Retry { target: Target::Next, wait: Duration::ZERO };
+            assert_eq!(Attempts::new(3).failed(&status(code, ""), 1.0), expected, "{code:?}");
+        }
+    }
+
+    #[test]
     fn gives_up_what_cannot_change() {
         let mut attempts = Attempts::new(1);
         assert_eq!(attempts.failed(&status(Code::InvalidArgument, ""), 0.5), Step::GiveUp);

@@ -256,6 +256,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_whole_group_gets_one_more_and_only_one_too_many_is_dropped() {
+        let (one, four, five) = (DiskId(1), DiskId(4), DiskId(5));
+        assert_eq!(after(&group(), &[Change::Add(one)]), None, "it is in there");
+        assert_eq!(after(&group(), &[Change::Out(one), Change::Add(four)]), None, "it is not whole");
+        let filling = after(&group(), &[Change::Add(four)]).unwrap();
+        assert_eq!(after(&filling, &[Change::Add(five)]), None, "one at a time");
+        assert_eq!(after(&filling, &[Change::Drop(one)]), None, "three must serve");
+        let more = after(&filling, &[Change::Join(four), Change::Settle(four)]).unwrap();
+        assert_eq!(after(&more, &[Change::Add(five)]), None);
+        assert_eq!(after(&more, &[Change::Drop(five)]), None, "it is not in there");
+        let moved = after(&more, &[Change::Drop(one)]).unwrap();
+        assert_eq!((moved.state_of(one), moved.serving().count()), (None, 3));
+        assert_eq!(after(&moved, &[Change::Drop(four)]), None);
+    }
+
+    #[test]
     fn commands_skip_what_is_of_another_epoch() {
         let mut tree = Tree::new();
         let (group, disk) = (GroupId(1), DiskId(1));

@@ -526,6 +526,7 @@ mod tests {
         let due = plan(&draining, &seen, 100);
         assert_eq!(due.len(), MOVES_MAX, "not all at once");
         assert!(due.iter().all(|change| change.change == Change::Add(DiskId(4))));
+        assert_eq!(plan(&settle_once(draining.clone(), &seen), &seen, 100), [], "until these are done");
         let done = work(draining, &seen);
         assert_eq!(counts(&done, 4)[1], 0);
         assert!(done.groups().all(|group| group.serving().count() == 3 && group.members.len() == 3));
@@ -558,6 +559,28 @@ mod tests {
         let uneven = work(Table::new(1, servers, groups).with_replicas(3, 2), &seen);
         let counts = counts(&uneven, 5);
         assert!(counts[4] >= 45 && counts[..4].iter().all(|count| *count <= 28), "{counts:?}");
+    }
+
+    #[test]
+    fn no_more_groups_move_than_make_disks_equal() {
+        let due = plan(&table(4, 8), &well(&[1, 2, 3, 4]), 100);
+        assert!(due.iter().all(|due| due.change == Change::Add(DiskId(4))), "{due:?}");
+        assert_eq!(due.len(), 6, "of three times eight, a quarter");
+    }
+
+    #[test]
+    fn of_one_too_many_who_is_away_goes_first() {
+        let whole = table(4, 1);
+        let mut group = whole.group(GroupId(1)).unwrap().clone();
+        group.members.push(Member { disk: DiskId(4), state: MemberState::Serving });
+        for away in 1..=4 {
+            let mut group = group.clone();
+            let member = group.members.iter_mut().find(|member| member.disk == DiskId(away)).unwrap();
+            member.state = MemberState::Offline;
+            let table = Table::new(2, whole.servers().cloned().collect(), vec![group]).with_replicas(3, 2);
+            let due = plan(&table, &well(&[1, 2, 3, 4]), 100);
+            assert!(matches!(due[..], [due] if due.change == Change::Drop(DiskId(away))), "{due:?}");
+        }
     }
 
     #[test]
