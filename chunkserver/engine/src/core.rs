@@ -17,7 +17,7 @@ pub(crate) mod read;
 pub(crate) mod space;
 pub(crate) mod write;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     failure: OnceLock<Arc<Failure>>,
     /// Flush the metadata store on the calling task (simulations) instead of a blocking thread.
     pub(crate) inline_flush: bool,
+    /// Segments that were missing or short when the disk was opened, and were made anew.
+    pub(crate) lost: BTreeSet<u32>,
     /// Dropped last: it holds the directory's lock, and the next to open it finds the metadata store free.
     pub(crate) io: Arc<dyn Io>,
 }
@@ -166,6 +168,7 @@ pub(crate) struct Start {
     pub(crate) alloc: Allocator,
     pub(crate) journal: Ring,
     pub(crate) salt: u64,
+    pub(crate) lost: BTreeSet<u32>,
 }
 
 impl Core {
@@ -204,6 +207,7 @@ impl Core {
             quiet: Notify::new(),
             failure: OnceLock::new(),
             inline_flush: start.inline_flush,
+            lost: start.lost,
         }
     }
 

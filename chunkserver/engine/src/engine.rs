@@ -1,5 +1,6 @@
 //! The engine's public face: opens disks, starts their tasks, hands operations to [`Core`].
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use tokio::time::Instant;
 use crate::buffer::{BufferPool, PoolBuf};
 use crate::core::Core;
 use crate::error::{EngineError, Failure, HexKey, OpenError};
-use crate::io::Io;
 use crate::io::files::{self, DiskFiles};
 use crate::io::sync::SyncIo;
 use crate::io::uring::Uring;
+use crate::io::{FileId, Io};
 use crate::records::FAMILIES;
 use crate::recovery::{self, Parts};
 use crate::superblock::{COPY_BYTES, COPY_OFFSETS, DecodeError, FORMAT, Geometry};
@@ -194,6 +195,24 @@ impl Engine {
             }
         }
         Ok(ranges)
+    }
+
+    /// Segments that were missing or short when the disk was opened, and were made anew: what was in them is damaged.
+    #[must_use]
+    pub fn lost_segments(&self) -> &BTreeSet<u32> {
+        &self.core.lost
+    }
+
+    /// Whether a chunk has data in one of these segments.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn is_in_segments(&self, key: ChunkKey, segments: &BTreeSet<u32>) -> Result<bool, EngineError> {
+        self.core.check()?;
+        let pages = self.core.state.lock().index.pages_of(key);
+        let pages = pages.map_err(|error| self.core.index_error(error))?;
+        let lies = |disk_block| matches!(self.core.place(disk_block).0, FileId::Segment(at) if segments.contains(&at));
+        Ok(pages.iter().any(|(_, page)| page.blocks().any(|(_, disk_block, _)| lies(disk_block))))
     }
 
     /// Chunks of a group in key order, from the first after `after`.

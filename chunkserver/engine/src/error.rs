@@ -34,6 +34,13 @@ impl IoError {
     pub fn is_truncated(&self) -> bool {
         self.source.kind() == std::io::ErrorKind::UnexpectedEof
     }
+
+    /// The medium does not give these bytes back: EIO, or what Linux makes of a bad sector (ENODATA) and of one whose
+    /// protection information is wrong (EILSEQ).
+    #[must_use]
+    pub fn is_medium(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(libc::EIO | libc::ENODATA | libc::EILSEQ))
+    }
 }
 
 /// Why a disk was taken out. The first failure stays; everything after it is refused with it.
@@ -66,6 +73,10 @@ pub enum Damage {
     Truncated { file: FileId, found_bytes: u64, needed_bytes: u64 },
     #[error("{file} ends before the {len_bytes} bytes at {offset_bytes} that chunk {key:?} has there")]
     CutOff { key: ChunkKey, file: FileId, offset_bytes: u64, len_bytes: usize },
+    #[error(
+        "the disk cannot read the {len_bytes} bytes at {offset_bytes} of {file} that chunk {key:?} has there"
+    )]
+    Unreadable { key: ChunkKey, file: FileId, offset_bytes: u64, len_bytes: usize },
     #[error("journal frame {sequence} is missing or damaged, but frame {later} lies behind it")]
     Journal { sequence: u64, later: u64 },
     #[error("journal frame {sequence} has a valid checksum but does not decode: {reason}")]
@@ -119,7 +130,9 @@ impl EngineError {
     #[must_use]
     pub const fn damaged_chunk(&self) -> Option<ChunkKey> {
         match self {
-            Self::Damaged(Damage::Block { key, .. } | Damage::CutOff { key, .. }) => Some(*key),
+            Self::Damaged(
+                Damage::Block { key, .. } | Damage::CutOff { key, .. } | Damage::Unreadable { key, .. },
+            ) => Some(*key),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! applying a frame moves the journal position in the same batch, and nothing in the journal is overwritten before
 //! the store was flushed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_kv::{Batch, Durability, Kv};
@@ -82,7 +83,6 @@ pub(crate) async fn recover(parts: &Parts) -> Result<Recovered, OpenError> {
         let needed_bytes = parts.geometry.journal_bytes;
         return Err(Damage::Truncated { file: FileId::Journal, found_bytes: found, needed_bytes }.into());
     }
-    check_segments(parts)?;
     let mut reader = Reader::new(parts, applied);
     // Twice: how far data is known to be durable stands in the last frame.
     let mut settled = applied.sequence;
@@ -145,6 +145,7 @@ async fn replay(
 async fn data_is_there(parts: &Parts, update: &Update) -> Result<bool, OpenError> {
     let Update::Write { extents, early: true, .. } = update else { return Ok(true) };
     for extent in extents {
+        check_segment(parts, extent.start)?;
         if !extent_is_there(parts, extent).await? {
             return Ok(false);
         }
@@ -158,7 +159,6 @@ async fn data_is_there(parts: &Parts, update: &Update) -> Result<bool, OpenError
 
 async fn extent_is_there(parts: &Parts, extent: &Extent) -> Result<bool, OpenError> {
     let (file, offset_bytes) = place(&parts.geometry, extent.start);
-    // Segments are there, and long enough, before anything is written to them.
     let data = read(parts, file, offset_bytes, extent.crcs.len() * BLOCK_SIZE).await?;
     Ok(data.chunks_exact(BLOCK_SIZE).zip(&extent.crcs).all(|(block, crc)| crc32c::crc32c(block) == *crc))
 }
@@ -182,17 +182,58 @@ pub(crate) async fn read(
     Ok(buffer.finish().expect("the only read into the buffer is done"))
 }
 
-fn check_segments(parts: &Parts) -> Result<(), Damage> {
-    for (expected, (index, found_bytes)) in (0..).zip(parts.io.segments()) {
-        let needed_bytes = u64::from(parts.geometry.blocks_of(expected)) * BLOCK;
-        if index != expected {
-            return Err(Damage::Truncated { file: FileId::Segment(expected), found_bytes: 0, needed_bytes });
-        }
-        if found_bytes < needed_bytes {
-            return Err(Damage::Truncated { file: FileId::Segment(index), found_bytes, needed_bytes });
-        }
+/// Segments that are missing below the last one there is, or shorter than they must be.
+pub(crate) fn bad_segments(parts: &Parts) -> Vec<Damage> {
+    let found: BTreeMap<u32, u64> = parts.io.segments().into_iter().collect();
+    let count = found.last_key_value().map_or(0, |(last, _)| last + 1);
+    (0..count).filter_map(|index| bad_segment(parts, &found, index)).collect()
+}
+
+fn bad_segment(parts: &Parts, found: &BTreeMap<u32, u64>, index: u32) -> Option<Damage> {
+    let needed_bytes = u64::from(parts.geometry.blocks_of(index)) * BLOCK;
+    let found_bytes = found.get(&index).copied().unwrap_or(0);
+    let damage = Damage::Truncated { file: FileId::Segment(index), found_bytes, needed_bytes };
+    (found_bytes < needed_bytes).then_some(damage)
+}
+
+/// A segment is there, and long enough, before anything is written to it: otherwise it was lost.
+fn check_segment(parts: &Parts, block: u64) -> Result<(), Damage> {
+    let (FileId::Segment(index), _) = place(&parts.geometry, block) else { return Ok(()) };
+    bad_segment(parts, &parts.io.segments().into_iter().collect(), index).map_or(Ok(()), Err)
+}
+
+/// Makes segments up to `last` that are missing or short, and notes them. What was in them is gone: every block has its
+/// checksum on record, so that nothing else is ever taken for it.
+async fn restore_segments(
+    parts: &Parts,
+    last: Option<u32>,
+    lost: &mut BTreeSet<u32>,
+) -> Result<(), OpenError> {
+    let found: BTreeMap<u32, u64> = parts.io.segments().into_iter().collect();
+    let last = last.max(found.last_key_value().map(|(last, _)| *last));
+    for index in last.map_or(0..0, |last| 0..last + 1) {
+        let Some(damage) = bad_segment(parts, &found, index) else { continue };
+        tracing::error!(%damage, "a segment is lost; making it anew for other members to fill");
+        parts.io.create_segment(index, u64::from(parts.geometry.blocks_of(index)) * BLOCK).await?;
+        lost.insert(index);
     }
     Ok(())
+}
+
+/// The segment, of those that can be, whose loss an error tells of.
+fn lost_segment(parts: &Parts, error: &OpenError) -> Option<u32> {
+    match error {
+        OpenError::Failed(Failure::Damage(Damage::Truncated { file: FileId::Segment(index), .. })) => {
+            Some(*index)
+        }
+        OpenError::Failed(Failure::Damage(Damage::OutOfDisk { disk_block, .. }))
+            if *disk_block < parts.geometry.capacity_blocks =>
+        {
+            let segment = disk_block / u64::from(parts.geometry.segment_blocks);
+            u32::try_from(segment).ok()
+        }
+        _ => None,
+    }
 }
 
 /// Walks the frames behind the applied one.
@@ -270,25 +311,24 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Opens the disk: recovers it and finds the free space.
+/// Opens the disk: recovers it and finds the free space. Segments that are lost are made anew.
 pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
-    let mut recovered = recover(&parts).await?;
-    let mut alloc = Allocator::new(parts.geometry.segment_blocks);
-    for (index, _) in parts.io.segments() {
-        alloc.add_segment(parts.geometry.blocks_of(index));
-    }
-    let marked = recovered.index.for_each_page(&mut |_, page| {
-        let (key, page) = page?;
-        for (at, disk_block, _) in page.blocks() {
-            let block = key.first_block() + at;
-            alloc.mark_used(disk_block).map_err(|error| match error {
-                MarkError::Used => Damage::DoubleUse { disk_block, key: key.chunk, block },
-                MarkError::OutOfDisk => Damage::OutOfDisk { disk_block, key: key.chunk, block },
-            })?;
+    let mut lost = BTreeSet::new();
+    restore_segments(&parts, None, &mut lost).await?;
+    // The last segments are missed only when something should be in them. Each time round one more is there.
+    let (mut recovered, alloc) = loop {
+        let opened = match recover(&parts).await {
+            Ok(mut recovered) => free_space(&parts, &mut recovered.index).map(|alloc| (recovered, alloc)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => break opened,
+            Err(error) => match lost_segment(&parts, &error).filter(|index| !lost.contains(index)) {
+                Some(index) => restore_segments(&parts, Some(index), &mut lost).await?,
+                None => return Err(error),
+            },
         }
-        Ok(())
-    });
-    marked.map_err(Failure::from)?;
+    };
     let mut chunks = 0;
     let counted = recovered.index.for_each_chunk(&mut |_, chunk| {
         chunk?;
@@ -307,7 +347,29 @@ pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
         alloc,
         journal: Ring::new(parts.geometry.journal_bytes, sequence, end_bytes),
         salt,
+        lost,
     }))
+}
+
+/// What no chunk uses.
+fn free_space(parts: &Parts, index: &mut Index) -> Result<Allocator, OpenError> {
+    let mut alloc = Allocator::new(parts.geometry.segment_blocks);
+    for (index, _) in parts.io.segments() {
+        alloc.add_segment(parts.geometry.blocks_of(index));
+    }
+    let marked = index.for_each_page(&mut |_, page| {
+        let (key, page) = page?;
+        for (at, disk_block, _) in page.blocks() {
+            let block = key.first_block() + at;
+            alloc.mark_used(disk_block).map_err(|error| match error {
+                MarkError::Used => Damage::DoubleUse { disk_block, key: key.chunk, block },
+                MarkError::OutOfDisk => Damage::OutOfDisk { disk_block, key: key.chunk, block },
+            })?;
+        }
+        Ok(())
+    });
+    marked.map_err(Failure::from)?;
+    Ok(alloc)
 }
 
 #[cfg(test)]

@@ -173,6 +173,8 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Blocks written in advance.
     pub blocks_ahead: u64,
+    /// Reads of data that the medium did not give back.
+    pub unreadable: u64,
 }
 
 /// How to lay out a new disk.

@@ -15,7 +15,7 @@ use crate::core::BLOCK;
 use crate::error::{Damage, Failure, OpenError};
 use crate::index::{Index, IndexError};
 use crate::records::{Page, PageKey};
-use crate::recovery::{Parts, place, read, recover};
+use crate::recovery::{Parts, bad_segments, place, read, recover};
 
 /// Problems listed one by one; the rest are counted.
 const LISTED_MAX: usize = 1000;
@@ -141,6 +141,9 @@ pub(crate) async fn check(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
     report: &mut VerifyReport,
 ) {
+    for damage in bad_segments(parts) {
+        report.add(Problem::Damage(damage));
+    }
     let mut index = match recover(parts).await {
         Ok(recovered) => {
             (report.replayed, report.dropped) = (recovered.replayed, recovered.dropped);

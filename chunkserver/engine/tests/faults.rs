@@ -140,6 +140,8 @@ async fn an_io_error_takes_the_disk_out_and_nothing_acknowledged_is_lost() {
                     failed = Some(failure);
                     break;
                 }
+                // A read of the rest of a block came first.
+                Err(EngineError::Damaged(_)) => model.take_back(&effects),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -166,6 +168,30 @@ async fn an_io_error_takes_the_disk_out_and_nothing_acknowledged_is_lost() {
             assert!(history.states[history.acknowledged..].contains(&state), "from {from}");
         }
     }
+}
+
+#[tokio::test]
+async fn bad_sectors_are_damage_until_there_are_too_many() {
+    let world = World::new();
+    let (engine, disk) = world.boot().await.unwrap();
+    let mut model = Model::default();
+    run(&engine, &mut model, write(0, 0, 8192)).await.unwrap();
+    disk.set_faults(Faults { unreadable: true, ..Faults::default() });
+    for _ in 0..64 {
+        let error = engine.read(key(0), 0, 4096).await.unwrap_err();
+        assert!(matches!(error, EngineError::Damaged(Damage::Unreadable { .. })), "{error}");
+        assert_eq!(error.damaged_chunk(), Some(key(0)));
+    }
+    // What another member has is written elsewhere.
+    let whole = Bytes::copy_from_slice(&model.chunks[&key(0)].states[1].bytes[..8192]);
+    let version = engine.stat(key(0)).unwrap().unwrap().version;
+    engine.heal(key(0), version, 0, whole.clone()).await.unwrap();
+    disk.set_faults(Faults::default());
+    assert_eq!(engine.read(key(0), 0, 8192).await.unwrap().data, whole);
+    assert!(engine.failure().is_none());
+    disk.set_faults(Faults { unreadable: true, ..Faults::default() });
+    assert!(matches!(engine.read(key(0), 0, 4096).await, Err(EngineError::Failed(_))), "it dies");
+    assert!(engine.failure().is_some());
 }
 
 /// What is written in advance finds no room either: it is tried again later, not again and again.

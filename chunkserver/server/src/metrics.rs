@@ -113,6 +113,11 @@ pub(crate) fn text(node: &Node) -> String {
     by_disk("pangu_chunkserver_disk_damaged_chunks", "chunks known to be damaged here", &|disk| {
         disk.id().map_or(0, |id| node.repairs.damaged(id) as u64)
     });
+    by_disk(
+        "pangu_chunkserver_disk_unreadable_total",
+        "reads of data that the disk did not give back",
+        &|disk| disk.engine.stats().unreadable,
+    );
     by_disk("pangu_chunkserver_disk_scrub_began_seconds", "when the pass began, since 1970", &|disk| {
         disk.scrub.get().began_ms / 1000
     });

@@ -49,13 +49,18 @@ struct State {
 }
 
 impl Repairs {
-    /// A chunk is damaged.
-    pub(crate) fn want(&self, disk: DiskId, key: ChunkKey) {
+    /// A chunk is damaged. `false`: there was no room to remember it.
+    pub(crate) fn want(&self, disk: DiskId, key: ChunkKey) -> bool {
         let mut state = self.state.lock();
-        let known = state.wanted.len() + state.failed.len();
-        if known < WANTED_MAX && !state.failed.contains(&(disk, key)) && state.wanted.insert((disk, key)) {
-            self.news.notify_one();
+        if state.failed.contains(&(disk, key)) || state.wanted.contains(&(disk, key)) {
+            return true;
         }
+        if state.wanted.len() + state.failed.len() >= WANTED_MAX {
+            return false;
+        }
+        state.wanted.insert((disk, key));
+        self.news.notify_one();
+        true
     }
 
     /// Chunks of a disk known to be damaged.
@@ -259,17 +264,17 @@ mod tests {
         let repairs = Repairs::default();
         let chunk = |index| (DiskId(1), ChunkKey::new(GroupId(1), DataId(1), index));
         for index in [1, 0, 1] {
-            repairs.want(chunk(index).0, chunk(index).1);
+            assert!(repairs.want(chunk(index).0, chunk(index).1));
         }
         assert_eq!((repairs.damaged(DiskId(1)), repairs.damaged(DiskId(2))), (2, 0));
         repairs.done(chunk(0), true);
         repairs.done(chunk(1), false);
-        repairs.want(chunk(1).0, chunk(1).1);
+        assert!(repairs.want(chunk(1).0, chunk(1).1));
         assert_eq!((repairs.first(), repairs.damaged(DiskId(1))), (None, 1), "not before the next round");
         repairs.try_again();
         assert_eq!(repairs.first(), Some(chunk(1)));
         for index in 0..WANTED_MAX as u32 + 10 {
-            repairs.want(DiskId(1), chunk(index).1);
+            assert_eq!(repairs.want(DiskId(1), chunk(index).1), index < WANTED_MAX as u32);
         }
         assert_eq!(repairs.damaged(DiskId(1)), WANTED_MAX);
     }

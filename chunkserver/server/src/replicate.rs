@@ -146,8 +146,10 @@ impl Group {
             match fault {
                 Fault::Disk => node.disk_failed(&self.disk, &error),
                 Fault::Damaged => match error.damaged_chunk() {
-                    // The repair tells what it finds.
-                    Some(key) => node.repairs.want(self.disk_id, key),
+                    // The repair tells what it finds. What it has no room for, the scrub finds again.
+                    Some(key) => {
+                        node.repairs.want(self.disk_id, key);
+                    }
                     None => {
                         let path = self.disk.path.display();
                         tracing::error!(group = %self.id, %path, %error, "damaged metadata");

@@ -367,17 +367,65 @@ fn long_damaged_data_is_repaired_before_anybody_sees_it() {
     for n in 1..=3 {
         scene.cluster.stop(Role::Chunkserver(n)).unwrap();
         let folder = scene.cluster.folder().join(Role::Chunkserver(n).to_string());
-        let check = std::process::Command::new(scene.cluster.binaries().join("pangu-chunkserver"))
-            .arg("verify")
-            .arg(&folder)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&check.stdout);
-        assert!(check.status.success(), "{said}");
+        assert_clean(&scene.cluster, &folder);
         scene.cluster.restart(Role::Chunkserver(n)).unwrap();
         scene.wait_whole("it serves again");
     }
     scene.cluster.finish().unwrap();
+}
+
+#[test]
+fn long_lost_and_cut_off_segments_are_filled_by_the_other_members() {
+    let mut scene = Scene::of(Options::new(3, 3), 22);
+    scene.cluster.announce("a segment is lost");
+    scene.work(200);
+    let (result, owed) = scene.writer.take().unwrap().finish();
+    result.unwrap();
+    let client = Role::Client(1);
+    for n in 1..=3 {
+        let victim = Role::Chunkserver(n);
+        let folder = scene.cluster.folder().join(victim.to_string());
+        scene.cluster.stop(victim).unwrap();
+        let segment = folder.join("seg-00000000");
+        if n == 2 {
+            fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(1 << 20).unwrap();
+        } else {
+            fs::remove_file(&segment).unwrap();
+        }
+        scene.cluster.restart(victim).unwrap();
+        scene.cluster.stop(client).unwrap();
+        scene.cluster.restart(client).unwrap();
+        let (wrong, right) = verify(&owed);
+        assert_eq!(wrong, Vec::<String>::new(), "{right} were right");
+        scene.wait_whole("it is back");
+        // The next copy is hurt only when this one is whole again.
+        let log = scene.cluster.folder().join("log").join(victim.to_string());
+        wait_until("its data is whole again", Deadline::within(PATIENCE), || {
+            Ok(fs::read_to_string(&log)
+                .unwrap_or_default()
+                .contains("the data of lost segments is whole again"))
+        })
+        .unwrap();
+        println!("segment of {victim} lost, {right} files and blocks read right");
+    }
+    for n in 1..=3 {
+        scene.cluster.stop(Role::Chunkserver(n)).unwrap();
+    }
+    for n in 1..=3 {
+        let folder = scene.cluster.folder().join(Role::Chunkserver(n).to_string());
+        assert_clean(&scene.cluster, &folder);
+    }
+    for n in 1..=3 {
+        scene.cluster.restart(Role::Chunkserver(n)).unwrap();
+    }
+    scene.cluster.finish().unwrap();
+}
+
+/// The offline check finds nothing.
+fn assert_clean(cluster: &Cluster, folder: &Path) {
+    let mut check = std::process::Command::new(cluster.binaries().join("pangu-chunkserver"));
+    let check = check.arg("verify").arg(folder).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::error::{Damage, EngineError, IoError};
 use crate::io::{Op, ReadBuffer};
 use crate::types::ReadOut;
 
+/// Reads that may fail before the disk is out. A handful of bad sectors is how disks age; more is how they die.
+pub(crate) const UNREADABLE_MAX: u64 = 64;
+
 /// crc32c of a block of zeros: what a hole reads as.
 pub(crate) fn zero_block_crc() -> u32 {
     static CRC: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
@@ -159,11 +162,24 @@ impl Core {
         Ok(data)
     }
 
+    /// Data that cannot be read is damage: other members have it, and it is written anew elsewhere. A disk on which that
+    /// happens again and again is out.
     fn read_error(&self, key: ChunkKey, error: IoError) -> EngineError {
+        let IoError { file, offset_bytes, len_bytes, .. } = error;
         if error.is_truncated() {
-            let IoError { file, offset_bytes, len_bytes, .. } = error;
             return Damage::CutOff { key, file, offset_bytes, len_bytes }.into();
         }
+        if error.is_medium() && self.count_unreadable() {
+            tracing::warn!(%error, "data cannot be read");
+            return Damage::Unreadable { key, file, offset_bytes, len_bytes }.into();
+        }
         self.fail_io(error)
+    }
+
+    /// Whether the disk may go on for all that.
+    fn count_unreadable(&self) -> bool {
+        let stats = &mut self.state.lock().stats;
+        stats.unreadable += 1;
+        stats.unreadable <= UNREADABLE_MAX
     }
 }

@@ -102,8 +102,14 @@ impl DiskFiles {
         segments.iter().map(|(index, file)| (*index, file.metadata().map_or(0, |meta| meta.len()))).collect()
     }
 
-    /// Makes a segment whole or not at all: under another name, allocated, durable, then renamed.
+    /// Makes a segment whole or not at all: under another name, allocated, durable, then renamed. One that is there but
+    /// too short gets longer.
     pub(crate) fn create_segment(&self, index: u32, len_bytes: u64) -> io::Result<Arc<File>> {
+        if let Some(short) = self.get(FileId::Segment(index)) {
+            allocate(&short, len_bytes)?;
+            short.sync_all()?;
+            return Ok(short);
+        }
         let path = self.dir.join(segment_name(index));
         let temporary = self.dir.join(format!("new-{}", segment_name(index)));
         let _ = std::fs::remove_file(&temporary);

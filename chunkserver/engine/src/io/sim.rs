@@ -88,10 +88,18 @@ impl Medium {
         medium
     }
 
+    /// What is there already stays; it gets longer.
     fn create(&self, file: FileId, len_bytes: u64) {
-        let zeros = vec![0; usize::try_from(len_bytes).expect("simulated disks are small")];
-        let file_state = SimFile { durable: zeros.clone(), current: zeros, dirty: BTreeSet::new() };
-        self.files.lock().insert(file, file_state);
+        let len = usize::try_from(len_bytes).expect("simulated disks are small");
+        let mut files = self.files.lock();
+        let file = files.entry(file).or_default();
+        file.durable.resize(len, 0);
+        file.current.resize(len, 0);
+    }
+
+    /// The file is gone, as if somebody had removed it.
+    pub fn lose(&self, file: FileId) {
+        self.files.lock().remove(&file);
     }
 
     /// Flips a bit, as age or radiation would.
@@ -125,6 +133,8 @@ pub struct Faults {
     pub eio_from: Option<u64>,
     /// No segment beyond this many can be made: the file system below is full.
     pub segments_max: Option<u32>,
+    /// Reads of segments fail with EIO, writes do not: bad sectors.
+    pub unreadable: bool,
     /// Writes to segments find no room: those below are sparse, and the file system is full.
     pub full: bool,
     /// Reads begun from now on take so many turns of the disk; others do not wait for them.
@@ -291,6 +301,11 @@ impl Shared {
             matches!((&waiting.kind, waiting.file), (Kind::Op(Op::Write { .. }), FileId::Segment(_)));
         if faults.full && to_segment {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let from_segment =
+            matches!((&waiting.kind, waiting.file), (Kind::Op(Op::Read(_)), FileId::Segment(_)));
+        if faults.unreadable && from_segment {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let mut files = self.medium.files.lock();
         let file = files.get_mut(&waiting.file).ok_or(io::ErrorKind::NotFound)?;
