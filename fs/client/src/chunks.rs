@@ -7,6 +7,7 @@
 //!
 //! What its caller keeps: two writes or punches of overlapping ranges are never in flight together.
 
+mod hedge;
 mod log;
 mod members;
 mod replicated;

@@ -9,6 +9,8 @@
 //! | damaged, checksum wrong | again, [`DAMAGED_ROUNDS`] times, then ends and is recorded | next member; if all are, again that often, then ends and is recorded |
 //! | refused | again, [`REFUSED_MAX`] times, then ends and is recorded | next member, and after [`REFUSED_MAX`] rounds the same |
 //!
+//! A read that takes longer than usual is asked of the next member, too (`hedge`), and the first answer is taken.
+//!
 //! An attempt ends as "unavailable" when a new table comes that does not name its member for it any more.
 //!
 //! Everything else goes on for ever: a server that is away is waited for, and whoever does not want to wait drops the
@@ -23,12 +25,14 @@ use bytes::Bytes;
 use chunkserver_api::{ChunkError, Map, Punch, Read, Write, Written};
 use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Stamp};
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use kuafu::Code;
 use master_api::model::{Group, Table};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::time::Instant;
 
+use super::hedge::Hedging;
 use super::log::ErrorLog;
 use super::members::Members;
 use super::stamps::{Stamps, Ticket};
@@ -61,6 +65,7 @@ pub struct ReplicatedChunks<M> {
     errors: Arc<ErrorLog>,
     /// Addresses that did not answer, and until when they are asked last.
     shunned: Mutex<HashMap<String, Instant>>,
+    hedging: Hedging,
 }
 
 /// One call's attempts.
@@ -121,7 +126,14 @@ impl Attempts {
 impl<M: Members> ReplicatedChunks<M> {
     #[must_use]
     pub fn new(members: M, pauses: RetryPauses, errors: Arc<ErrorLog>) -> Self {
-        Self { members, pauses, stamps: Arc::default(), errors, shunned: Mutex::default() }
+        Self {
+            members,
+            pauses,
+            stamps: Arc::default(),
+            errors,
+            shunned: Mutex::default(),
+            hedging: Hedging::default(),
+        }
     }
 
     /// The servers behind this.
@@ -256,6 +268,18 @@ impl<M: Members> ReplicatedChunks<M> {
         order
     }
 
+    /// `by` answered. Members that were asked before it are asked last for a while.
+    fn answered(&self, waiting: &[(String, Instant)], by: &str) {
+        for (address, since) in waiting {
+            self.hedging.took(since.elapsed());
+            if address == by {
+                return;
+            }
+            tracing::debug!(address, by, "a member took longer than usual, and another one answered");
+            self.shunned.lock().insert(address.clone(), Instant::now() + SHUN);
+        }
+    }
+
     fn note(&self, address: &str, error: &ChunkError) {
         if matches!(error, ChunkError::Unavailable { .. } | ChunkError::Deadline) {
             self.members.report(address);
@@ -263,7 +287,8 @@ impl<M: Members> ReplicatedChunks<M> {
         }
     }
 
-    /// What both a read and a map do: asks the members in turn; `attempt` asks one once.
+    /// What both a read and a map do: asks the members in turn, the next one also when the one before takes longer than
+    /// usual; `attempt` asks one once.
     async fn ask<'s, T, F>(&'s self, key: ChunkKey, what: &str, attempt: F) -> Result<T, DataError>
     where
         F: Fn(String, Epoch) -> BoxFuture<'s, Result<T, ChunkError>> + Send + Sync,
@@ -272,23 +297,57 @@ impl<M: Members> ReplicatedChunks<M> {
         let mut attempts = Attempts::new(self.pauses);
         loop {
             let table = self.members.table();
-            let order = match table.group(key.group) {
+            let mut order = match table.group(key.group) {
                 Some(group) => self.order(&table, group, key),
                 None => Vec::new(),
-            };
+            }
+            .into_iter();
             let epoch = table.group(key.group).map_or_else(Epoch::default, |group| group.epoch);
-            let mut said: Vec<(String, ChunkError)> = Vec::new();
-            let mut ask_primary = false;
-            for address in order {
+            let ask_one = async |address: String| {
                 let serves = |table: &Table| {
                     let serving = table.group(key.group).into_iter().flat_map(Group::serving);
                     serving.filter_map(|disk| table.server_of(disk)).any(|server| server.address == address)
                 };
-                match self.while_in_table(table.version, attempt(address.clone(), epoch), serves).await {
-                    Ok(answer) => return Ok(answer),
+                let answer =
+                    self.while_in_table(table.version, attempt(address.clone(), epoch), serves).await;
+                (address, answer)
+            };
+            let mut said: Vec<(String, ChunkError)> = Vec::new();
+            let mut ask_primary = false;
+            // Who was asked and has not answered, in the order they were asked, and since when.
+            let mut waiting: Vec<(String, Instant)> = Vec::new();
+            let mut asked = FuturesUnordered::new();
+            let patience = self.hedging.begin();
+            let mut hedges = true;
+            loop {
+                if asked.is_empty() {
+                    let Some(address) = order.next() else { break };
+                    waiting.push((address.clone(), Instant::now()));
+                    asked.push(ask_one(address));
+                }
+                let answered = if hedges && order.len() > 0 {
+                    tokio::time::timeout(patience, asked.next()).await
+                } else {
+                    Ok(asked.next().await)
+                };
+                let Ok(answered) = answered else {
+                    hedges = self.hedging.take();
+                    if let Some(address) = order.next().filter(|_| hedges) {
+                        waiting.push((address.clone(), Instant::now()));
+                        asked.push(ask_one(address));
+                    }
+                    continue;
+                };
+                let Some((address, answer)) = answered else { break };
+                match answer {
+                    Ok(answer) => {
+                        self.answered(&waiting, &address);
+                        return Ok(answer);
+                    }
                     Err(error) => {
                         tracing::debug!(?key, address, %error, what, "attempt failed");
                         self.note(&address, &error);
+                        waiting.retain(|(other, _)| *other != address);
                         let not_committed = matches!(error, ChunkError::NotCommitted);
                         said.push((address, error));
                         if not_committed {
@@ -298,6 +357,7 @@ impl<M: Members> ReplicatedChunks<M> {
                     }
                 }
             }
+            drop(asked);
             if ask_primary {
                 let (epoch, address) = self.primary(key, &mut attempts).await;
                 match attempt(address.clone(), epoch).await {

@@ -305,8 +305,33 @@ async fn a_read_goes_on_while_one_member_may_still_have_it() {
 }
 
 #[tokio::test]
+async fn a_read_that_takes_long_is_asked_of_the_next_member_too() {
+    // Two of three never answer.
+    let chunks = chunks(|asked| (asked.server == 3).then_some(Ok(())));
+    assert!(read(&chunks).await.is_ok());
+    assert_eq!(servers(&chunks), [1, 2, 3]);
+    chunks.members.asked.lock().clear();
+    assert!(read(&chunks).await.is_ok());
+    assert_eq!(servers(&chunks), [3], "the others are asked last for a while");
+    assert!(chunks.members.reported.lock().is_empty(), "slow is not dead");
+}
+
+#[tokio::test]
+async fn an_error_of_the_slow_member_is_no_answer_and_none_of_the_others() {
+    let chunks = chunks(|asked| match asked.server {
+        1 => None,
+        2 => Some(Err(damaged())),
+        _ => Some(Ok(())),
+    });
+    assert!(read(&chunks).await.is_ok());
+    assert_eq!(servers(&chunks), [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn who_lost_its_place_is_not_waited_for_by_a_read() {
     let chunks = chunks(|asked| (asked.server != 1).then_some(Ok(())));
+    // No other is asked meanwhile: the budget is spent.
+    while chunks.hedging.take() {}
     let reading = read(&chunks);
     tokio::pin!(reading);
     assert!(reading.as_mut().now_or_never().is_none());
