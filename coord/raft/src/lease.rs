@@ -28,6 +28,8 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct Inner {
     vote: Option<Vote>,
+    /// Since when it is that.
+    since: Option<Instant>,
     /// For each member: when the newest request was sent that it answered under `vote`.
     answered: BTreeMap<u64, Instant>,
 }
@@ -42,7 +44,7 @@ impl Lease {
     pub(crate) fn vote_changed(&self, vote: Vote) {
         let mut inner = self.inner.lock();
         if inner.vote != Some(vote) {
-            *inner = Inner { vote: Some(vote), answered: BTreeMap::new() };
+            *inner = Inner { vote: Some(vote), since: Some(Instant::now()), answered: BTreeMap::new() };
         }
     }
 
@@ -58,6 +60,17 @@ impl Lease {
             let newest = inner.answered.entry(member).or_insert(sent_at);
             *newest = (*newest).max(sent_at);
         }
+    }
+
+    /// How long a member has been silent towards this one, if this one leads.
+    pub(crate) fn silence(&self, member: u64, now: Instant) -> Option<Duration> {
+        let inner = self.inner.lock();
+        inner.led(self.node_id)?;
+        if member == self.node_id {
+            return Some(Duration::ZERO);
+        }
+        let heard = inner.answered.get(&member).copied().or(inner.since)?;
+        Some(now.saturating_duration_since(heard))
     }
 
     /// The term (and node) this member leads in, if nobody else can lead at `now`.
@@ -146,5 +159,25 @@ mod tests {
         let lease = Lease::new(1, PROMISE);
         lease.vote_changed(Vote::new(3, 1));
         assert!(!lease.holds(Instant::now(), &members(&[&[1]])));
+        assert_eq!(lease.silence(2, Instant::now()), None, "nor does it hear the members");
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_answer_or_from_when_it_leads() {
+        let vote = Vote::new_committed(4, 1);
+        let lease = Lease::new(1, PROMISE);
+        let before = Instant::now();
+        lease.vote_changed(vote);
+        let at = |seconds| before + Duration::from_secs(seconds);
+        lease.answered(&vote, 2, at(7));
+        assert_eq!(lease.silence(2, at(9)), Some(Duration::from_secs(2)));
+        let never_heard = lease.silence(3, at(9)).unwrap();
+        assert!(
+            never_heard > Duration::from_secs(8) && never_heard <= Duration::from_secs(9),
+            "{never_heard:?}"
+        );
+        assert_eq!(lease.silence(1, at(9)), Some(Duration::ZERO), "itself");
+        lease.vote_changed(Vote::new_committed(5, 2));
+        assert_eq!(lease.silence(2, at(9)), None, "another one leads");
     }
 }

@@ -75,6 +75,8 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Last index this member is known to hold durably; known on the leader only.
     pub matched_index: Option<u64>,
+    /// How long it has been silent; known on the leader only.
+    pub silence: Option<Duration>,
 }
 
 /// A look inside.
@@ -105,6 +107,7 @@ struct Inner {
     state: Arc<State>,
     proposer: Arc<Proposer>,
     reads: Arc<Reads>,
+    lease: Arc<Lease>,
     peers: PeerService,
     joining: Arc<Joining>,
     applied: watch::Receiver<Option<LogId>>,
@@ -174,7 +177,7 @@ impl RaftNode {
         });
         proposer.start(raft.clone());
         peers.start(raft.clone());
-        let reads = Reads::new(raft.clone(), lease, log.clone(), applied.clone());
+        let reads = Reads::new(raft.clone(), Arc::clone(&lease), log.clone(), applied.clone());
         let inner = Arc::new(Inner {
             node_id,
             raft,
@@ -182,6 +185,7 @@ impl RaftNode {
             state,
             proposer,
             reads,
+            lease,
             peers,
             joining,
             applied,
@@ -421,11 +425,13 @@ impl Inner {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let matched = |id: u64| metrics.replication.as_ref()?.get(&id).copied()?.map(|id: LogId| id.index);
+        let now = Instant::now();
         let status = |(id, node): (&u64, &BasicNode)| {
             let member = MemberStatus {
                 address: node.addr.clone(),
                 voter: voters.contains(id),
                 matched_index: matched(*id),
+                silence: self.lease.silence(*id, now),
             };
             (*id, member)
         };

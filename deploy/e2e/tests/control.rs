@@ -87,6 +87,10 @@ fn control_files_tell_of_failures_and_answer_without_servers() {
     control.wait("recovery", "offline");
     cluster.restart(Role::Chunkserver(3)).unwrap();
     control.wait("health", "ok\n");
+    cluster.kill(Role::Master(3)).unwrap();
+    control.wait("health", "degraded\nmaster 3 (tcp://");
+    cluster.restart(Role::Master(3)).unwrap();
+    control.wait("health", "ok\n");
     control.wait("recovery", "nothing to recover\n");
 
     for role in cluster.servers() {

@@ -25,7 +25,9 @@ fn value(session: &Session, status: &StatusReply) -> Value {
     let masters: Vec<Value> = status
         .members
         .iter()
-        .map(|m| json!({"id": m.id, "address": m.address, "voter": m.voter, "leader": m.leader}))
+        .map(|m| {
+            json!({"id": m.id, "address": m.address, "voter": m.voter, "leader": m.leader, "silent_ms": m.silent_ms})
+        })
         .collect();
     let servers: Vec<Value> = status
         .table

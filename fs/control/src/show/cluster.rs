@@ -48,14 +48,19 @@ pub fn cluster(name: &str, description: &str, status: &StatusReply) -> String {
 }
 
 fn masters(status: &StatusReply) -> String {
-    let mut masters = Table::new(["master", "address", "role"]);
+    let mut masters = Table::new(["master", "address", "role", "heard"]);
     for member in &status.members {
         let role = match (member.leader, member.voter) {
             (true, _) => "leader",
             (false, true) => "follower",
             (false, false) => "learner",
         };
-        masters.row([member.id.to_string(), member.address.clone(), role.to_owned()]);
+        masters.row([
+            member.id.to_string(),
+            member.address.clone(),
+            role.to_owned(),
+            heard(member.silent_ms),
+        ]);
     }
     masters.render()
 }
@@ -107,12 +112,18 @@ mod tests {
     #[test]
     fn tells_of_masters_chunkservers_and_groups() {
         let mut status = with_states([MemberState::Serving, MemberState::Serving, MemberState::Offline]);
-        let master = |id, leader| MasterMember { id, address: format!("tcp://m{id}:1"), voter: true, leader };
-        status.members = vec![master(1, false), master(2, true)];
+        let master = |id, leader, silent_ms| MasterMember {
+            id,
+            address: format!("tcp://m{id}:1"),
+            voter: true,
+            leader,
+            silent_ms,
+        };
+        status.members = vec![master(1, false, 5000), master(2, true, 0)];
         let text = cluster("home", "/etc/cluster.toml", &status);
         for line in [
             "cluster  home (c1)\n         /etc/cluster.toml\n",
-            "\n2       tcp://m2:1  leader\n",
+            "\n1       tcp://m1:1  follower  5 s ago\n2       tcp://m2:1  leader    now\n",
             "\n3            tcp://10.0.0.3:7000  /r/rack3/h  1      1.0 MiB  1.0 GiB  now    not yet   1 serving, 1 offline\n",
             "groups   2 of 3 copies each, 1 whole, 0 being filled, 1 with a member away (table version 9)\n",
         ] {

@@ -17,6 +17,10 @@ pub fn health(status: &StatusReply, freshness: Freshness) -> String {
     let mut reasons = Vec::new();
     let blocked = blocked(status, &mut reasons);
     copies(status, &mut reasons);
+    for master in status.members.iter().filter(|master| master.silent_ms > UP_MS) {
+        let (id, address) = (master.id, &master.address);
+        reasons.push(format!("master {id} ({address}) was last heard {}", ago(master.silent_ms / 1000)));
+    }
     servers_of(status).for_each(|server| of_server(server, &mut reasons));
     let word = match freshness {
         Freshness::Ago(_) | Freshness::Never => "unreachable",
@@ -107,6 +111,7 @@ mod tests {
     use std::time::Duration;
 
     use MemberState::{Joining, Offline, Serving, Syncing};
+    use master_api::proto::MasterMember;
 
     use super::*;
     use crate::show::testing::{status, with_states};
@@ -152,6 +157,12 @@ mod tests {
     #[test]
     fn servers_and_disks_are_named() {
         let mut status = status();
+        status.members.push(MasterMember {
+            id: 3,
+            address: "tcp://10.0.0.9:1".to_owned(),
+            silent_ms: 70_000,
+            ..MasterMember::default()
+        });
         let servers = &mut status.table.as_mut().unwrap().servers;
         servers[0].silent_ms = 12_000;
         servers[1].disk_states[0].failed = true;
@@ -161,6 +172,7 @@ mod tests {
             lines(&status),
             [
                 "degraded",
+                "master 3 (tcp://10.0.0.9:1) was last heard 70 s ago",
                 "chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) was last heard 12 s ago",
                 "disk 20 of chunkserver 2 (tcp://10.0.0.2:7000, /r/rack2/h) failed",
                 "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) has 2 damaged chunks that wait for repair",

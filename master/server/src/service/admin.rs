@@ -35,6 +35,7 @@ impl proto::Admin for Admin {
                 address: member.address.clone(),
                 voter: member.voter,
                 leader: *id == leader_id,
+                silent_ms: member.silence.map_or(0, |silence| silence.as_millis() as u64),
             })
             .collect();
         let usage = usage_seen(&self.0, &view)?;
