@@ -107,3 +107,44 @@ impl From<Status> for ChunkError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: Code) -> ChunkError {
+        Status::new(code, "why").into()
+    }
+
+    /// What the client does next hangs on it: ask another member, ask the primary, fetch the table, or give up.
+    #[test]
+    fn each_code_is_told_as_what_it_means() {
+        let full = error(Code::Full);
+        assert!(matches!(&full, ChunkError::NoSpace { message } if message == "why") && !full.retryable());
+        assert!(!full.try_other_member(), "the group is full, whoever is asked");
+        let damaged = error(Code::DataLoss);
+        assert!(matches!(&damaged, ChunkError::Damaged { message } if message == "why"));
+        assert!(!damaged.retryable() && damaged.try_other_member());
+        let not_committed = error(Code::NotCommitted);
+        assert!(matches!(not_committed, ChunkError::NotCommitted) && not_committed.try_other_member());
+        assert!(!not_committed.refresh_table(), "the primary is known");
+        assert!(matches!(error(Code::NotLeader), ChunkError::NotPrimary));
+        assert!(
+            matches!(error(Code::Stale), ChunkError::Stale { epoch: Epoch(0) }),
+            "it does not say its epoch"
+        );
+        for moved in [error(Code::NotLeader), error(Code::Stale), error(Code::Unavailable)] {
+            assert!(moved.retryable() && moved.refresh_table(), "{moved}");
+        }
+        assert!(matches!(error(Code::Unavailable), ChunkError::Unavailable { .. }));
+        let busy = error(Code::Busy);
+        assert!(matches!(busy, ChunkError::Busy { retry_after: BUSY_DELAY_DEFAULT }) && busy.retryable());
+        let late = error(Code::DeadlineExceeded);
+        assert!(matches!(late, ChunkError::Deadline) && late.retryable() && !late.refresh_table());
+        for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Internal, Code::Unimplemented] {
+            let refused = error(code);
+            assert!(matches!(&refused, ChunkError::Refused { code: told, .. } if *told == code));
+            assert!(!refused.retryable() && !refused.try_other_member(), "{refused}");
+        }
+    }
+}

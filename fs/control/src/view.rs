@@ -259,3 +259,19 @@ impl View {
         self.last.lock().await.asked = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let remembered = Remembered::new();
+        for key in 0..=REMEMBERED_MAX {
+            remembered.note(key, &key);
+        }
+        assert!(remembered.get(&0).is_none());
+        assert!(matches!(remembered.get(&REMEMBERED_MAX), Some((Freshness::Ago(_), REMEMBERED_MAX))));
+        assert!(remembered.0.lock().len() <= REMEMBERED_MAX);
+    }
+}

@@ -25,6 +25,10 @@ impl Handler for Behind {
             _ => Ok(OpReply::Offset(77)),
         }
     }
+
+    fn try_now(&self, _: &Caller, _: &Op<'_>) -> Option<OpResult> {
+        Some(Ok(OpReply::Offset(78)))
+    }
 }
 
 impl Local for Behind {
@@ -37,19 +41,23 @@ impl Local for Behind {
     }
 }
 
-/// The masters: one chunkserver (id 4), one file called "file"; or nobody.
+/// The masters: two chunkservers (4 and 6), one file called "file"; or nobody.
 #[derive(Debug, Default)]
 struct Masters {
     silent: AtomicBool,
     asked: AtomicUsize,
+    /// Until when the last question waits.
+    deadline: Mutex<Option<Instant>>,
     drained: Mutex<Vec<(Vec<u32>, bool)>>,
 }
 
 impl Masters {
     fn answer<T: Send + 'static>(
         &self,
+        deadline: Instant,
         answer: Result<T, ClientError>,
     ) -> BoxFuture<'_, Result<T, ClientError>> {
+        *self.deadline.lock() = Some(deadline);
         self.asked.fetch_add(1, Ordering::Relaxed);
         let silent = self.silent.load(Ordering::Relaxed);
         let answer = if silent { Err(ClientError::Deadline { last: String::new() }) } else { answer };
@@ -76,52 +84,64 @@ fn attr() -> Attr {
 }
 
 impl Cluster for Masters {
-    fn status(&self, _: Instant) -> BoxFuture<'_, Result<StatusReply, ClientError>> {
+    fn status(&self, deadline: Instant) -> BoxFuture<'_, Result<StatusReply, ClientError>> {
         let table = self.table();
-        self.answer(Ok(StatusReply { table: Some(table), term: 5, ..StatusReply::default() }))
+        self.answer(deadline, Ok(StatusReply { table: Some(table), term: 5, ..StatusReply::default() }))
     }
 
-    fn where_is(&self, ino: InodeId, _: Instant) -> BoxFuture<'_, Result<WhereReply, ClientError>> {
+    fn where_is(&self, ino: InodeId, deadline: Instant) -> BoxFuture<'_, Result<WhereReply, ClientError>> {
         assert_eq!(ino, FILE);
-        self.answer(Ok(WhereReply { attr: Some((&attr()).into()), ..WhereReply::default() }))
+        self.answer(deadline, Ok(WhereReply { attr: Some((&attr()).into()), ..WhereReply::default() }))
     }
 
-    fn query(&self, query: Query, _: Instant) -> BoxFuture<'_, Result<Answer, ClientError>> {
-        self.answer(match query {
-            Query::GetAttr(FILE) => Ok(Answer { attr: Some(attr()), ..Answer::default() }),
-            Query::Lookup { parent: InodeId::ROOT, name } if name.as_slice() == b"file" => {
-                Ok(Answer { attr: Some(attr()), ..Answer::default() })
-            }
-            Query::ReadDir(page) if page.after_cookie == 0 => {
-                let entry = model::DirEntry {
-                    ino: FILE,
-                    name: Bytes::from_static(b"file"),
-                    kind: libc::S_IFREG,
-                    cookie: 900,
-                    attr: Some(attr()),
-                };
-                Ok(Answer { entries: vec![entry], end: true, ..Answer::default() })
-            }
-            Query::ReadDir(_) => Ok(Answer { end: true, ..Answer::default() }),
-            _ => Err(ClientError::Errno(model::Errno::ENOENT)),
-        })
+    fn query(&self, query: Query, deadline: Instant) -> BoxFuture<'_, Result<Answer, ClientError>> {
+        if let Query::ReadDir(page) = &query {
+            assert!(page.limit <= PAGE, "{} entries at once", page.limit);
+        }
+        self.answer(
+            deadline,
+            match query {
+                Query::GetAttr(FILE) => Ok(Answer { attr: Some(attr()), ..Answer::default() }),
+                Query::Lookup { parent: InodeId::ROOT, name } if name.as_slice() == b"file" => {
+                    Ok(Answer { attr: Some(attr()), ..Answer::default() })
+                }
+                Query::ReadDir(page) if page.after_cookie == 0 => {
+                    let entry = model::DirEntry {
+                        ino: FILE,
+                        name: Bytes::from_static(b"file"),
+                        kind: libc::S_IFREG,
+                        cookie: 900,
+                        attr: Some(attr()),
+                    };
+                    Ok(Answer { entries: vec![entry], end: true, ..Answer::default() })
+                }
+                Query::ReadDir(_) => Ok(Answer { end: true, ..Answer::default() }),
+                _ => Err(ClientError::Errno(model::Errno::ENOENT)),
+            },
+        )
     }
 
-    fn drain(&self, disks: Vec<u32>, draining: bool, _: Instant) -> BoxFuture<'_, Result<(), ClientError>> {
+    fn drain(
+        &self,
+        disks: Vec<u32>,
+        draining: bool,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ClientError>> {
         self.drained.lock().push((disks, draining));
-        self.answer(Ok(()))
+        self.answer(deadline, Ok(()))
     }
 
     fn table(&self) -> proto::Table {
-        let server = proto::Server {
-            id: 4,
-            disks: vec![40, 41],
-            disk_states: vec![proto::Disk::default(); 2],
+        let server = |id, disks: &[u32]| proto::Server {
+            id,
+            disks: disks.to_vec(),
+            disk_states: vec![proto::Disk::default(); disks.len()],
             ..proto::Server::default()
         };
+        let servers = vec![server(4, &[40, 41]), server(6, &[60])];
         let member = proto::Member { disk: 40, state: MemberState::Serving.into() };
         let group = proto::Group { id: 1, epoch: 1, members: vec![member] };
-        proto::Table { servers: vec![server], groups: vec![group], replicas: 1, min_replicas: 1, version: 2 }
+        proto::Table { servers, groups: vec![group], replicas: 1, min_replicas: 1, version: 2 }
     }
 }
 
@@ -171,6 +191,8 @@ impl World {
             }
             text.extend(data.concat());
         }
+        let beyond = Op::Read { ino, handle, offset_bytes: u64::MAX, len_bytes: 100 };
+        assert!(matches!(self.handle(beyond).await?, OpReply::Data(data) if data.concat().is_empty()));
         self.handle(Op::Release { ino, handle }).await?;
         let gone = Op::Read { ino, handle, offset_bytes: 0, len_bytes: 1 };
         assert_eq!(self.handle(gone).await.unwrap_err(), Errno::EBADF);
@@ -188,6 +210,7 @@ impl World {
             // Two at a time: what is left is found again by its offset.
             let op = Op::ReadDir { ino, handle, offset, limit: 2, attributes };
             let OpReply::Entries(entries) = self.handle(op).await.unwrap() else { panic!("no entries") };
+            assert!(entries.len() <= 2, "{entries:?}");
             let Some(last) = entries.last() else { break };
             offset = last.next_offset;
             for entry in entries.iter() {
@@ -216,6 +239,11 @@ async fn each_file_has_its_text() {
     {
         assert_eq!(world.walk(absent).await.unwrap_err(), Errno::ENOENT, "{absent}");
     }
+    // A chunkserver that is gone since its name was looked up.
+    let gone = Op::Open { ino: Node::File(File::Status(5)).ino(), flags: libc::O_RDONLY };
+    assert_eq!(world.handle(gone).await.unwrap_err(), Errno::ENOENT);
+    let dir = Attr { mode: libc::S_IFDIR | 0o753, ..attr() };
+    assert_eq!(world.files.mirrored(&dir).mode, libc::S_IFDIR | 0o551, "who may look may look here");
     let mirror = world.walk(".pangu/where/file").await.unwrap();
     assert_eq!((mirror.mode, mirror.uid, mirror.nlink), (libc::S_IFREG | 0o444, 12, 1));
     let asked = world.handle(Op::GetAttr { ino: mirror.ino, handle: None }).await;
@@ -242,10 +270,18 @@ async fn directories_are_listed_from_any_offset() {
                 "where"
             ]
         );
-        assert_eq!(world.list(".pangu/chunkservers", attributes).await, [".", "..", "4"]);
+        assert_eq!(world.list(".pangu/chunkservers", attributes).await, [".", "..", "4", "6"]);
         assert_eq!(world.list(".pangu/chunkservers/4", attributes).await, [".", "..", "status", "ctl"]);
         assert_eq!(world.list(".pangu/where", attributes).await, [".", "..", "file"]);
     }
+    let all = Op::ReadDir {
+        ino: Node::WHERE.ino(),
+        handle: HandleId(0),
+        offset: 0,
+        limit: u32::MAX,
+        attributes: false,
+    };
+    assert!(matches!(world.handle(all).await, Ok(OpReply::Entries(entries)) if entries.len() == 3));
 }
 
 #[tokio::test]
@@ -263,12 +299,16 @@ async fn what_is_no_control_file_goes_behind_and_is_counted() {
     }
     let read = Op::Read { ino, handle, offset_bytes: 0, len_bytes: 1 };
     assert_eq!(world.handle(read).await.unwrap_err(), Errno::EIO);
+    let at_once = |ino| world.files.try_now(&CALLER, &Op::GetAttr { ino, handle: None });
+    assert!(matches!(at_once(FILE), Some(Ok(OpReply::Offset(78)))));
+    assert!(at_once(Node::Top.ino()).is_none(), "a control file is no file of the tree behind");
     let text = world.read(".pangu/metrics").await.unwrap();
     for line in [
         "pangu_mount_open_handles 3\n",
         "pangu_mount_operations_total{op=\"read\"} 1\n",
         "pangu_mount_operations_failed_total{op=\"read\"} 1\n",
         "pangu_mount_operations_total{op=\"change\"} 1\n",
+        "pangu_mount_operations_total{op=\"attr\"} 1\n",
         "pangu_mount_operations_failed_total{op=\"change\"} 0\n",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
@@ -281,6 +321,7 @@ async fn nothing_is_made_or_taken_away() {
     let root = InodeId::ROOT;
     let top = world.walk(".pangu").await.unwrap().ino;
     let health = world.walk(".pangu/health").await.unwrap().ino;
+    let ctl = world.walk(".pangu/chunkservers/4/ctl").await.unwrap().ino;
     for (op, errno) in [
         (Op::Mkdir { parent: root, name: TOP_NAME, mode: 0 }, Errno::EEXIST),
         (Op::Create { parent: root, name: TOP_NAME, mode: 0, flags: 0 }, Errno::EEXIST),
@@ -307,6 +348,11 @@ async fn nothing_is_made_or_taken_away() {
             Op::SetAttr { ino: health, changes: SetAttr { mode: Some(0o777), ..SetAttr::default() } },
             Errno::EPERM,
         ),
+        (
+            Op::SetAttr { ino: ctl, changes: SetAttr { mode: Some(0o666), ..SetAttr::default() } },
+            Errno::EPERM,
+        ),
+        (Op::Lookup { parent: health, name: b"a" }, Errno::ENOTDIR),
         (Op::SetXattr { ino: health, name: b"user.a", value: b"", flags: 0 }, Errno::EOPNOTSUPP),
         (Op::GetXattr { ino: health, name: b"user.a" }, Errno::ENODATA),
         (Op::GetAttr { ino: InodeId(u64::MAX), handle: None }, Errno::ESTALE),
@@ -328,6 +374,9 @@ async fn ctl_takes_commands() {
         world.handle(Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false })
     };
     assert!(matches!(write(b"drain\n").await, Ok(OpReply::Written(6))));
+    let asked = world.masters.asked.load(Ordering::Relaxed);
+    assert_eq!(world.read(".pangu/recovery").await.unwrap(), "nothing to recover\n");
+    assert!(world.masters.asked.load(Ordering::Relaxed) > asked, "what was told before the command is old");
     assert!(matches!(write(b"undrain").await, Ok(OpReply::Written(7))));
     assert_eq!(write(b"explode").await.unwrap_err(), Errno::EINVAL);
     world.masters.silent.store(true, Ordering::Relaxed);
@@ -353,6 +402,9 @@ async fn without_a_master_the_last_answer_stands() {
     world.read(".pangu/where/file").await.unwrap();
     world.masters.silent.store(true, Ordering::Relaxed);
     world.files.view.forget_freshness().await;
+    let ino = world.walk(".pangu/where/file").await.unwrap().ino;
+    let known = world.handle(Op::GetAttr { ino, handle: None }).await;
+    assert!(matches!(known, Ok(OpReply::Attr { attr, .. }) if attr.ino == ino), "{known:?}");
     let text = world.read(".pangu/cluster").await.unwrap();
     assert!(text.starts_with("no master answers: this was so 0 s ago\ncluster"), "{text}");
     let place = world.read(".pangu/where/file").await.unwrap();
@@ -368,4 +420,23 @@ async fn opens_at_the_same_time_share_an_answer() {
     let opened = futures::future::join_all(opens).await;
     assert!(opened.iter().all(Result::is_ok));
     assert_eq!(world.masters.asked.load(Ordering::Relaxed), 1);
+}
+
+/// Listing a directory must not take a second for each of its entries.
+#[tokio::test]
+async fn who_did_not_answer_is_not_waited_for_as_long_again() {
+    const LONG: Duration = Duration::from_millis(500);
+    let world = World::new();
+    world.masters.silent.store(true, Ordering::Relaxed);
+    let mut before = Instant::now();
+    for long in [true, false, false] {
+        assert_eq!(world.walk(".pangu/where/file").await.unwrap_err(), Errno::ETIMEDOUT);
+        let deadline = world.masters.deadline.lock().take().expect("it was asked");
+        assert!(if long { deadline > before + LONG } else { deadline < Instant::now() + LONG });
+    }
+    world.masters.silent.store(false, Ordering::Relaxed);
+    world.walk(".pangu/where/file").await.unwrap();
+    before = Instant::now();
+    world.walk(".pangu/where/file").await.unwrap();
+    assert!(world.masters.deadline.lock().is_some_and(|deadline| deadline > before + LONG));
 }
