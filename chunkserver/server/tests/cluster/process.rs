@@ -10,7 +10,7 @@ use coord_types::GroupId;
 use kuafu::{Address, CallOptions};
 
 /// The metrics that are served there.
-pub(crate) async fn get(address: std::net::SocketAddr) -> String {
+async fn get(address: std::net::SocketAddr) -> String {
     let asking = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(address).expect("connect");
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
@@ -19,6 +19,13 @@ pub(crate) async fn get(address: std::net::SocketAddr) -> String {
         text
     });
     asking.await.expect("no panic")
+}
+
+/// A number from a server's metrics.
+pub(crate) async fn metric(cluster: &Cluster, at: usize, name: &str) -> u64 {
+    let text = get(cluster.metrics(at)).await;
+    let line = text.lines().find(|line| line.starts_with(name)).expect("the metric is there");
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
 }
 
 fn config(cluster: &Cluster, name: &str) -> Config {

@@ -5,14 +5,8 @@ use std::time::Duration;
 use chunkserver_api::ChunkError;
 use coord_types::{ChunkKey, GroupId};
 
+use crate::process::metric;
 use crate::support::{Cluster, damage, eventually, key, pattern};
-
-/// A number from a server's metrics.
-async fn metric(cluster: &Cluster, at: usize, name: &str) -> u64 {
-    let text = crate::process::get(cluster.metrics(at)).await;
-    let line = text.lines().find(|line| line.starts_with(name)).expect("the metric is there");
-    line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
-}
 
 async fn wait_repaired(cluster: &Cluster, at: usize, blocks: u64) {
     eventually("the blocks are repaired", || async {

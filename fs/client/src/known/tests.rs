@@ -182,6 +182,24 @@ fn a_rename_moves_a_name_and_tells_nothing_of_what_moved() {
 }
 
 #[test]
+fn an_exchange_leaves_both_names() {
+    let table = Table::new();
+    table.done(&create("a"), 11);
+    table.done(&create("b"), 12);
+    let exchange = Mutation::Rename(Rename {
+        parent: DIR,
+        name: name("a"),
+        new_parent: DIR,
+        new_name: name("b"),
+        flags: RenameFlags::Exchange,
+        hold: None,
+    });
+    table.done(&exchange, 13);
+    assert_eq!([table.absence("a"), table.absence("b")], [Absence::Unknown; 2]);
+    assert_eq!(table.absence("c"), Absence::Certain);
+}
+
+#[test]
 fn older_attributes_do_not_replace_newer() {
     let table = Table::new();
     table.done(&create("a"), 11);

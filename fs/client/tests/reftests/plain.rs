@@ -240,6 +240,26 @@ async fn sparse_writes_go_as_what_they_are_and_all_at_once() {
 }
 
 #[tokio::test]
+async fn small_writes_of_a_file_on_their_way_are_bounded_in_number() {
+    let cluster = Cluster::new(33);
+    let mount = Mount(cluster.link().mount(ClientConfig { memory_bytes: 64 << 20, ..quiet() }));
+    let file = mount.create("f").await;
+    // Over several chunks: one alone takes fewer.
+    for at in 0..70 {
+        mount.write(file, at * 1_000_000, &[7; 100]).await.unwrap();
+    }
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    let syncing = mount.fsync(file);
+    tokio::pin!(syncing);
+    assert!(syncing.as_mut().now_or_never().is_none());
+    settle().await;
+    assert_eq!(cluster.counts().in_flight, 64);
+    cluster.set(Faults::default());
+    syncing.await.unwrap();
+    assert_eq!((cluster.counts().writes, cluster.counts().bytes), (70, 7000));
+}
+
+#[tokio::test]
 async fn fdatasync_of_an_overwrite_asks_no_master() {
     let (cluster, _, mount) = mounted(6);
     let file = mount.create("f").await;

@@ -1,6 +1,6 @@
 //! A master that numbers servers and disks as they come, and makes its groups when there are three.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,23 @@ use parking_lot::Mutex;
 pub(crate) const GROUPS: u32 = 6;
 const REPLICAS: usize = 3;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// By uuid; one disk each, with the server's number.
     servers: BTreeMap<Vec<u8>, proto::Server>,
     groups: Vec<proto::Group>,
     version: u64,
     scrub_period_ms: u64,
+    lease_ms: u64,
+    /// Heartbeats are told of a newer table and do not get it.
+    withheld: bool,
+    /// Tables that are sent make no sense.
+    spoilt: bool,
+    /// The next registration is answered without numbers.
+    unnumbered: bool,
+    /// Groups whose data may go, and those that were asked about.
+    may_drop: BTreeSet<u32>,
+    asked_to_drop: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -36,7 +46,18 @@ pub(crate) struct FakeMaster {
 
 impl FakeMaster {
     pub(crate) async fn start(socket: &Path) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State {
+            servers: BTreeMap::new(),
+            groups: Vec::new(),
+            version: 0,
+            scrub_period_ms: 0,
+            lease_ms: 4000,
+            withheld: false,
+            spoilt: false,
+            unnumbered: false,
+            may_drop: BTreeSet::new(),
+            asked_to_drop: Vec::new(),
+        }));
         let address = Address::Unix(socket.to_owned());
         let server =
             Server::builder().service(proto::ClusterServer::new(Arc::new(Cluster(state.clone())))).build();
@@ -49,6 +70,42 @@ impl FakeMaster {
     /// What chunkservers that register from now on are told. 0: not to scrub.
     pub(crate) fn set_scrub_period(&self, period: Duration) {
         self.state.lock().scrub_period_ms = u64::try_from(period.as_millis()).expect("a short period");
+    }
+
+    /// How long leases last that are granted from now on.
+    pub(crate) fn set_lease(&self, lease: Duration) {
+        self.state.lock().lease_ms = u64::try_from(lease.as_millis()).expect("a short lease");
+    }
+
+    /// From now on there is always a newer table than what servers have, and heartbeats do not bring it.
+    pub(crate) fn withhold_tables(&self) {
+        self.state.lock().withheld = true;
+    }
+
+    pub(crate) fn spoil_tables(&self, spoilt: bool) {
+        self.state.lock().spoilt = spoilt;
+    }
+
+    pub(crate) fn leave_out_disks_once(&self) {
+        self.state.lock().unnumbered = true;
+    }
+
+    /// The group goes on without the disk.
+    pub(crate) fn take_out(&self, disk: DiskId, group: GroupId) {
+        let mut state = self.state.lock();
+        state.version += 1;
+        let group = state.groups.iter_mut().find(|known| known.id == group.0).expect("a group");
+        group.epoch += 1;
+        group.members.retain(|member| member.disk != disk.0);
+    }
+
+    pub(crate) fn may_drop(&self, group: GroupId) {
+        self.state.lock().may_drop.insert(group.0);
+    }
+
+    /// The groups whose data somebody wanted to delete, as they were asked about.
+    pub(crate) fn asked_to_drop(&self) -> Vec<u32> {
+        self.state.lock().asked_to_drop.clone()
     }
 
     /// The master is away from now on.
@@ -113,10 +170,10 @@ impl proto::Cluster for Cluster {
         }
         Ok(Response::new(proto::RegisterServerReply {
             server: id,
-            disks: vec![id],
+            disks: if std::mem::take(&mut state.unnumbered) { Vec::new() } else { vec![id] },
             cluster_id: "test".to_owned(),
             heartbeat_ms: 100,
-            lease_ms: 4000,
+            lease_ms: state.lease_ms,
             resync_bytes_per_s: 200 << 20,
             scrub_period_ms: state.scrub_period_ms,
         }))
@@ -129,9 +186,11 @@ impl proto::Cluster for Cluster {
         let state = self.0.lock();
         let known = state.servers.values().find(|server| server.id == request.message.server);
         let register_again = known.is_none_or(|server| server.incarnation != request.message.incarnation);
-        let table_version = state.version;
-        let table = (request.message.table_version != table_version).then(|| table(&state));
-        Ok(Response::new(proto::HeartbeatReply { lease_ms: 4000, register_again, table_version, table }))
+        let table_version = state.version + u64::from(state.withheld || state.spoilt);
+        let news = request.message.table_version != table_version && !state.withheld;
+        let table = news.then(|| table(&state));
+        let lease_ms = state.lease_ms;
+        Ok(Response::new(proto::HeartbeatReply { lease_ms, register_again, table_version, table }))
     }
 
     async fn report(
@@ -143,9 +202,12 @@ impl proto::Cluster for Cluster {
 
     async fn may_drop(
         &self,
-        _request: Request<proto::MayDropRequest>,
+        request: Request<proto::MayDropRequest>,
     ) -> Result<Response<proto::MayDropReply>, Status> {
-        Ok(Response::new(proto::MayDropReply { may: false }))
+        let mut state = self.0.lock();
+        let group = request.message.group;
+        state.asked_to_drop.push(group);
+        Ok(Response::new(proto::MayDropReply { may: state.may_drop.contains(&group) }))
     }
 
     async fn goodbye(
@@ -164,7 +226,7 @@ impl proto::Cluster for Cluster {
         loop {
             {
                 let state = self.0.lock();
-                if request.message.known_version != state.version {
+                if request.message.known_version != state.version || state.spoilt {
                     return Ok(Response::new(proto::GetTableReply { table: Some(table(&state)) }));
                 }
             }
@@ -177,10 +239,14 @@ impl proto::Cluster for Cluster {
 }
 
 fn table(state: &State) -> proto::Table {
+    let mut groups = state.groups.clone();
+    if state.spoilt {
+        groups.iter_mut().for_each(|group| group.members[0].state = 99);
+    }
     proto::Table {
-        version: state.version,
+        version: state.version + u64::from(state.spoilt),
         servers: state.servers.values().cloned().collect(),
-        groups: state.groups.clone(),
+        groups,
         replicas: 3,
         min_replicas: 2,
     }

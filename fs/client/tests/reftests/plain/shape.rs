@@ -132,3 +132,23 @@ async fn a_freed_range_is_free() {
     let collapse = Op::Fallocate { ino, handle, offset_bytes: 0, len_bytes: 4096, mode: 8 };
     assert_eq!(mount.ask(collapse).await.unwrap_err(), Errno::EOPNOTSUPP);
 }
+
+/// A chunk's number has 32 bits: beyond there is no chunk to write to.
+#[tokio::test]
+async fn no_file_is_longer_than_its_layout_allows() {
+    let (_, _, mount) = mounted(31);
+    let file = mount.create("f").await;
+    let File { ino, handle } = file;
+    let far = i64::MAX as u64;
+    assert_eq!(mount.write(file, far - 1, b"x").await.unwrap_err(), Errno::EFBIG);
+    assert_eq!(mount.write(file, u64::MAX, b"x").await.unwrap_err(), Errno::EFBIG);
+    let changes = SetAttr { size_bytes: Some(far), ..SetAttr::default() };
+    assert_eq!(mount.ask(Op::SetAttr { ino, changes }).await.unwrap_err(), Errno::EFBIG);
+    for offset_bytes in [far - 1, u64::MAX] {
+        let longer = Op::Fallocate { ino, handle, offset_bytes, len_bytes: 1, mode: 0 };
+        assert_eq!(mount.ask(longer).await.unwrap_err(), Errno::EFBIG);
+    }
+    assert_eq!(mount.attr(ino).await.size_bytes, 0);
+    mount.write(file, 0, b"kept").await.unwrap();
+    assert!(mount.close(file).await.is_ok());
+}

@@ -143,6 +143,29 @@ async fn a_size_is_told_only_when_its_bytes_are_there() {
     assert_eq!(two.attr(file.ino).await.size_bytes, 10_000);
 }
 
+/// What landed went with the generation of the data it was sent to.
+#[tokio::test]
+async fn a_write_that_lands_after_somebody_emptied_the_file_takes_no_room() {
+    let cluster = Cluster::new(32);
+    let one = Mount(cluster.link().mount(ClientConfig { ttl: Duration::ZERO, ..quiet() }));
+    let two = Mount(cluster.link().mount(ClientConfig { ttl: Duration::ZERO, ..quiet() }));
+    let file = one.create("f").await;
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    one.write(file, 0, &[1; 5000]).await.unwrap();
+    let syncing = one.fsync(file);
+    tokio::pin!(syncing);
+    assert!(syncing.as_mut().now_or_never().is_none());
+    settle().await;
+    assert_eq!(cluster.counts().in_flight, 1);
+    let (other, _) = two.open(file.ino, libc::O_RDWR).await.unwrap();
+    two.truncate(other, 0).await;
+    assert_eq!(one.attr(file.ino).await.size_bytes, 0, "it has heard of it");
+    cluster.set(Faults::default());
+    syncing.await.unwrap();
+    let attr = two.attr(file.ino).await;
+    assert_eq!((attr.size_bytes, attr.allocated_bytes), (0, 0));
+}
+
 /// Even within the time to live.
 #[tokio::test]
 async fn a_hole_is_asked_about_before_it_is_zeros() {

@@ -1,0 +1,83 @@
+//! What a master's answers make of a chunkserver: leases, tables that make no sense, data that may go.
+
+use std::time::Duration;
+
+use chunkserver_api::pb;
+use coord_types::{DiskId, GroupId};
+use kuafu::CallOptions;
+
+use crate::process::metric;
+use crate::support::{Cluster, eventually, key, pattern};
+
+/// A lease speaks of the epochs in the master's table: who has not got that table has no lease, whatever the master says.
+#[tokio::test]
+async fn without_a_lease_all_other_members_decide_about_a_read() {
+    let mut cluster = Cluster::start().await;
+    let data = pattern(1, 4096);
+    cluster.write(key(1, 0), 0, &data).await;
+    cluster.master.set_lease(Duration::from_millis(300));
+    cluster.master.withhold_tables();
+    // It begins without a lease, and is granted none.
+    cluster.kill(1);
+    cluster.start_server(1);
+    cluster.wait_active(0..3).await;
+    eventually("a read is asked about", || async {
+        let read = cluster.try_read(1, key(1, 0), 0..4096).await.expect("all members are there");
+        assert!(read.data[..] == data[..]);
+        (metric(&cluster, 1, "pangu_chunkserver_reads_without_lease_total").await > 0).then_some(())
+    })
+    .await;
+    cluster.kill(2);
+    let alone = cluster.try_read(1, key(1, 0), 0..4096).await;
+    assert!(matches!(&alone, Err(error) if error.retryable()), "{alone:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_makes_no_sense_changes_nothing() {
+    let cluster = Cluster::start().await;
+    let heartbeats = || metric(&cluster, 0, "pangu_chunkserver_heartbeats_total");
+    cluster.master.spoil_tables(true);
+    let before = heartbeats().await;
+    eventually("heartbeats go on", || async { (heartbeats().await > before + 2).then_some(()) }).await;
+    cluster.write(key(1, 0), 0, &pattern(1, 5000)).await;
+    assert!(cluster.same_everywhere(key(1, 0)).await[..5000] == pattern(1, 5000));
+    cluster.master.spoil_tables(false);
+}
+
+#[tokio::test]
+async fn a_server_asks_until_each_of_its_disks_has_a_number() {
+    let mut cluster = Cluster::start().await;
+    cluster.kill(2);
+    cluster.master.leave_out_disks_once();
+    cluster.start_server(2);
+    cluster.wait_active(2..3).await;
+}
+
+/// I7: only on the master's word, which it gives for each group.
+#[tokio::test]
+async fn what_is_left_of_a_group_goes_when_the_master_says_so() {
+    let mut cluster = Cluster::start().await;
+    for (group, index) in [(1, 0), (1, 1), (2, 0)] {
+        cluster.write(key(group, index), 0, &pattern(1, 5000)).await;
+    }
+    let disk = DiskId(3);
+    let at = (0..3).find(|at| cluster.disk_id(*at) == disk).expect("the third that registered");
+    cluster.master.may_drop(GroupId(2));
+    for group in [1, 2] {
+        cluster.master.take_out(disk, GroupId(group));
+    }
+    eventually("the master is asked about both", || async {
+        (cluster.master.asked_to_drop() == [1, 2]).then_some(())
+    })
+    .await;
+    let admin = pb::ChunkAdminClient::new(cluster.raw(at));
+    eventually("a chunk is gone", || async {
+        let options = CallOptions::within(Duration::from_secs(5));
+        let status = admin.status(pb::StatusRequest {}, &options).await.expect("a status").message;
+        (status.disks[0].chunks < 3).then_some(())
+    })
+    .await;
+    cluster.stop(at).await;
+    let report = chunkserver_server::verify::verify(&cluster.disk(at)).await.expect("a disk");
+    assert_eq!(report.chunks, 2, "those of the group that was not let go");
+}
