@@ -79,6 +79,12 @@ impl Scene {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    fn leader(&self) -> Role {
+        let output = self.cluster.pangu(&["status", "--json"]).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        Role::Master(u32::try_from(status["leader"].as_u64().unwrap()).unwrap())
+    }
+
     fn groups(&self) -> Vec<serde_json::Value> {
         let output = self.cluster.pangu(&["status", "--json"]).unwrap();
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -200,6 +206,27 @@ fn long_work_goes_on_while_a_chunkserver_is_dead_and_it_comes_back() {
         scene.cluster.restart(role).unwrap();
         scene.wait_whole(&format!("{role} serves again"));
         scene.go_on(&format!("{role} came back"), Duration::from_secs(1), STALL_DEAD);
+    }
+    scene.finish();
+}
+
+/// Connections are not closed, they fall silent: leases must run out, and what waits on a dead connection must be let go.
+#[test]
+fn long_work_goes_on_while_a_server_has_no_network() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("only root can make networks: not tested");
+        return;
+    }
+    let mut options = Options::new(3, 3);
+    options.network = true;
+    let mut scene = Scene::of(options, 23);
+    let leader = scene.leader();
+    for role in [Role::Chunkserver(1), Role::Chunkserver(3), leader] {
+        scene.cluster.cut(role, true).unwrap();
+        scene.go_on(&format!("{role} is cut off"), Duration::from_secs(6), STALL_HUNG);
+        scene.cluster.cut(role, false).unwrap();
+        scene.wait_whole(&format!("{role} is connected again"));
+        scene.go_on(&format!("{role} came back"), Duration::from_secs(1), STALL_HUNG);
     }
     scene.finish();
 }
