@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chunkserver_core::Stage;
 use chunkserver_engine::EngineError;
-use coord_types::ChunkKey;
+use coord_types::{ChunkKey, GroupId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -89,6 +89,16 @@ impl Pass {
         Some(Self { began_ms: number(0), last_ended_ms: number(8), done_bytes: number(16), after })
     }
 
+    /// When the next pass begins, after one. A clock that was set back must not stop the scrub for as long.
+    fn next_ms(&self, period: Duration, now_ms: u64) -> u64 {
+        self.began_ms.min(now_ms).saturating_add(millis(period))
+    }
+
+    /// Whether all chunks of a group were read in this pass.
+    fn is_past(&self, group: GroupId) -> bool {
+        self.after.is_some_and(|after| after.group > group)
+    }
+
     /// Bytes a second that bring this pass to its end when nine tenths of the period are over.
     fn rate_bytes_per_s(&self, used_bytes: u64, period: Duration, now_ms: u64) -> u64 {
         let end_ms = self.began_ms.saturating_add(millis(period) / 10 * 9);
@@ -126,8 +136,7 @@ async fn scrub(node: &Arc<Node>, disk: &Arc<Disk>) -> Result<Infallible, EngineE
         *disk.scrub.0.lock() = pass;
         let period = period(node).await;
         let now_ms = now_ms();
-        // A clock that was set back must not stop the scrub for as long.
-        let next_ms = pass.began_ms.min(now_ms).saturating_add(millis(period));
+        let next_ms = pass.next_ms(period, now_ms);
         if pass.done_bytes == 0 && pass.after.is_none() {
             if pass.last_ended_ms > 0 && now_ms < next_ms {
                 tokio::time::sleep(LOOK_PERIOD.min(Duration::from_millis(next_ms - now_ms))).await;
@@ -162,7 +171,7 @@ async fn one_pass(node: &Arc<Node>, disk: &Arc<Disk>, mut pass: Pass) -> Result<
         node.replicas().into_iter().filter(|group| Arc::ptr_eq(&group.disk, disk)).collect();
     groups.sort_by_key(|group| group.id);
     for group in groups {
-        if pass.after.is_some_and(|after| after.group > group.id) || group.stage() == Stage::Out {
+        if pass.is_past(group.id) || group.stage() == Stage::Out {
             continue;
         }
         loop {
@@ -237,7 +246,7 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use coord_types::{DataId, GroupId};
+    use coord_types::DataId;
 
     use super::*;
 
@@ -256,6 +265,22 @@ mod tests {
         assert!(late > 2 * begin, "{late} when it is late");
         assert_eq!(pass.rate_bytes_per_s(4096 * GIB, period, 1000 + 20 * DAY_MS), RATE_MAX_BYTES_PER_S);
         assert_eq!(pass.rate_bytes_per_s(GIB, period, 1000), RATE_MIN_BYTES_PER_S);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_stop_it() {
+        let period = Duration::from_secs(100);
+        let pass = Pass { began_ms: 50_000, last_ended_ms: 60_000, ..Pass::default() };
+        assert_eq!(pass.next_ms(period, 70_000), 150_000);
+        assert_eq!(pass.next_ms(period, 10_000), 110_000);
+    }
+
+    #[test]
+    fn a_pass_that_goes_on_skips_the_groups_it_has_read() {
+        let after = Some(ChunkKey::new(GroupId(3), DataId(4), 5));
+        let pass = Pass { after, ..Pass::default() };
+        assert_eq!([2, 3, 4].map(|group| pass.is_past(GroupId(group))), [true, false, false]);
+        assert!(!Pass::default().is_past(GroupId(1)));
     }
 
     #[test]

@@ -347,6 +347,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_half_there_is_bounded() {
+        let assemblies = Assemblies::default();
+        let begin = |index, request: &pb::InstallRequest| {
+            let key = ChunkKey::new(GroupId(1), DataId(1), index);
+            assemblies.add((Epoch(1), 1), DiskId(1), key, request, at_block(0))
+        };
+        let max = u32::try_from(ASSEMBLIES_MAX).unwrap();
+        for index in 0..max {
+            assert!(begin(index, &request(true, false)).unwrap().is_none());
+        }
+        assert!(begin(max, &request(true, false)).is_err(), "no room");
+        assert!(begin(0, &request(false, true)).is_err(), "a block that is there already");
+        assert!(begin(max, &request(true, false)).unwrap().is_none(), "an attempt that failed makes room");
+    }
+
+    #[test]
     fn a_piece_is_whole_blocks_with_checksums() {
         let message = |offset_bytes, crcs: usize| pb::InstallRequest {
             offset_bytes,

@@ -32,6 +32,32 @@ async fn without_a_lease_all_other_members_decide_about_a_read() {
     assert!(matches!(&alone, Err(error) if error.retryable()), "{alone:?}");
 }
 
+/// The master waits for it, and all members of the server's groups with it.
+#[tokio::test]
+async fn a_lease_that_is_called_back_is_given_up_before_the_next_heartbeat_is_due() {
+    const PERIOD: Duration = Duration::from_secs(3);
+    let mut cluster = Cluster::start().await;
+    for at in 0..3 {
+        cluster.kill(at);
+    }
+    cluster.master.set_heartbeat(PERIOD);
+    cluster.master.forget_heartbeats();
+    cluster.start_server(2);
+    eventually("it has a lease", || async {
+        cluster.master.heartbeats().iter().any(|(_, leased)| *leased).then_some(())
+    })
+    .await;
+    cluster.master.set_lease(Duration::ZERO);
+    let took = eventually("the lease is given up", || async {
+        let heartbeats = cluster.master.heartbeats();
+        let (last, _) = heartbeats.iter().rev().find(|(_, leased)| *leased).expect("it had one");
+        let (given_up, leased) = heartbeats.last().expect("there are some");
+        (!leased).then(|| *given_up - *last)
+    })
+    .await;
+    assert!(took < PERIOD / 2, "{took:?}");
+}
+
 #[tokio::test]
 async fn a_table_that_makes_no_sense_changes_nothing() {
     let cluster = Cluster::start().await;

@@ -133,3 +133,27 @@ async fn what_no_member_has_stays_damaged_and_counts_as_that() {
         assert!(cluster.try_read(at, key(1, 0), 4096..8192).await.is_ok(), "the rest is whole");
     }
 }
+
+/// Nobody reads it again: what could not be repaired is tried again by itself.
+#[tokio::test]
+async fn what_could_not_be_repaired_is_once_the_others_are_back() {
+    let mut cluster = Cluster::start().await;
+    let data = pattern(13, 8192);
+    cluster.write(key(1, 0), 0, &data).await;
+    let victim = cluster.primary(GroupId(1));
+    let others = [(victim + 1) % 3, (victim + 2) % 3];
+    cluster.stop(others[0]).await;
+    cluster.stop(others[1]).await;
+    assert_eq!(damage(&cluster.disk(victim), &data[..4096]), 1);
+    let answer = cluster.try_read(victim, key(1, 0), 0..8192).await;
+    assert!(matches!(answer, Err(ChunkError::Damaged { .. })), "{answer:?}");
+    let damaged =
+        async |cluster: &Cluster| metric(cluster, victim, "pangu_chunkserver_disk_damaged_chunks").await;
+    eventually("the damage is known", || async { (damaged(&cluster).await == 1).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(damaged(&cluster).await, 1, "no member has it");
+    cluster.start_server(others[0]);
+    cluster.start_server(others[1]);
+    eventually("it is repaired", || async { (damaged(&cluster).await == 0).then_some(()) }).await;
+    assert_eq!(metric(&cluster, victim, "pangu_chunkserver_repaired_blocks_total").await, 1);
+}

@@ -114,8 +114,18 @@ impl Segment {
             return Err(LogError::WrongMember { path, found: header.node_id, wanted: node_id });
         }
         // A reused file keeps the header of its former life until it is begun.
-        Ok((header.sequence == self.file.sequence && header.size == self.bytes.len() as u64)
-            .then_some(header))
+        if header.sequence != self.file.sequence {
+            return Ok(None);
+        }
+        if header.size != self.bytes.len() as u64 {
+            let path = self.file.path.clone();
+            return Err(LogError::Corrupt {
+                path,
+                offset: 0,
+                reason: "the file is not as long as its header says",
+            });
+        }
+        Ok(Some(header))
     }
 }
 

@@ -13,7 +13,9 @@ use proptest::prelude::*;
 
 use crate::lease::Lease;
 use crate::log::files::{SegmentFile, SegmentFiles};
-use crate::log::record::{Place, Record, RecordType, SEGMENT_HEADER_LEN, encode_header, padded_len};
+use crate::log::record::{
+    Place, Record, RecordType, SEGMENT_HEADER_LEN, SegmentHeader, encode_header, padded_len,
+};
 use crate::log::recovery::recover;
 use crate::log::state::LogState;
 use crate::log::vote::VoteFile;
@@ -352,6 +354,93 @@ fn gaps_between_entries_are_refused() {
     append(&store, vec![entry(1, 5, b"4 is missing")]);
     drop(store);
     assert!(matches!(recovered(dir.path()), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn a_segment_that_was_cut_off_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, vec![entry(1, 0, b"x"), entry(1, 1, &[7; 6000])]);
+    drop(store);
+    let path = segment(dir.path(), 1);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    for len in [SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN + 4096, SEGMENT + 4096] {
+        file.set_len(len).unwrap();
+        let found = recovered(dir.path()).map(|state| state.positions.len());
+        assert!(matches!(found, Err(LogError::Corrupt { .. })), "{len} bytes long: {found:?}");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, (0..30).map(|i| entry(1, i, &[7; 2000])).collect());
+    drop(store);
+    let all = SegmentFiles::open(dir.path(), SEGMENT, 2).unwrap().sequences().unwrap();
+    assert!(all.len() >= 4, "{all:?}");
+    for missing in [2, 3] {
+        let crashed = copy(dir.path());
+        std::fs::remove_file(segment(crashed.path(), missing)).unwrap();
+        let Err(LogError::Corrupt { path, .. }) = recovered(crashed.path()) else {
+            panic!("segment {missing} is missing");
+        };
+        assert_eq!(path, segment(crashed.path(), missing));
+    }
+}
+
+/// Segments before it are deleted, so a segment says itself what was purged before it.
+#[test]
+fn what_a_segment_says_was_purged_before_it_stays_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, (0..6).map(|i| entry(1, i, &[7; 1000])).collect());
+    block_on(store.clone().purge(log_id(1, 4))).unwrap();
+    append(&store, (6..20).map(|i| entry(1, i, &[7; 2000])).collect());
+    drop(store);
+    let begun = std::fs::read(segment(dir.path(), 2)).unwrap();
+    assert_eq!(SegmentHeader::decode(&begun).unwrap().purged, Some(log_id(1, 4)));
+
+    // The header speaks of entries that are in the segment, too.
+    let header = SegmentHeader { purged: Some(log_id(1, 5)), ..SegmentHeader::decode(&begun).unwrap() };
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = SegmentHeader { sequence: 1, ..header }.encode();
+    let mut previous = header.chain;
+    for index in 4..8 {
+        let place = Place { sequence: 1, previous, durable_offset: 0 };
+        let (record, crc) = encode_header(RecordType::Normal, log_id(1, index), b"payload!", place);
+        bytes.extend([record.as_slice(), b"payload!"].concat());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        previous = crc;
+    }
+    bytes.resize(usize::try_from(SEGMENT).unwrap(), 0);
+    std::fs::write(segment(dir.path(), 1), bytes).unwrap();
+    let state = recovered(dir.path()).unwrap();
+    assert_eq!((state.purged, state.first_index()), (Some(log_id(1, 5)), 6));
+    assert_eq!(contents_of(&state).len(), 2);
+}
+
+/// A reused file holds the records of its former life, and one of them may happen to follow.
+#[test]
+fn a_record_of_another_segment_is_not_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    append(&store, vec![entry(1, 0, b"first")]);
+    drop(store);
+    let path = segment(dir.path(), 1);
+    let bytes = std::fs::read(&path).unwrap();
+    let start = usize::try_from(SEGMENT_HEADER_LEN).unwrap();
+    let first = Record::decode(&bytes[start..]).unwrap();
+    let at = start + first.len();
+    for (sequence, taken) in [(2, 1), (1, 2)] {
+        let place = Place { sequence, previous: first.crc, durable_offset: 0 };
+        let (header, _) = encode_header(RecordType::Normal, log_id(1, 1), b"second", place);
+        let record = [header.as_slice(), b"second"].concat();
+        let mut with = bytes.clone();
+        with[at..at + record.len()].copy_from_slice(&record);
+        std::fs::write(&path, &with).unwrap();
+        assert_eq!(recovered(dir.path()).unwrap().positions.len(), taken, "a record of segment {sequence}");
+    }
 }
 
 #[test]

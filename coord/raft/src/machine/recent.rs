@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let (family, key) = (0..2_u8, 0..8_u8);
+        let (family, key) = (0..2_u8, 0..3_u8);
         prop_oneof![
             4 => (family.clone(), key.clone()).prop_map(|(family, key)| Step::Read(family, key)),
             4 => (family.clone(), key.clone(), prop_oneof![0..4_usize, VALUE_LEN_MAX - 1..VALUE_LEN_MAX + 2])

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coord_types::{DiskId, GroupId};
 use kuafu::{Address, CancellationToken, Request, Response, Server, Status};
@@ -22,6 +22,9 @@ struct State {
     version: u64,
     scrub_period_ms: u64,
     lease_ms: u64,
+    heartbeat_ms: u64,
+    /// When heartbeats came, and whether their server had a lease.
+    heartbeats: Vec<(Instant, bool)>,
     /// Heartbeats are told of a newer table and do not get it.
     withheld: bool,
     /// Tables that are sent make no sense.
@@ -52,6 +55,8 @@ impl FakeMaster {
             version: 0,
             scrub_period_ms: 0,
             lease_ms: 4000,
+            heartbeat_ms: 100,
+            heartbeats: Vec::new(),
             withheld: false,
             spoilt: false,
             unnumbered: false,
@@ -75,6 +80,20 @@ impl FakeMaster {
     /// How long leases last that are granted from now on.
     pub(crate) fn set_lease(&self, lease: Duration) {
         self.state.lock().lease_ms = u64::try_from(lease.as_millis()).expect("a short lease");
+    }
+
+    /// How often servers that register from now on say that they are there.
+    pub(crate) fn set_heartbeat(&self, period: Duration) {
+        self.state.lock().heartbeat_ms = u64::try_from(period.as_millis()).expect("a short period");
+    }
+
+    /// When heartbeats came, and whether their server had a lease.
+    pub(crate) fn heartbeats(&self) -> Vec<(Instant, bool)> {
+        self.state.lock().heartbeats.clone()
+    }
+
+    pub(crate) fn forget_heartbeats(&self) {
+        self.state.lock().heartbeats.clear();
     }
 
     /// From now on there is always a newer table than what servers have, and heartbeats do not bring it.
@@ -172,7 +191,7 @@ impl proto::Cluster for Cluster {
             server: id,
             disks: if std::mem::take(&mut state.unnumbered) { Vec::new() } else { vec![id] },
             cluster_id: "test".to_owned(),
-            heartbeat_ms: 100,
+            heartbeat_ms: state.heartbeat_ms,
             lease_ms: state.lease_ms,
             resync_bytes_per_s: 200 << 20,
             scrub_period_ms: state.scrub_period_ms,
@@ -183,7 +202,8 @@ impl proto::Cluster for Cluster {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatReply>, Status> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
+        state.heartbeats.push((Instant::now(), request.message.leased));
         let known = state.servers.values().find(|server| server.id == request.message.server);
         let register_again = known.is_none_or(|server| server.incarnation != request.message.incarnation);
         let table_version = state.version + u64::from(state.withheld || state.spoilt);
@@ -222,7 +242,7 @@ impl proto::Cluster for Cluster {
         request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableReply>, Status> {
         // News are looked for now and then: a test's master need not be quick.
-        let until = std::time::Instant::now() + Duration::from_millis(request.message.wait_ms);
+        let until = Instant::now() + Duration::from_millis(request.message.wait_ms);
         loop {
             {
                 let state = self.0.lock();
@@ -230,7 +250,7 @@ impl proto::Cluster for Cluster {
                     return Ok(Response::new(proto::GetTableReply { table: Some(table(&state)) }));
                 }
             }
-            if std::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return Ok(Response::new(proto::GetTableReply { table: None }));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

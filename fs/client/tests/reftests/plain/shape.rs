@@ -73,6 +73,32 @@ async fn a_truncate_waits_for_what_is_in_flight() {
     assert!(found == [vec![0xaa; 1000], vec![0; (1 << 21) - 1000]].concat());
 }
 
+/// What is dirty when a truncate begins stays so until the master agreed: it could land after the punch.
+#[tokio::test]
+async fn nothing_takes_off_while_a_truncate_waits() {
+    let (cluster, _, mount) = mounted(34);
+    let file = mount.create("f").await;
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    mount.write(file, 0, &vec![0xaa; MIB]).await.unwrap();
+    mount.write(file, 1 << 20, &[0xbb; 5000]).await.unwrap();
+    let changes = SetAttr { size_bytes: Some(1000), ..SetAttr::default() };
+    let cut = mount.ask(Op::SetAttr { ino: file.ino, changes });
+    tokio::pin!(cut);
+    assert!(cut.as_mut().now_or_never().is_none());
+    settle().await;
+    let flushed = mount.fsync(file);
+    tokio::pin!(flushed);
+    assert!(flushed.as_mut().now_or_never().is_none());
+    settle().await;
+    assert_eq!(cluster.counts().in_flight, 1, "only what was on its way before");
+    cluster.set(Faults::default());
+    cut.await.unwrap();
+    flushed.await.unwrap();
+    mount.truncate(file, 2 << 20).await;
+    let found = mount.read(file, 0, 2 << 20).await.unwrap();
+    assert!(found == [vec![0xaa; 1000], vec![0; 2 * MIB - 1000]].concat());
+}
+
 /// I8: of an unlinked file the master does not know the length, so its `garbage_end` says nothing.
 #[tokio::test]
 async fn no_stale_byte_reappears_in_an_unlinked_file() {
