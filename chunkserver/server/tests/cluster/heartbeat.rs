@@ -41,8 +41,11 @@ async fn a_lease_that_is_called_back_is_given_up_before_the_next_heartbeat_is_du
         cluster.kill(at);
     }
     cluster.master.set_heartbeat(PERIOD);
+    for at in 0..3 {
+        cluster.start_server(at);
+    }
+    cluster.wait_active(0..3).await;
     cluster.master.forget_heartbeats();
-    cluster.start_server(2);
     eventually("it has a lease", || async {
         cluster.master.heartbeats().iter().any(|(_, leased)| *leased).then_some(())
     })

@@ -382,10 +382,10 @@ fn a_missing_segment_is_named() {
     for missing in [2, 3] {
         let crashed = copy(dir.path());
         std::fs::remove_file(segment(crashed.path(), missing)).unwrap();
-        let Err(LogError::Corrupt { path, .. }) = recovered(crashed.path()) else {
+        let Err(LogError::Corrupt { path, reason, .. }) = recovered(crashed.path()) else {
             panic!("segment {missing} is missing");
         };
-        assert_eq!(path, segment(crashed.path(), missing));
+        assert_eq!((path, reason), (segment(crashed.path(), missing), "the segment is missing"));
     }
 }
 

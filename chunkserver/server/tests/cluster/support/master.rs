@@ -23,7 +23,7 @@ struct State {
     scrub_period_ms: u64,
     lease_ms: u64,
     heartbeat_ms: u64,
-    /// When heartbeats came, and whether their server had a lease.
+    /// When heartbeats of the third server came, and whether it had a lease.
     heartbeats: Vec<(Instant, bool)>,
     /// Heartbeats are told of a newer table and do not get it.
     withheld: bool,
@@ -87,7 +87,7 @@ impl FakeMaster {
         self.state.lock().heartbeat_ms = u64::try_from(period.as_millis()).expect("a short period");
     }
 
-    /// When heartbeats came, and whether their server had a lease.
+    /// When heartbeats of the third server came, and whether it had a lease.
     pub(crate) fn heartbeats(&self) -> Vec<(Instant, bool)> {
         self.state.lock().heartbeats.clone()
     }
@@ -203,7 +203,9 @@ impl proto::Cluster for Cluster {
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatReply>, Status> {
         let mut state = self.0.lock();
-        state.heartbeats.push((Instant::now(), request.message.leased));
+        if request.message.server == 3 {
+            state.heartbeats.push((Instant::now(), request.message.leased));
+        }
         let known = state.servers.values().find(|server| server.id == request.message.server);
         let register_again = known.is_none_or(|server| server.incarnation != request.message.incarnation);
         let table_version = state.version + u64::from(state.withheld || state.spoilt);
