@@ -12,6 +12,7 @@ use coord_kv_rocks::{LogUse, RocksKv, RocksOptions};
 use coord_types::{ChunkKey, DataId, GroupId, Stamp, Version};
 use tokio::time::Instant;
 
+use crate::aside;
 use crate::buffer::{BufferPool, PoolBuf};
 use crate::core::Core;
 use crate::error::{EngineError, Failure, HexKey, OpenError};
@@ -400,7 +401,8 @@ fn check_empty(dir: &Path) -> Result<(), OpenError> {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
         // What an earlier attempt left may be overwritten.
-        let ours = [files::LOCK, files::META, files::JOURNAL, "lost+found"].contains(&&*name)
+        let ours = [files::LOCK, files::META, files::JOURNAL, aside::SET_ASIDE, "lost+found"]
+            .contains(&&*name)
             || name.starts_with("new-");
         if !ours {
             return Err(OpenError::NotEmpty { path: dir.to_owned() });

@@ -164,6 +164,11 @@ pub enum OpenError {
     NotEmpty { path: PathBuf },
     #[error("{path} is in use by another process")]
     Locked { path: PathBuf },
+    #[error(
+        "the metadata of {path} is damaged again, and what was set aside the first time is still in {path}/set-aside: \
+         look at the medium; delete set-aside if all groups are whole without this disk (`pangu status`)"
+    )]
+    SetAside { path: PathBuf },
     #[error("both superblocks of {path} are damaged: {reason}")]
     Superblock { path: PathBuf, reason: &'static str },
     #[error("{path} has format {found}, this program reads formats up to {supported}; use a newer program")]
@@ -185,6 +190,31 @@ pub enum OpenError {
     Uring(#[source] std::io::Error),
     #[error(transparent)]
     Failed(#[from] Failure),
+}
+
+impl OpenError {
+    /// Whether the disk's metadata is not what was written, or a part of it is gone: nothing of the disk can be relied on.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Superblock { .. } | Self::Meta(coord_kv_rocks::OpenError::Corrupt { .. }) => true,
+            Self::Failed(failure) => failure.is_damage(),
+            Self::Io { operation, path, source } => {
+                *operation == "open"
+                    && path.ends_with(crate::io::files::JOURNAL)
+                    && source.kind() == std::io::ErrorKind::NotFound
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Failure {
+    /// As [`OpenError::is_damage`].
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Damage(_) | Self::Kv(KvError::Corrupt { .. }))
+    }
 }
 
 impl From<KvError> for OpenError {

@@ -7,6 +7,7 @@
 //! `records` and `index` (metadata), `alloc` (free space), [`io`] (the disk), `buffer`, `verify`.
 
 mod alloc;
+pub mod aside;
 mod buffer;
 mod cache;
 mod core;

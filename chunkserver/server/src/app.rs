@@ -70,7 +70,7 @@ async fn start_with(
     disks: &[Arc<disks::Disk>],
 ) -> Result<Handle, StartError> {
     let uuid = disks::server_uuid(disks).await?;
-    let node = Arc::new(Node::new(disks.to_vec(), ClientConfig::default()));
+    let node = Arc::new(Node::new(disks.to_vec(), ClientConfig::default(), config.renew_damaged));
     let admin = Arc::new(AdminService(node.clone()));
     let server = Server::builder()
         .service(pb::ChunkServer::new(Arc::new(ChunkService(node.clone()))))
@@ -136,6 +136,12 @@ impl Handle {
     #[must_use]
     pub const fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Resolves when the metadata of a disk turned out to be damaged and the server should be started again, to make the disk
+    /// anew. Never if it was not told to ([`Config::renew_damaged`]).
+    pub async fn condemned(&self) {
+        self.node.condemned.cancelled().await;
     }
 
     /// All metrics, as Prometheus reads them.

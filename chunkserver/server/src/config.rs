@@ -25,6 +25,9 @@ pub struct Config {
     pub grpc: Option<SocketAddr>,
     /// Where to serve Prometheus text by HTTP.
     pub metrics: Option<SocketAddr>,
+    /// Set the data of a disk aside whose metadata is damaged, and make the disk anew for the others to fill. Default: no; for
+    /// who has no other copies an error is better.
+    pub renew_damaged: bool,
     /// Memory for data between sockets and disks. Default 64 MiB, minimum 4 MiB.
     pub buffer_bytes: usize,
 }
@@ -42,6 +45,7 @@ impl Config {
             capacity_bytes: None,
             grpc: None,
             metrics: None,
+            renew_damaged: false,
             buffer_bytes: 64 << 20,
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use chunkserver_core::Fault;
-use chunkserver_engine::{BufferPool, Engine, EngineConfig, EngineError, FormatOptions, OpenError};
+use chunkserver_engine::{BufferPool, Engine, EngineConfig, EngineError, FormatOptions, OpenError, aside};
 use coord_types::{DiskId, Epoch, GroupId};
 use nix::sys::statvfs::statvfs;
 
@@ -96,10 +96,28 @@ async fn open(path: &Path, config: &Config, pool: &Arc<BufferPool>) -> Result<En
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
         .map_err(|errno| StartError::NotWritable { path: at(), source: errno.into() })?;
     let open = || Engine::open(path, EngineConfig::new(pool.clone()));
-    match open().await {
-        Err(OpenError::NotFormatted { .. }) => {}
-        Ok(engine) => return Ok(engine),
-        Err(source) => return Err(StartError::Open { path: at(), source }),
+    let failed = |source| StartError::Open { path: at(), source };
+    if aside::condemned(path).map_err(failed)?.is_none() {
+        let damage = match open().await {
+            Ok(engine) => return Ok(engine),
+            Err(error @ OpenError::NotFormatted { .. }) => {
+                aside::has_lost_superblock(path).map_err(failed)?.then_some(error)
+            }
+            Err(error) if error.is_damage() => Some(error),
+            Err(error) => return Err(failed(error)),
+        };
+        match damage {
+            Some(error) if config.renew_damaged => {
+                aside::condemn(path, &error.to_string()).map_err(failed)?;
+            }
+            Some(error) => return Err(failed(error)),
+            None => {}
+        }
+    }
+    if let Some(reason) = aside::condemned(path).map_err(failed)? {
+        let aside = aside::set_aside(path).map_err(failed)?;
+        let (path, aside) = (path.display(), aside.display());
+        tracing::error!(%path, reason, %aside, "damaged metadata: what the disk has is set aside, and it begins empty");
     }
     let capacity_bytes = match config.capacity_bytes {
         Some(capacity_bytes) => capacity_bytes,

@@ -129,11 +129,22 @@ async fn verify(dir: PathBuf) -> ExitCode {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let signal = stop_signal().context("listen for signals")?;
-    let server = ChunkServer::start(config).await?;
-    let name = signal.await;
-    tracing::info!(signal = name, "stopping");
-    server.shutdown().await;
-    Ok(())
+    tokio::pin!(signal);
+    loop {
+        let server = ChunkServer::start(config.clone()).await?;
+        let ended = tokio::select! {
+            name = &mut signal => Some(name),
+            () = server.condemned() => None,
+        };
+        match ended {
+            Some(name) => tracing::info!(signal = name, "stopping"),
+            None => tracing::warn!("starting again, to make a damaged disk anew"),
+        }
+        server.shutdown().await;
+        if ended.is_some() {
+            return Ok(());
+        }
+    }
 }
 
 fn config(flags: Serve) -> anyhow::Result<Config> {
@@ -151,6 +162,7 @@ fn config(flags: Serve) -> anyhow::Result<Config> {
     config.capacity_bytes = flags.capacity;
     config.grpc = flags.grpc;
     config.metrics = flags.metrics;
+    config.renew_damaged = true;
     config.buffer_bytes =
         usize::try_from(flags.buffers).context("--buffers is more than this machine addresses")?;
     config.validate()?;

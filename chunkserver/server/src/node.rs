@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chunkserver_core::{MemberInfo, Stage, Token, View};
-use chunkserver_engine::EngineError;
+use chunkserver_engine::{EngineError, aside};
 use coord_types::{DiskId, GroupId, ServerId};
 use kuafu::{CancellationToken, ClientConfig};
 use master_api::model::{MemberState, Table};
@@ -74,11 +74,14 @@ pub(crate) struct Node {
     pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
+    renew_damaged: bool,
+    /// A disk was condemned.
+    pub(crate) condemned: CancellationToken,
     tokens: AtomicU64,
 }
 
 impl Node {
-    pub(crate) fn new(disks: Vec<Arc<Disk>>, peer_config: ClientConfig) -> Self {
+    pub(crate) fn new(disks: Vec<Arc<Disk>>, peer_config: ClientConfig, renew_damaged: bool) -> Self {
         Self {
             incarnation: clock_nanos(),
             disks,
@@ -101,6 +104,8 @@ impl Node {
             lease: Lease::default(),
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
+            renew_damaged,
+            condemned: CancellationToken::new(),
             tokens: AtomicU64::new(1),
         }
     }
@@ -290,6 +295,22 @@ impl Node {
         }
         if stopped > 0 {
             tracing::error!(path = %disk.path.display(), %error, groups = stopped, "the disk failed and is out");
+        }
+        if disk.engine.failure().is_some_and(|failure| failure.is_damage()) {
+            self.condemn(disk, error);
+        }
+    }
+
+    /// Metadata of the disk is not what was written: the next start makes the disk anew.
+    pub(crate) fn condemn(&self, disk: &Disk, error: &EngineError) {
+        let path = disk.path.display();
+        tracing::error!(%path, %error, "damaged metadata");
+        if !self.renew_damaged || self.condemned.is_cancelled() {
+            return;
+        }
+        match aside::condemn(&disk.path, &error.to_string()) {
+            Ok(()) => self.condemned.cancel(),
+            Err(error) => tracing::error!(%path, %error, "cannot note that the disk is to be made anew"),
         }
     }
 

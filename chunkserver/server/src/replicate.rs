@@ -150,10 +150,7 @@ impl Group {
                     Some(key) => {
                         node.repairs.want(self.disk_id, key);
                     }
-                    None => {
-                        let path = self.disk.path.display();
-                        tracing::error!(group = %self.id, %path, %error, "damaged metadata");
-                    }
+                    None => node.condemn(&self.disk, &error),
                 },
                 Fault::Full | Fault::Checksum | Fault::Invalid | Fault::Conflict => {
                     tracing::debug!(group = %self.id, %error, "the disk refused");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chunkserver_core::Stage;
+use chunkserver_engine::aside;
 use coord_types::{DiskId, GroupId};
 use futures::future::join_all;
 use kuafu::{Address, CallOptions, Status};
@@ -21,6 +22,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Chunks deleted on one word of the master.
 const PAGE: usize = 64;
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Numbers begin at 1.
+const NO_DISK: u32 = 0;
 
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>) {
@@ -29,6 +32,13 @@ pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>) {
     let looking = async {
         loop {
             tokio::time::sleep(PERIOD).await;
+            for disk in &node.disks {
+                if let Some(aside) = aside::what_is_aside(&disk.path)
+                    && let Err(error) = delete_aside(&node, &mut masters, disk).await
+                {
+                    tracing::debug!(aside = %aside.display(), %error, "delete what was set aside");
+                }
+            }
             for disk in node.disks.iter().filter(|disk| !disk.failed()) {
                 if let Some(id) = disk.id()
                     && let Err(error) = look_through(&node, &mut masters, disk, id).await
@@ -68,6 +78,31 @@ async fn look_through(
             tracing::info!(group = %group.id, disk = %id, chunks = deleted, "deleted what was left of a group that moved on");
         }
     }
+    Ok(())
+}
+
+/// **I7**, of a disk that is no more: once every group is whole without it.
+async fn delete_aside(node: &Node, masters: &mut Masters, disk: &Disk) -> Result<(), Status> {
+    let table = node.table();
+    // A server that was not told of any group knows nothing.
+    if table.groups().next().is_none() {
+        return Ok(());
+    }
+    for group in table.groups() {
+        let request = proto::MayDropRequest { disk: NO_DISK, group: group.id.0 };
+        let options = CallOptions::within(CALL_TIMEOUT);
+        let reply =
+            masters.attempt(|client| async move { client.may_drop(&request, &options).await }).await?;
+        if !reply.may {
+            return Ok(());
+        }
+    }
+    let path = disk.path.clone();
+    let deleted = tokio::task::spawn_blocking(move || aside::delete_aside(&path)).await;
+    deleted
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(|error| Status::internal(error.to_string()))?;
+    tracing::info!(path = %disk.path.display(), "all groups are whole: deleted what was set aside of the damaged disk");
     Ok(())
 }
 

@@ -448,6 +448,58 @@ fn long_lost_and_cut_off_segments_are_filled_by_the_other_members() {
     scene.cluster.finish().unwrap();
 }
 
+#[test]
+fn long_a_disk_with_damaged_metadata_begins_anew_and_is_filled() {
+    let mut scene = Scene::new(24);
+    scene.cluster.announce("damaged metadata");
+    for (n, kind) in
+        [(1, "its superblock is lost"), (2, "bits of its metadata are flipped"), (3, "its journal is lost")]
+    {
+        let victim = Role::Chunkserver(n);
+        let folder = scene.cluster.folder().join(victim.to_string());
+        scene.cluster.stop(victim).unwrap();
+        match n {
+            1 => fs::remove_file(folder.join("superblock")).unwrap(),
+            2 => assert!(flip_tables(&folder.join("meta")) > 0),
+            _ => fs::remove_file(folder.join("journal")).unwrap(),
+        }
+        scene.cluster.restart(victim).unwrap();
+        scene.go_on(kind, Duration::from_secs(1), STALL_DEAD);
+        scene.wait_whole(&format!("{victim} is filled"));
+        let log = fs::read_to_string(scene.cluster.folder().join("log").join(victim.to_string())).unwrap();
+        assert!(log.contains("what the disk has is set aside"), "nobody noticed that {kind}");
+        wait_until("what was set aside is deleted", Deadline::within(PATIENCE), || {
+            Ok(!folder.join("set-aside").exists())
+        })
+        .unwrap();
+    }
+    // None of what they had before is left: all of it came from the others.
+    for n in 1..=3 {
+        let victim = Role::Chunkserver(n);
+        scene.cluster.stop(victim).unwrap();
+        assert_clean(&scene.cluster, &scene.cluster.folder().join(victim.to_string()));
+        scene.cluster.restart(victim).unwrap();
+        scene.wait_whole(&format!("{victim} serves again"));
+    }
+    scene.finish();
+}
+
+/// Flips a bit in the middle of every table of a metadata store; gives how many there are.
+fn flip_tables(meta: &Path) -> usize {
+    let mut flipped = 0;
+    for entry in fs::read_dir(meta).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 4;
+            bytes[middle] ^= 8;
+            fs::write(&path, bytes).unwrap();
+            flipped += 1;
+        }
+    }
+    flipped
+}
+
 /// The offline check finds nothing.
 fn assert_clean(cluster: &Cluster, folder: &Path) {
     let mut check = std::process::Command::new(cluster.binaries().join("pangu-chunkserver"));
