@@ -4,7 +4,7 @@
 //! I1-I5; this crate is that page in code, `chunkserver-server` does what the effects say. Read in this order:
 //! [`event`] (the vocabulary), [`replica`] (the state of a member and its roles), `write` (ordering and committing, at
 //! the primary), `prepare` (how a primary makes all members equal), `member` (the secondary), `sync` (how a member that
-//! comes back is filled beside all this), `read` (what may be shown), `chunk` (what is in flight of one chunk).
+//! comes back is filled beside all this), `read` (what may be shown), [`Lease`] (until when), `chunk` (what is in flight of one chunk).
 //!
 //! Invariants of the state, asserted where they are used:
 //! - a primary orders writes only when active, and every serving member is active with the same activation;
@@ -13,6 +13,7 @@
 
 mod chunk;
 pub mod event;
+mod lease;
 mod member;
 mod prepare;
 mod read;
@@ -24,5 +25,6 @@ pub use event::{
     Done, Effect, Fault, Io, Limits, Listed, MemberInfo, Page, PeerError, Refusal, Replicate, Store, Token,
     View, Write,
 };
+pub use lease::Lease;
 pub use read::{ReadPermit, ReadVerdict};
 pub use replica::{Replica, Stage, Start};

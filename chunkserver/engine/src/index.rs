@@ -11,13 +11,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coord_kv::{Batch, Durability, Family, Kv, KvError, Pair, Range, Read};
-use coord_types::{ChunkKey, DataId, GroupId, Version};
+use coord_types::{ChunkKey, DataId, GroupId, Version, note_stamp};
 
 use crate::alloc::{Run, push_block};
 use crate::cache::Cache;
 use crate::error::{Damage, Failure, HexKey};
 use crate::records::{APPLIED, Applied, CHUNKS, ChunkRecord, EXTENTS, Page, PageKey, SETTINGS, STATE};
-use crate::types::note_stamp;
 use crate::update::{BlockRange, Extent, Update};
 
 /// Records fetched at a time by scans.

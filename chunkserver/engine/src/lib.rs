@@ -31,6 +31,6 @@ pub use recovery::Parts;
 pub use superblock::Geometry;
 pub use types::{
     ChunkContents, ChunkMeta, EngineConfig, FormatOptions, IoKind, Piece, PunchOp, ReadOut, Stats, Usage,
-    WriteOp, WriterWindow, Written,
+    WriteOp, Written,
 };
 pub use verify::{Problem, VerifyProgress, VerifyReport, verify_parts};

@@ -1,10 +1,10 @@
 //! Records and keys of the metadata store. Byte maps in docs/disk-format.md; the only place that encodes them.
 
 use coord_kv::{Family, FamilySpec};
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, SessionId, Version};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, SessionId, Version, WriterWindow};
 
 use crate::alloc::Run;
-use crate::types::{ChunkMeta, WriterWindow};
+use crate::types::ChunkMeta;
 
 pub(crate) const CHUNKS: Family = Family(0);
 pub(crate) const EXTENTS: Family = Family(1);

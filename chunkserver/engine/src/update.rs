@@ -2,10 +2,9 @@
 //! these blocks to there), so that a record is small and applying one again is safe: see [`Update::Write`].
 
 use bytes::{Buf, BufMut, TryGetError};
-use coord_types::{ChunkKey, Epoch, SessionId, Stamp, Version};
+use coord_types::{ChunkKey, Epoch, SessionId, Stamp, Version, WriterWindow};
 
 use crate::alloc::Run;
-use crate::types::WriterWindow;
 
 const KIND_WRITE: u8 = 1;
 const KIND_INSTALL: u8 = 2;

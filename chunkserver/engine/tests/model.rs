@@ -327,7 +327,7 @@ async fn an_installed_chunk_knows_the_writes_it_came_with() {
     let world = World::new();
     let (engine, disk) = world.boot().await.unwrap();
     let session = coord_types::SessionId(7);
-    let window = chunkserver_engine::WriterWindow { session, newest: 5, seen: 0b101 };
+    let window = coord_types::WriterWindow { session, newest: 5, seen: 0b101 };
     let contents = chunkserver_engine::ChunkContents {
         version: coord_types::Version { epoch: coord_types::Epoch(1), counter: 9 },
         windows: vec![window],

@@ -18,40 +18,24 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// This server's lease, for all its disks.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    until: Option<Instant>,
-    /// The server stops and has said so: never again.
-    ended: bool,
+    state: Mutex<chunkserver_core::Lease>,
 }
 
 impl Lease {
-    /// The master granted it in answer to a heartbeat sent at `sent`; the table of that answer must be in use.
     pub(crate) fn extend(&self, sent: Instant, lease: Duration) {
-        let mut state = self.state.lock();
-        state.until = state.until.max(Some(sent + lease));
+        self.state.lock().extend(sent, lease);
     }
 
-    /// The master wants it back. Whether there was one.
     pub(crate) fn call_back(&self) -> bool {
-        self.state.lock().until.take().is_some()
+        self.state.lock().call_back()
     }
 
-    /// The server will not answer reads any more.
     pub(crate) fn end(&self) {
-        *self.state.lock() = State { until: None, ended: true };
-    }
-
-    fn ended(&self) -> bool {
-        self.state.lock().ended
+        self.state.lock().end();
     }
 
     pub(crate) fn holds(&self, now: Instant) -> bool {
-        let state = self.state.lock();
-        !state.ended && state.until.is_some_and(|until| now < until)
+        self.state.lock().holds(now)
     }
 }
 
@@ -60,7 +44,7 @@ pub(crate) async fn check(node: &Arc<Node>, group: &Group, epoch: Epoch) -> Resu
     if node.lease.holds(Instant::now()) {
         return Ok(());
     }
-    if node.lease.ended() {
+    if node.lease.state.lock().ended() {
         return Err(Status::unavailable("this server stops"));
     }
     node.metrics.reads_without_lease.add(1);
@@ -76,27 +60,4 @@ pub(crate) async fn check(node: &Arc<Node>, group: &Group, epoch: Epoch) -> Resu
         Status::unavailable(format!("no lease, and a member does not confirm the epoch: {status}"))
     })?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_from_sending_and_never_shrinks() {
-        let lease = Lease::default();
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        assert!(!lease.holds(start));
-        lease.extend(at(100), Duration::from_millis(300));
-        assert!(lease.holds(at(399)) && !lease.holds(at(400)));
-        lease.extend(at(50), Duration::from_millis(300));
-        assert!(lease.holds(at(399)), "an older answer came late");
-        assert!(lease.call_back() && !lease.holds(at(200)) && !lease.call_back());
-        lease.extend(at(300), Duration::from_millis(300));
-        assert!(lease.holds(at(400)), "granted anew");
-        lease.end();
-        lease.extend(at(500), Duration::from_millis(300));
-        assert!(!lease.holds(at(501)), "a server that stops does not begin again");
-    }
 }

@@ -5,13 +5,14 @@
 //!
 //! Read in this order: [`keys`] (what is stored where), [`inode`] and [`records`] (the records, byte by byte in
 //! `master/docs/keys.md`), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
-//! (one operation a file), [`table`] (chunkservers and groups), [`session`], [`deletion`], [`check`] (the invariants).
+//! (one operation a file), [`table`] (chunkservers and groups), [`health`] (which of them the leader believes alive), [`session`], [`deletion`], [`check`] (the invariants).
 
 pub mod check;
 mod codec;
 pub mod command;
 pub mod deletion;
 pub mod error;
+pub mod health;
 pub mod inode;
 pub mod keys;
 pub mod ops;

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kuafu::Address;
-
-use crate::soft::Limits;
+use master_core::health::Limits;
 
 /// Settings of one master. [`Config::new`] gives the defaults.
 #[derive(Clone, Debug)]

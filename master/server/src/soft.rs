@@ -1,77 +1,29 @@
-//! What the leader knows and no log holds: who was heard when, whose process is known dead, what primaries reported. Lost
-//! with the leader, made anew by the next.
+//! What the leader knows and no log holds, shared by the services and the background jobs: sessions, who was heard when
+//! ([`Ward`]), whom to look at. Lost with the leader, made anew by the next.
 //!
 //! Invariants:
-//! - a session or chunkserver is never called silent before it had a whole lease to speak to *this* leader;
-//! - no lease is granted to a chunkserver between the decision to take it out and the effect of that (`condemned`);
-//! - nor to one whose lease is called back: once it said that it has none it gets none until it is `called_back` no more;
+//! - a session is never called silent before it had a whole lease to speak to *this* leader; [`Ward`] has those of chunkservers;
 //! - what is kept is bounded by the sessions, servers and groups there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use coord_types::{DiskId, Epoch, GroupId, ServerId, SessionId};
-use master_api::model::{DiskState, Table};
-use master_core::table::plan::{Health, Seen};
+use coord_types::{ServerId, SessionId};
+use master_api::model::Table;
+use master_core::health::{GroupNews, Limits, Moment, ServerSeen, Ward};
+use master_core::table::change::GroupChange;
+use master_core::table::plan::Seen;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// A chunkserver as its last heartbeat described it.
-#[derive(Clone, Debug)]
-pub(crate) struct ServerSeen {
-    pub(crate) incarnation: u64,
-    pub(crate) heard: Instant,
-    pub(crate) disks: Vec<master_api::proto::Disk>,
-}
-
-/// What a primary has to say of one of its groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GroupNews {
-    pub(crate) group: GroupId,
-    pub(crate) epoch: Epoch,
-    pub(crate) what: News,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// This syncing member is level.
-    Level(DiskId),
-    /// The epoch is active.
-    Active,
-    /// The primary cannot read a chunk in which the members differ.
-    Damaged,
-}
-
-/// A process that serves no more.
-#[derive(Clone, Copy, Debug)]
-struct Gone {
-    incarnation: u64,
-    since: Instant,
-    /// It said so itself.
-    goodbye: bool,
-}
-
 #[derive(Debug, Default)]
 struct Inner {
-    /// When this master began to lead, if it does.
-    leading_since: Option<Instant>,
     sessions: HashMap<SessionId, Instant>,
-    servers: HashMap<ServerId, ServerSeen>,
     /// Calls for the next table that wait here, by the chunkserver that made them.
     streams: HashMap<ServerId, usize>,
-    /// Processes known to be dead or to have stopped serving.
-    gone: HashMap<ServerId, Gone>,
-    /// Servers about to be taken out.
-    condemned: BTreeSet<ServerId>,
-    /// Servers whose lease is called back, and whether they said that they hold none.
-    called_back: BTreeMap<ServerId, bool>,
     /// Servers to be looked at.
     suspects: BTreeSet<ServerId>,
-    /// When a member's disk was first seen offline by this leader.
-    offline_since: BTreeMap<DiskId, Instant>,
-    level: BTreeSet<(GroupId, Epoch, DiskId)>,
-    active: BTreeMap<GroupId, Epoch>,
-    damaged: BTreeMap<GroupId, Epoch>,
+    ward: Ward,
 }
 
 /// Shared by the services and the background jobs. Held for look-ups only, never across a wait.
@@ -90,7 +42,7 @@ impl Soft {
         let mut inner = self.inner.lock();
         // Calls that wait belong to connections, not to a time of leadership: each ends by itself.
         let streams = std::mem::take(&mut inner.streams);
-        *inner = Inner { leading_since: since, streams, ..Inner::default() };
+        *inner = Inner { streams, ward: Ward::new(since), ..Inner::default() };
     }
 
     pub(crate) fn heard_session(&self, session: SessionId, now: Instant) {
@@ -104,57 +56,27 @@ impl Soft {
     /// How long `session` has been silent towards this leader; `None` if this master does not lead.
     pub(crate) fn session_silence(&self, session: SessionId, now: Instant) -> Option<Duration> {
         let inner = self.inner.lock();
-        let since = inner.leading_since?;
+        let since = inner.ward.leading_since()?;
         let heard = inner.sessions.get(&session).copied().unwrap_or(since);
         Some(now.saturating_duration_since(heard))
     }
 
-    /// A chunkserver spoke, and holds a lease or not. Whether it gets one: not if it is about to be taken out, nor after its
-    /// goodbye, nor while its lease is called back.
+    /// A chunkserver spoke, and holds a lease or not. Whether it gets one.
     pub(crate) fn heard_server(&self, server: ServerId, seen: ServerSeen, leased: bool) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.leading_since.is_none() || inner.condemned.contains(&server) {
-            return false;
-        }
-        // What it sent before it died may arrive after. A process that goes on speaking was not dead.
-        let silenced = inner.gone.get(&server).is_some_and(|gone| {
-            let lately = seen.heard.saturating_duration_since(gone.since) < GONE_MIN;
-            gone.incarnation >= seen.incarnation && (gone.goodbye || lately)
-        });
-        if silenced {
-            return false;
-        }
-        inner.gone.remove(&server);
-        let news = inner.servers.get(&server).is_none_or(|known| {
-            let failed = |disks: &[master_api::proto::Disk]| disks.iter().filter(|disk| disk.failed).count();
-            known.incarnation != seen.incarnation || failed(&known.disks) != failed(&seen.disks)
-        });
-        inner.servers.insert(server, seen);
-        let called_back = match inner.called_back.get_mut(&server) {
-            None => false,
-            Some(released) => {
-                if !leased && !std::mem::replace(released, true) {
-                    self.news.notify_one();
-                }
-                true
-            }
-        };
-        if news {
+        let heard = self.inner.lock().ward.heard(server, seen, leased);
+        if heard.news {
             self.news.notify_one();
         }
-        !called_back
+        heard.leased
     }
 
     pub(crate) fn server(&self, server: ServerId) -> Option<ServerSeen> {
-        self.inner.lock().servers.get(&server).cloned()
+        self.inner.lock().ward.server(server).cloned()
     }
 
     /// How long `server` has been silent towards this leader.
     pub(crate) fn server_silence(&self, server: ServerId, now: Instant) -> Option<Duration> {
-        let inner = self.inner.lock();
-        let since = inner.leading_since?;
-        let heard = inner.servers.get(&server).map_or(since, |seen| seen.heard);
-        Some(now.saturating_duration_since(heard))
+        self.inner.lock().ward.silence(server, now)
     }
 
     /// A call of a chunkserver waits here.
@@ -184,7 +106,7 @@ impl Soft {
     /// The server should be looked at.
     pub(crate) fn suspect(&self, server: ServerId) {
         let mut inner = self.inner.lock();
-        if inner.leading_since.is_some() && inner.suspects.insert(server) {
+        if inner.ward.leading_since().is_some() && inner.suspects.insert(server) {
             self.suspected.notify_one();
         }
     }
@@ -195,141 +117,55 @@ impl Soft {
 
     /// The process with this incarnation serves no more, by its own word (`goodbye`) or because it is dead.
     pub(crate) fn gone(&self, server: ServerId, incarnation: u64, goodbye: bool) {
-        let gone = Gone { incarnation, since: Instant::now(), goodbye };
-        self.inner.lock().gone.insert(server, gone);
+        self.inner.lock().ward.gone(server, incarnation, goodbye, Instant::now());
         self.news.notify_one();
     }
 
     /// A primary's news, repeated until the table shows their effect.
     pub(crate) fn group_news(&self, news: impl Iterator<Item = GroupNews>) {
-        let mut inner = self.inner.lock();
-        let mut new = false;
-        for GroupNews { group, epoch, what } in news {
-            new |= match what {
-                News::Level(disk) => inner.level.insert((group, epoch, disk)),
-                News::Active => inner.active.insert(group, epoch) != Some(epoch),
-                News::Damaged => inner.damaged.insert(group, epoch) != Some(epoch),
-            };
-        }
-        if new {
+        if self.inner.lock().ward.group_news(news) {
             self.news.notify_one();
         }
     }
 
     /// What is known of all servers and groups of the table, for [`master_core::table::plan::plan`].
     pub(crate) fn seen(&self, table: &Table, limits: &Limits, now: Instant) -> Seen {
-        let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        // Of epochs that are over nothing need be known.
-        let at = |group: &GroupId, epoch: &Epoch| table.group(*group).is_some_and(|g| g.epoch == *epoch);
-        inner.level.retain(|(group, epoch, _)| at(group, epoch));
-        inner.active.retain(|group, epoch| at(group, epoch));
-        inner.damaged.retain(|group, epoch| at(group, epoch));
-        let offline: BTreeSet<DiskId> = table
-            .groups()
-            .flat_map(|group| group.in_state(master_api::model::MemberState::Offline))
-            .collect();
-        inner.offline_since.retain(|disk, _| offline.contains(disk));
-        for disk in offline {
-            inner.offline_since.entry(disk).or_insert(now);
-        }
-        let absent = inner.offline_since.iter();
-        let absent =
-            absent.filter(|(_, since)| now.saturating_duration_since(**since) >= limits.replace_after);
-        let failed_of = |seen: &ServerSeen| {
-            let failed = seen.disks.iter().filter(|disk| disk.failed);
-            failed.filter_map(|disk| DiskState::try_from(disk).ok()).map(|disk| disk.uuid).collect::<Vec<_>>()
-        };
-        let mut seen = Seen {
-            absent: absent.map(|(disk, _)| *disk).collect(),
-            level: inner.level.clone(),
-            active: inner.active.clone(),
-            damaged: inner.damaged.clone(),
-            ..Seen::default()
-        };
-        for server in table.servers() {
-            seen.servers.insert(server.id, inner.health(server.id, limits, now));
-            let failed = inner.servers.get(&server.id).map(failed_of).unwrap_or_default();
-            let failed = server.disks.iter().filter(|(_, disk)| failed.contains(&disk.uuid));
-            seen.failed.extend(failed.map(|(disk, _)| *disk));
-        }
-        seen.leaseless = inner.called_back.iter().filter(|(_, none)| **none).map(|(id, _)| *id).collect();
-        seen
+        self.inner.lock().ward.seen(table, limits, now)
     }
 
-    /// Marks those that are still gone; the others were heard meanwhile, and stay.
-    pub(crate) fn condemn(
+    /// Which of the changes that are due may be proposed now.
+    pub(crate) fn clear(
         &self,
-        servers: &BTreeSet<ServerId>,
-        limits: &Limits,
-        now: Instant,
-    ) -> BTreeSet<ServerId> {
-        let mut inner = self.inner.lock();
-        let still: BTreeSet<_> = servers
-            .iter()
-            .copied()
-            .filter(|server| inner.health(*server, limits, now) == Health::Gone)
-            .collect();
-        inner.condemned.extend(&still);
-        still
-    }
-
-    /// These servers get no lease from now on. Others do again, unless a decision against them may still have its effect
-    /// (`open`). Gives those that hold none.
-    pub(crate) fn call_back(&self, servers: &BTreeSet<ServerId>, open: bool) -> BTreeSet<ServerId> {
-        let mut inner = self.inner.lock();
-        inner.called_back.retain(|server, _| open || servers.contains(server));
-        for server in servers {
-            inner.called_back.entry(*server).or_default();
-        }
-        inner.called_back.iter().filter(|(_, released)| **released).map(|(server, _)| *server).collect()
+        due: Vec<GroupChange>,
+        table: &Table,
+        seen: &Seen,
+        at: Moment,
+    ) -> Vec<GroupChange> {
+        self.inner.lock().ward.clear(due, table, seen, at)
     }
 
     /// All decisions have their effect.
     pub(crate) fn pardon_all(&self) {
-        self.inner.lock().condemned.clear();
+        self.inner.lock().ward.pardon_all();
     }
-}
 
-/// A process taken for dead that is heard this long after was not.
-const GONE_MIN: Duration = Duration::from_secs(5);
-
-/// How long what may last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) lease: Duration,
-    pub(crate) replace_after: Duration,
-}
-
-impl Limits {
-    /// A lease has run out at the server, by any clock that is less than 5 % off.
-    fn lease_over(&self) -> Duration {
-        self.lease + self.lease / 20
+    #[cfg(test)]
+    fn condemn(&self, servers: &BTreeSet<ServerId>, limits: &Limits, now: Instant) -> BTreeSet<ServerId> {
+        self.inner.lock().ward.condemn(servers, limits, now)
     }
-}
 
-impl Inner {
-    fn health(&self, server: ServerId, limits: &Limits, now: Instant) -> Health {
-        let Some(since) = self.leading_since else { return Health::Quiet };
-        let seen = self.servers.get(&server);
-        let incarnation = seen.map_or(0, |seen| seen.incarnation);
-        if self.gone.get(&server).is_some_and(|gone| gone.incarnation >= incarnation) {
-            return Health::Gone;
-        }
-        let silence = now.saturating_duration_since(seen.map_or(since, |seen| seen.heard));
-        if silence > limits.lease_over() {
-            Health::Gone
-        } else if seen.is_some() && silence < limits.lease && !self.condemned.contains(&server) {
-            Health::Well
-        } else {
-            Health::Quiet
-        }
+    #[cfg(test)]
+    fn call_back(&self, servers: &BTreeSet<ServerId>, open: bool) -> BTreeSet<ServerId> {
+        self.inner.lock().ward.call_back(servers, open)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use master_api::model::{Group, Member, MemberState, Server};
+    use coord_types::{DiskId, Epoch, GroupId};
+    use master_api::model::{DiskState, Group, Member, MemberState, Server};
+    use master_core::health::News;
+    use master_core::table::plan::Health;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, GroupId, Version};
+use coord_types::{BLOCK_SIZE, ChunkKey, DataId, GroupId, Version, WriterWindow};
 use futures::future::{join_all, try_join_all};
 use tokio::sync::oneshot;
 
@@ -15,7 +15,7 @@ use crate::core::{BLOCK, Core, Queued};
 use crate::error::EngineError;
 use crate::index::Change;
 use crate::io::{Op, WriteMode};
-use crate::types::{ChunkContents, PunchOp, WriteOp, WriterWindow, Written};
+use crate::types::{ChunkContents, PunchOp, WriteOp, Written};
 use crate::update::{BlockRange, Extent, Update};
 
 /// Settings are small records; larger things belong into files.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use chunkserver_api::convert::{check_payload, check_range, crcs_from_bytes, key_from};
 use chunkserver_api::pb;
 use chunkserver_core::{Refusal, Replicate};
-use chunkserver_engine::{ChunkContents, Piece, WriterWindow};
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, WRITE_SIZE_MAX};
+use chunkserver_engine::{ChunkContents, Piece};
+use coord_types::{
+    BLOCK_SIZE, ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, WRITE_SIZE_MAX, WriterWindow,
+};
 use kuafu::{Request, Response, Status};
 use parking_lot::Mutex;
 

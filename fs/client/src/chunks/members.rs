@@ -1,5 +1,5 @@
 //! One attempt at one chunkserver, and the table that says which: the edge where [`super::ReplicatedChunks`] meets
-//! the network. A trait, so that tests put servers in memory behind the same retries.
+//! the network. A trait, so that tests put servers in memory behind the same retries, and simulations time, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use kuafu::{Address, CallOptions};
 use master_api::MasterClient;
 use master_api::model::Table;
 use parking_lot::Mutex;
+use rand::Rng as _;
 use tokio::runtime::Handle;
 
 /// Chunkservers, each called by its address.
@@ -60,6 +61,20 @@ pub trait Members: Send + Sync + 'static {
         map: &'a Map,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Vec<(u32, u32)>, ChunkError>>;
+
+    /// Monotonic time, for pauses and for what is usual. A simulation has its own, as with the two below.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    /// From 0 to 1: clients that failed together shall not come back together.
+    fn jitter(&self) -> f64 {
+        rand::rng().random()
+    }
 }
 
 /// How long one question for the table may take; whoever asked tries again by itself.

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chunkserver_api::{ChunkError, Map, Punch, Read, Write, Written};
@@ -29,8 +29,6 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use kuafu::Code;
 use master_api::model::{Group, Table};
 use parking_lot::Mutex;
-use rand::Rng as _;
-use tokio::time::Instant;
 
 use super::hedge::Hedging;
 use super::log::ErrorLog;
@@ -89,14 +87,13 @@ impl Attempts {
         Self { pauses, next: pauses.min, refused: 0, damaged: 0 }
     }
 
-    async fn pause(&mut self) {
+    async fn pause(&mut self, members: &impl Members) {
         let full = self.next;
         self.next = (full * 2).min(self.pauses.max);
         if full.is_zero() {
             return tokio::task::yield_now().await;
         }
-        let jitter: f64 = rand::rng().random();
-        tokio::time::sleep(full.mul_f64(0.5 + jitter / 2.0)).await;
+        members.sleep(full.mul_f64(0.5 + members.jitter() / 2.0)).await;
     }
 
     fn failed(&mut self, error: &ChunkError) -> Step {
@@ -155,7 +152,7 @@ impl<M: Members> ReplicatedChunks<M> {
                 None => {
                     self.members.refresh(table.version).await;
                     if self.members.table().version == table.version {
-                        attempts.pause().await;
+                        attempts.pause(&self.members).await;
                     }
                 }
             }
@@ -186,8 +183,8 @@ impl<M: Members> ReplicatedChunks<M> {
             };
             tracing::debug!(?key, ?stamp, address, %error, what, "attempt failed");
             match attempts.failed(&error) {
-                Step::Again => attempts.pause().await,
-                Step::AgainAfter(pause) => tokio::time::sleep(pause.min(self.pauses.max)).await,
+                Step::Again => attempts.pause(&self.members).await,
+                Step::AgainAfter(pause) => self.members.sleep(pause.min(self.pauses.max)).await,
                 Step::AgainWithNewTable => {
                     if matches!(error, ChunkError::Unavailable { .. }) {
                         self.members.report(&address);
@@ -238,13 +235,13 @@ impl<M: Members> ReplicatedChunks<M> {
         if self.members.table().version > known {
             // News: the first pause again, for whoever is named now may need a moment to begin.
             attempts.next = self.pauses.min;
-            return attempts.pause().await;
+            return attempts.pause(&self.members).await;
         }
         let changed = self.members.newer_table(known);
         tokio::select! {
             biased;
             _ = changed => attempts.next = self.pauses.min,
-            () = attempts.pause() => {}
+            () = attempts.pause(&self.members) => {}
         }
     }
 
@@ -261,7 +258,7 @@ impl<M: Members> ReplicatedChunks<M> {
         let start = (key.chunk.data.0 as usize).wrapping_mul(31).wrapping_add(key.chunk.index as usize);
         let len = addresses.len();
         addresses.rotate_left(start % len);
-        let now = Instant::now();
+        let now = self.members.now();
         let shunned = self.shunned.lock();
         let mut order: Vec<String> = addresses.into_iter().map(str::to_owned).collect();
         order.sort_by_key(|address| shunned.get(address).is_some_and(|until| *until > now));
@@ -271,19 +268,19 @@ impl<M: Members> ReplicatedChunks<M> {
     /// `by` answered. Members that were asked before it are asked last for a while.
     fn answered(&self, waiting: &[(String, Instant)], by: &str) {
         for (address, since) in waiting {
-            self.hedging.took(since.elapsed());
+            self.hedging.took(self.members.now().saturating_duration_since(*since));
             if address == by {
                 return;
             }
             tracing::debug!(address, by, "a member took longer than usual, and another one answered");
-            self.shunned.lock().insert(address.clone(), Instant::now() + SHUN);
+            self.shunned.lock().insert(address.clone(), self.members.now() + SHUN);
         }
     }
 
     fn note(&self, address: &str, error: &ChunkError) {
         if matches!(error, ChunkError::Unavailable { .. } | ChunkError::Deadline) {
             self.members.report(address);
-            self.shunned.lock().insert(address.to_owned(), Instant::now() + SHUN);
+            self.shunned.lock().insert(address.to_owned(), self.members.now() + SHUN);
         }
     }
 
@@ -322,18 +319,22 @@ impl<M: Members> ReplicatedChunks<M> {
             loop {
                 if asked.is_empty() {
                     let Some(address) = order.next() else { break };
-                    waiting.push((address.clone(), Instant::now()));
+                    waiting.push((address.clone(), self.members.now()));
                     asked.push(ask_one(address));
                 }
                 let answered = if hedges && order.len() > 0 {
-                    tokio::time::timeout(patience, asked.next()).await
+                    tokio::select! {
+                        biased;
+                        answered = asked.next() => Some(answered),
+                        () = self.members.sleep(patience) => None,
+                    }
                 } else {
-                    Ok(asked.next().await)
+                    Some(asked.next().await)
                 };
-                let Ok(answered) = answered else {
+                let Some(answered) = answered else {
                     hedges = self.hedging.take();
                     if let Some(address) = order.next().filter(|_| hedges) {
-                        waiting.push((address.clone(), Instant::now()));
+                        waiting.push((address.clone(), self.members.now()));
                         asked.push(ask_one(address));
                     }
                     continue;
@@ -375,7 +376,7 @@ impl<M: Members> ReplicatedChunks<M> {
             if said.is_empty() || said.iter().any(|(_, error)| error.refresh_table()) {
                 self.pause_for_table(table.version, &mut attempts).await;
             } else {
-                attempts.pause().await;
+                attempts.pause(&self.members).await;
             }
         }
     }

@@ -1,15 +1,14 @@
 //! Keeps groups alive: takes out who is gone, brings back who returns, replaces who stays away. What is due is decided by
-//! [`master_core::table::plan`]; `master/docs/groups.md` has the rules and why no acknowledged write or fresh read is lost.
+//! [`master_core::table::plan`], what of it may be proposed now by [`master_core::health`]; `master/docs/groups.md` has the rules and why no acknowledged write or fresh read is lost.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coord_types::ServerId;
 use kuafu::Status;
-use master_api::model::{MemberState, Table};
+use master_api::model::Table;
+use master_core::health::Moment;
 use master_core::table::change::{CHANGES_PER_COMMAND, Change, Changed, GroupChange};
-use master_core::table::plan::{Health, Seen, plan};
+use master_core::table::plan::{Seen, plan};
 use master_core::{Command, CommandReply};
 
 use crate::app::{App, COMMAND_TIMEOUT, store_status};
@@ -66,19 +65,8 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
         return Ok(false);
     }
     let mut due = plan(&table, &seen, CHANGES_PER_COMMAND);
-    let leaving = leaving(&due, &table, &seen);
-    let condemned = app.soft.condemn(&leaving, &limits, Instant::now());
-    due.retain(|change| match change.change {
-        Change::Out(disk) | Change::Lost(disk) => {
-            let server = table.server_of(disk).map(|server| server.id);
-            server.is_none_or(|server| !leaving.contains(&server) || condemned.contains(&server))
-        }
-        _ => true,
-    });
-    // Who is dropped serves reads until it knows, unless it has no lease.
-    let dropped = |change: &GroupChange| dropped(change, &table);
-    let leaseless = app.soft.call_back(&due.iter().filter_map(dropped).collect(), looked.open);
-    due.retain(|change| dropped(change).is_none_or(|server| leaseless.contains(&server)));
+    let at = Moment { limits, now: Instant::now(), open: looked.open };
+    due = app.soft.clear(due, &table, &seen, at);
     if due.is_empty() && !looked.open {
         *looked = Looked { table: Some(table), seen: Some(seen), open: false };
         return Ok(false);
@@ -90,23 +78,6 @@ pub(crate) async fn round(app: &App) -> Result<bool, Status> {
     *looked = Looked::default();
     app.soft.pardon_all();
     Ok(changed.done > 0)
-}
-
-/// The servers that are taken out because they are gone (and not for a disk of theirs).
-fn leaving(due: &[GroupChange], table: &Table, seen: &Seen) -> BTreeSet<ServerId> {
-    let outs = due.iter().filter_map(|change| match change.change {
-        Change::Out(disk) | Change::Lost(disk) => table.server_of(disk).map(|server| server.id),
-        _ => None,
-    });
-    outs.filter(|server| seen.servers.get(server) == Some(&Health::Gone)).collect()
-}
-
-/// The server of a member that may be read and is to be dropped.
-fn dropped(change: &GroupChange, table: &Table) -> Option<ServerId> {
-    let Change::Drop(disk) = change.change else { return None };
-    let state = table.group(change.group)?.state_of(disk)?;
-    let read = matches!(state, MemberState::Serving | MemberState::Joining);
-    table.server_of(disk).filter(|_| read).map(|server| server.id)
 }
 
 async fn propose(app: &App, changes: Vec<GroupChange>, table: &Table) -> Result<Changed, Status> {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coord_types::{DiskId, Epoch, GroupId, ServerId};
+use coord_types::{DiskId, GroupId, ServerId};
 use kuafu::{Request, Response, Status};
 use master_api::model::{DiskState, Server, StatFs, Table};
 use master_api::proto;
+use master_core::health::{GroupNews, ServerSeen};
 use master_core::table::plan;
 use master_core::{Command, CommandReply};
 
 use crate::app::{App, store_status};
 use crate::background::groups;
-use crate::soft::{GroupNews, News, ServerSeen};
 
 /// Serves `Cluster`.
 pub(crate) struct Cluster(pub(crate) Arc<App>);
@@ -71,7 +71,7 @@ impl proto::Cluster for Cluster {
             let seen =
                 ServerSeen { incarnation: message.incarnation, heard: Instant::now(), disks: message.disks };
             leased = self.0.soft.heard_server(server, seen, message.leased);
-            self.0.soft.group_news(message.news.iter().map(group_news));
+            self.0.soft.group_news(message.news.iter().map(GroupNews::from));
             message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
         }
         // After it was heard: what was decided before that is in this table, and nothing is decided against it since.
@@ -183,18 +183,6 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.app.soft.stream_closed(self.server, !self.ended);
-    }
-}
-
-fn group_news(news: &proto::GroupNews) -> GroupNews {
-    GroupNews {
-        group: GroupId(news.group),
-        epoch: Epoch(news.epoch),
-        what: match news.level_disk {
-            0 if news.damaged => News::Damaged,
-            0 => News::Active,
-            disk => News::Level(DiskId(disk)),
-        },
     }
 }
 
