@@ -20,12 +20,11 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::plan::Fault;
 
@@ -56,15 +55,9 @@ Needs root: each server gets a network namespace, each chunkserver a file system
 Exit status: 0 if every check passed; 130 if interrupted; 1 otherwise, and the logs and histories are kept.";
 
 fn main() -> ExitCode {
-    let interrupted = match watch_signals() {
-        Ok(interrupted) => interrupted,
-        Err(error) => {
-            eprintln!("pangu-chaos: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run::run(&Flags::parse(), &interrupted) {
-        _ if interrupted.load(Ordering::Acquire) => {
+    let flags = Flags::parse();
+    match watch_signals().and_then(|()| run::run(&flags, &INTERRUPTED)) {
+        _ if INTERRUPTED.load(Ordering::Acquire) => {
             eprintln!("pangu-chaos: interrupted; the cluster is down");
             ExitCode::from(130)
         }
@@ -77,18 +70,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// SIGINT and SIGTERM set a flag. Before any other thread is there: all inherit that they are blocked.
-fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("block signals")?;
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&flag);
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        while signals.wait().is_ok() {
-            set.store(true, Ordering::Release);
-        }
-    })?;
-    Ok(flag)
+/// Set by SIGINT and SIGTERM. A handler and not a blocked signal that is waited for: what is blocked here would be blocked
+/// in every server that is started, which then could not be stopped.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Release);
+}
+
+fn watch_signals() -> anyhow::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores to an atomic and does nothing else, which a handler may do.
+        unsafe { sigaction(signal, &action) }.context("listen for signals")?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use deploy_local_cluster::{Cluster, Role, Way};
+use deploy_local_cluster::{Cluster, Error, Role, Way};
 use serde_json::Value;
 
 use crate::crew::{Crew, Span};
@@ -99,7 +99,11 @@ impl Nemesis {
         let called_ns = crew.now_ns();
         match fault {
             Fault::Kill | Fault::KillMaster => self.cluster.kill(role)?,
-            Fault::Stop | Fault::StopMaster => self.cluster.stop(role)?,
+            Fault::Stop | Fault::StopMaster => match self.cluster.stop(role) {
+                // It was killed then.
+                Err(error @ Error::Late { .. }) => late = Some(error.to_string()),
+                stopped => stopped?,
+            },
             Fault::Hang | Fault::HangMaster => self.cluster.pause(role, true)?,
             Fault::Cut | Fault::CutMaster => self.cluster.cut(role, true)?,
             Fault::Deaf | Fault::DeafMaster => self.cluster.lose(role, Way::To, true)?,
@@ -112,7 +116,7 @@ impl Nemesis {
             Fault::Everything => self.cluster.kill_all()?,
         }
         let whom = if fault == Fault::Everything { String::new() } else { role.to_string() };
-        Ok((role, Event { fault, whom, span: Span { called_ns, returned_ns: u64::MAX } }))
+        Ok((role, Event { fault, whom, span: Span { called_ns, returned_ns: u64::MAX } }, late))
     }
 
     pub(crate) fn heal(&mut self, crew: &Crew, role: Role, event: &mut Event) -> anyhow::Result<()> {

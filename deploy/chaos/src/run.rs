@@ -81,11 +81,16 @@ pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<boo
     anyhow::ensure!(!faults.is_empty(), "no fault is left that this machine can do: {}", left_out.join("; "));
     let folder = tempfile::Builder::new().prefix("feitian-chaos-").tempdir()?;
     let mut scene = Scene::up(flags, interrupted, seed, folder.path())?;
-    scene.work()?;
     let plan = Plan::new(StdRng::seed_from_u64(seed), faults, flags.chunkservers, MASTERS);
-    scene.hurt(plan)?;
+    let done = scene.work().and_then(|()| scene.hurt(plan));
     if interrupted.load(Ordering::Acquire) {
+        scene.abandon();
         return Ok(false);
+    }
+    if let Err(error) = done {
+        scene.abandon();
+        let kept = keep(folder.path(), seed, None)?;
+        return Err(error.context(format!("the run broke off; logs: {}", kept.display())));
     }
     let mut report = Report { seed, seconds: flags.seconds, left_out, ..Report::default() };
     let kept = scene.judge(&mut report, folder.path())?;
@@ -202,6 +207,14 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
+    /// Takes everything down with nobody at work: whoever went on would find the directories below the mounts.
+    fn abandon(mut self) {
+        self.crew.end();
+        let killed = self.nemesis.cluster.kill_all();
+        let _nobody = self.crew.hold(WORKERS_END);
+        drop((killed, self.nemesis));
+    }
+
     /// Faults, until the time is over.
     fn hurt(&mut self, mut plan: Plan) -> anyhow::Result<()> {
         let began = Instant::now();
@@ -232,7 +245,8 @@ impl<'a> Scene<'a> {
             if index > 0 {
                 self.pause(step.between);
             }
-            let (role, event) = self.nemesis.hurt(&self.crew, *fault, *victim)?;
+            let (role, event, late) = self.nemesis.hurt(&self.crew, *fault, *victim)?;
+            self.trouble.extend(late);
             self.say(&format!("{fault} {}", event.whom));
             under_way.push((role, event));
         }
@@ -352,7 +366,7 @@ impl<'a> Scene<'a> {
         check("registers are linearizable", verdict::registers(&register_histories));
         check("names are linearizable", verdict::names(&name_histories, &self.mounts));
         check("all groups were whole at the end", groups);
-        check("no process died by itself", alive);
+        check("no process died by itself or stopped late", alive);
         let (binary, data) = (
             self.nemesis.cluster.binaries().join("pangu-chunkserver"),
             self.nemesis.disks.iter().map(Disk::data).collect::<Vec<_>>(),
@@ -429,13 +443,15 @@ fn damaged(binary: &Path, data: &Path) -> Option<String> {
 }
 
 /// Copies what explains a failure to a folder that stays.
-fn keep(folder: &Path, seed: u64, histories: &serde_json::Value) -> anyhow::Result<PathBuf> {
+fn keep(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> anyhow::Result<PathBuf> {
     let kept = tempfile::Builder::new().prefix(&format!("pangu-chaos-{seed}-")).tempdir()?.keep();
     for entry in std::fs::read_dir(folder.join("log"))? {
         let entry = entry?;
         std::fs::copy(entry.path(), kept.join(entry.file_name()))?;
     }
-    std::fs::write(kept.join("histories.json"), histories.to_string())?;
+    if let Some(histories) = histories {
+        std::fs::write(kept.join("histories.json"), histories.to_string())?;
+    }
     Ok(kept)
 }
 
