@@ -5,8 +5,12 @@
 
 mod command;
 mod content;
+mod load;
+mod watch;
 mod writer;
 
 pub use command::{run, run_ok, shell, spawn_logged};
 pub use content::{Content, first_difference};
-pub use writer::{Writer, verify};
+pub use load::{Ended, Load, Met};
+pub use watch::Watch;
+pub use writer::{Owed, Writer, verify};

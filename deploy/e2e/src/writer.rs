@@ -19,21 +19,22 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::content::{Content, first_difference};
+use crate::watch::Watch;
 
-const BLOCK: usize = 4096;
-const BLOCKS: u64 = 512;
+pub(crate) const BLOCK: usize = 4096;
+pub(crate) const BLOCKS: u64 = 512;
 /// Files kept at a time: older ones are removed, so that deletion is part of the work.
 const KEPT: usize = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
-    seed: u64,
-    length: usize,
+pub(crate) struct Entry {
+    pub(crate) seed: u64,
+    pub(crate) length: usize,
 }
 
 /// What may have happened or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum InFlight {
+pub(crate) enum InFlight {
     Nothing,
     /// The file may be absent, empty, or any part of its final content (nothing was promised yet).
     Write(String, Entry),
@@ -43,16 +44,17 @@ enum InFlight {
 }
 
 #[derive(Debug)]
-struct Ledger {
-    files: BTreeMap<String, Entry>,
+pub(crate) struct Ledger {
+    pub(crate) files: BTreeMap<String, Entry>,
     /// For each block the number of its last confirmed overwrite; 0: never written.
-    blocks: Vec<u64>,
-    in_flight: InFlight,
+    pub(crate) blocks: Vec<u64>,
+    pub(crate) in_flight: InFlight,
     longest: Duration,
     /// Since somebody asked.
     longest_lately: Duration,
-    /// When the operation under way began.
+    /// When the operation under way began, or the one that met an error.
     began: Option<Instant>,
+    written_bytes: u64,
 }
 
 /// A thread that works in a folder until it is told to stop or meets an error.
@@ -76,6 +78,7 @@ impl Writer {
             longest: Duration::ZERO,
             longest_lately: Duration::ZERO,
             began: None,
+            written_bytes: 0,
         }));
         let done = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -117,6 +120,30 @@ impl Writer {
         let mut ledger = self.ledger.lock();
         let longest = std::mem::take(&mut ledger.longest_lately);
         longest.max(ledger.began.map_or(Duration::ZERO, |began| began.elapsed()))
+    }
+
+    /// When the operation under way began, or the one that met an error.
+    #[must_use]
+    pub fn began(&self) -> Option<Instant> {
+        self.ledger.lock().began
+    }
+
+    /// Bytes of confirmed writes so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.ledger.lock().written_bytes
+    }
+
+    /// For readers elsewhere.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch { ledger: Arc::clone(&self.ledger) }
+    }
+
+    /// Where it works.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Tells it to stop and answers what it met, with its ledger for [`verify`].
@@ -210,7 +237,7 @@ pub fn verify(owed: &Owed) -> (Vec<String>, usize) {
     (wrong, right)
 }
 
-fn block(index: u64, number: u64) -> Vec<u8> {
+pub(crate) fn block(index: u64, number: u64) -> Vec<u8> {
     if number == 0 { vec![0; BLOCK] } else { Content::new(index ^ (number << 20)).bytes(BLOCK) }
 }
 
@@ -295,6 +322,7 @@ impl Work {
         close(file)?;
         self.confirm(|ledger| {
             ledger.files.insert(name, entry);
+            ledger.written_bytes += length as u64;
         });
         Ok(())
     }
@@ -304,7 +332,10 @@ impl Work {
         self.begin(InFlight::Block(index, number));
         file.write_all_at(&block(index, number), index * 4096)?;
         file.sync_data()?;
-        self.confirm(|ledger| ledger.blocks[usize::try_from(index).expect("few")] = number);
+        self.confirm(|ledger| {
+            ledger.blocks[usize::try_from(index).expect("few")] = number;
+            ledger.written_bytes += 4096;
+        });
         Ok(())
     }
 

@@ -7,7 +7,6 @@
 //! Read in this order: [`fault`] (what is done to a system), [`system`] (the systems), [`round`] (one fault), [`report`].
 
 mod fault;
-mod load;
 mod report;
 mod round;
 mod system;
@@ -17,9 +16,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use deploy_e2e::Load;
 
 use crate::fault::Fault;
-use crate::load::Load;
 use crate::report::{Outcome, Report};
 use crate::system::{Pangu, Script, System};
 
@@ -85,7 +84,7 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
 /// All rounds on one system.
 fn measure(system: &mut dyn System, flags: &Flags) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::new(system.name());
-    let mut load = Load::start(system.mount(), flags.writers)?;
+    let mut load = Load::start(system.mount(), flags.writers, 0)?;
     for fault in Fault::ALL {
         if !(flags.only.is_empty() || flags.only.contains(&fault)) || !system.can(fault) {
             continue;
@@ -104,8 +103,9 @@ fn measure(system: &mut dyn System, flags: &Flags) -> anyhow::Result<Outcome> {
             outcome.add(fault, stall);
         }
     }
-    let (errors, wrong, right) = load.finish();
-    outcome.end(errors, wrong, right);
+    let ended = load.finish();
+    let errors = ended.errors.iter().map(|met| met.error.to_string()).collect();
+    outcome.end(errors, ended.wrong, ended.right);
     system.down()?;
     Ok(outcome)
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use deploy_e2e::Load;
+
 use crate::fault::Fault;
-use crate::load::Load;
 use crate::system::System;
 
 /// The longest operation at the fault, and at the return.
@@ -21,7 +22,7 @@ pub(crate) fn round(
 ) -> anyhow::Result<Stall> {
     system.wait_whole()?;
     load.wait_going_on()?;
-    load.take_longest();
+    let _before = load.take_longest();
     system.hurt(fault, number)?;
     // Whoever waits for the server shows within this time, and is then waited for.
     std::thread::sleep(fault.lasts());

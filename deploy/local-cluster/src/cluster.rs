@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::launcher::Launcher;
 use crate::logs::{self, Offence};
 use crate::mount::{self, is_mounted, sweep_stale, unmount};
-use crate::network::Network;
+use crate::network::{Network, Way};
 use crate::ports::free_port;
 use crate::process::Program;
 use crate::wait::{Deadline, wait_until};
@@ -409,6 +409,18 @@ impl Cluster {
         let address = self.address(role)?;
         let network = self.network.as_ref().ok_or_else(|| Error::NoMember("network".to_owned()))?;
         network.cut(address.ip(), cut)
+    }
+
+    /// Loses all that goes one way between a server and everybody, or no more; as [`Self::cut`] otherwise.
+    pub fn lose(&mut self, role: Role, way: Way, lose: bool) -> Result<(), Error> {
+        let address = self.address(role)?;
+        let network = self.network.as_ref().ok_or_else(|| Error::NoMember("network".to_owned()))?;
+        network.lose(address.ip(), way, lose)
+    }
+
+    /// Fails if a member ended that nobody asked to.
+    pub fn check_alive(&mut self) -> Result<(), Error> {
+        self.programs.values_mut().try_for_each(Program::check_alive)
     }
 
     fn wait_ready(&mut self, role: Role) -> Result<(), Error> {

@@ -30,6 +30,7 @@ pub use error::Error;
 pub use launcher::Launcher;
 pub use logs::Offence;
 pub use mount::{is_mounted, sweep_stale, unmount};
+pub use network::Way;
 pub use ports::free_port;
 pub use process::{Program, end_process, start_time};
 pub use wait::{Deadline, wait_until};

@@ -75,6 +75,31 @@ impl Network {
     }
 }
 
+/// A way along a cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What others send to the server.
+    To,
+    /// What the server sends.
+    From,
+}
+
+impl Network {
+    /// Loses all that goes one way, or no more. A queue without room does that, at the end that sends.
+    pub(crate) fn lose(&self, address: IpAddr, way: Way, lose: bool) -> Result<(), Error> {
+        let nobody = || Error::NoMember(address.to_string());
+        let number = number(address).ok_or_else(nobody)?;
+        let name = self.names.get(usize::from(number) - 1).ok_or_else(nobody)?;
+        let cable = cable(number);
+        let at: &[&str] = match way {
+            Way::To => &["qdisc", if lose { "add" } else { "del" }, "dev", &cable, "root"],
+            Way::From => &["-n", name, "qdisc", if lose { "add" } else { "del" }, "dev", "eth0", "root"],
+        };
+        let queue: &[&str] = if lose { &["bfifo", "limit", "1"] } else { &[] };
+        run("tc", &[at, queue].concat())
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         for name in &self.names {
@@ -113,12 +138,17 @@ fn sweep() {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Error> {
+    run("ip", arguments)
+}
+
+/// A program of iproute2.
+fn run(program: &str, arguments: &[&str]) -> Result<(), Error> {
     let error = |source| Error::Process {
         action: "run (it comes with Debian's iproute2)",
-        name: format!("ip {}", arguments.join(" ")),
+        name: format!("{program} {}", arguments.join(" ")),
         source,
     };
-    let output = Command::new("ip").args(arguments).output().map_err(error)?;
+    let output = Command::new(program).args(arguments).output().map_err(error)?;
     if output.status.success() {
         return Ok(());
     }
@@ -149,6 +179,32 @@ mod tests {
         let mut up = [0; 3];
         child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
         child
+    }
+
+    #[test]
+    fn one_way_of_a_cable_is_lost_and_comes_back() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("only root can make networks: not tested");
+            return;
+        }
+        let mut network = Network::start().unwrap();
+        let server = network.connect().unwrap();
+        let mut child = echo(&network, server);
+        let mut stream = TcpStream::connect((server, 7)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        for way in [Way::To, Way::From] {
+            network.lose(server, way, true).unwrap();
+            stream.write_all(b"x").unwrap();
+            let mut answer = [0; 1];
+            assert_eq!(
+                stream.read_exact(&mut answer).map_err(|error| error.kind()),
+                Err(io::ErrorKind::WouldBlock)
+            );
+            network.lose(server, way, false).unwrap();
+            assert!((0..30).any(|_| stream.read_exact(&mut answer).is_ok()), "{way:?} did not come back");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

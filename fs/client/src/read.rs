@@ -6,6 +6,7 @@
 //! A hole may also be data that is no more because another client truncated the file to nothing since we last asked
 //! the master. Before a hole is answered as zeros, the master is asked whether the generation still is the file's (I8).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::handle::FileHandle;
 use crate::inode::{Source, State};
 use crate::inode_table::Pin;
 use crate::stripe::Stripes;
+use crate::write::flush::Depth;
 use crate::{Errno, OpReply, OpResult};
 
 /// How long a read waits for the master to say whether the file changed, before it goes on with what is known: while
@@ -112,9 +114,12 @@ impl Client {
         Ok(())
     }
 
-    pub(crate) async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> OpResult {
+    pub(crate) async fn read(self: &Arc<Self>, handle: &FileHandle, offset: u64, len: u32) -> OpResult {
         let pin = &handle.inode;
         self.refresh(pin).await?;
+        if handle.direct {
+            self.land(pin, offset, len).await;
+        }
         loop {
             let (parts, stripes) = {
                 let state = pin.lock();
@@ -125,7 +130,8 @@ impl Client {
                     .spans_of_read(offset, len)
                     .into_iter()
                     .map(|span| {
-                        state.buffered(span).map_or(Part::Missing(span.start, span.end), Part::Buffered)
+                        let here = if handle.direct { None } else { state.buffered(span) };
+                        here.map_or(Part::Missing(span.start, span.end), Part::Buffered)
                     })
                     .collect();
                 (parts, state.stripes().ok_or(Errno::EINVAL)?)
@@ -149,6 +155,16 @@ impl Client {
         }
     }
 
+    /// Before a read with O_DIRECT, as on a local file system: what is buffered there goes to the chunkservers, and they
+    /// alone are asked. A write in flight is not shown before it has landed: another mount would be shown the older bytes
+    /// after this one the newer.
+    async fn land(self: &Arc<Self>, pin: &Pin, offset: u64, len: u32) {
+        let buffered = pin.lock().spans_of_read(offset, len).iter().any(|span| span.place != Place::Servers);
+        if buffered {
+            self.flush(pin, Depth::Data).await;
+        }
+    }
+
     /// Whether this still is the generation of the file's data.
     async fn still(&self, pin: &Pin, stripes: &Stripes) -> Result<bool, Errno> {
         {
@@ -167,7 +183,8 @@ impl Client {
     /// A read that the buffer alone can answer.
     pub(crate) fn read_now(&self, handle: &FileHandle, offset: u64, len: u32) -> Option<OpResult> {
         let state = handle.inode.lock();
-        if state.gone
+        if handle.direct
+            || state.gone
             || !state.is_fresh(self.config.ttl)
             || (state.dirty.is_empty() && state.flights.is_empty())
         {

@@ -182,6 +182,31 @@ async fn a_read_sees_the_newest_of_all_layers() {
     assert!(mount.read(file, 0, 40_000).await.unwrap() == expected);
 }
 
+/// A direct read that took a write in flight from this mount's buffer was newer than what another mount read after it.
+#[tokio::test]
+async fn a_direct_read_shows_nothing_that_other_mounts_cannot_see() {
+    let (cluster, link, mount) = mounted(28);
+    let other = Mount(link.mount(quiet()));
+    let file = mount.create("f").await;
+    mount.write(file, 0, &[1; 4096]).await.unwrap();
+    mount.fsync(file).await.unwrap();
+    let (direct, _) = mount.open(file.ino, libc::O_RDWR | libc::O_DIRECT).await.unwrap();
+    let (there, _) = other.open(file.ino, libc::O_RDONLY | libc::O_DIRECT).await.unwrap();
+    cluster.set(Faults { stuck: true, ..Faults::default() });
+    let mut writing = std::pin::pin!(mount.write(direct, 0, &[2; 4096]));
+    assert!(writing.as_mut().now_or_never().is_none());
+    let mut reading = std::pin::pin!(mount.read(direct, 0, 4096));
+    assert!(reading.as_mut().now_or_never().is_none(), "it waits for the write");
+    cluster.set(Faults::default());
+    assert!(reading.await.unwrap() == [2; 4096]);
+    assert!(other.read(there, 0, 4096).await.unwrap() == [2; 4096]);
+    writing.await.unwrap();
+    // What was buffered through another handle is seen too.
+    mount.write(file, 100, &[3; 10]).await.unwrap();
+    assert!(mount.read(direct, 100, 10).await.unwrap() == [3; 10]);
+    assert!(other.read(there, 100, 10).await.unwrap() == [3; 10]);
+}
+
 #[tokio::test]
 async fn a_small_file_costs_two_commands_and_one_write() {
     let (cluster, _, mount) = mounted(3);

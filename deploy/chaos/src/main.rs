@@ -1,0 +1,88 @@
+//! `pangu-chaos`: a cluster under a checked load, and faults drawn from a seed.
+//!
+//! Writers keep a ledger of what was confirmed to them, readers on another mount compare; registers and names are
+//! worked on from all mounts, and their histories are checked for linearizability at the end. Meanwhile servers are
+//! killed, stopped, cut off and starved, one or two at a time, never more than the design survives.
+//!
+//! Read in this order: [`plan`] (what is done), [`nemesis`] (does it), [`registers`] and [`names`] (what is checked),
+//! [`linear`] (how), [`run`] (all together), [`report`].
+
+mod crew;
+mod disks;
+mod linear;
+mod names;
+mod nemesis;
+mod plan;
+mod registers;
+mod report;
+mod run;
+mod verdict;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use clap::Parser;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::plan::Fault;
+
+/// Hurts a cluster at random while programs work on it, and checks all that they saw.
+#[derive(Debug, Parser)]
+#[command(name = "pangu-chaos", version, after_help = EXAMPLES)]
+pub(crate) struct Flags {
+    /// How long the load runs; bringing up and checking come on top
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    seconds: u64,
+    /// Decides faults, victims, times, and what each worker does [default: drawn, and printed]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Chunkservers, each in a rack and on a disk of its own
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(4..=20))]
+    chunkservers: u32,
+    /// Only these faults
+    #[arg(long, value_name = "FAULT", value_delimiter = ',')]
+    only: Vec<Fault>,
+    /// Write the result there too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Needs root: each server gets a network namespace, each chunkserver a file system in a loop device.
+
+Exit status: 0 if every check passed; 130 if interrupted; 1 otherwise, and the logs and histories are kept.";
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match watch_signals().and_then(|()| run::run(&flags, &INTERRUPTED)) {
+        _ if INTERRUPTED.load(Ordering::Acquire) => {
+            eprintln!("pangu-chaos: interrupted; the cluster is down");
+            ExitCode::from(130)
+        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("pangu-chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Set by SIGINT and SIGTERM. A handler and not a blocked signal that is waited for: what is blocked here would be blocked
+/// in every server that is started, which then could not be stopped.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Release);
+}
+
+fn watch_signals() -> anyhow::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores to an atomic and does nothing else, which a handler may do.
+        unsafe { sigaction(signal, &action) }.context("listen for signals")?;
+    }
+    Ok(())
+}
