@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod hand_over;
+
 use crate::config::RaftConfig;
 use crate::error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
 use crate::joining::Joining;
@@ -21,7 +23,8 @@ use crate::lease::Lease;
 use crate::log::{LogOptions, LogStore};
 use crate::machine::{Machine, State, View};
 use crate::network::client::{Network, last_log_index};
-use crate::network::service::PeerService;
+use crate::network::given_up::GivenUp;
+use crate::network::service::{PeerParts, PeerService};
 use crate::pb::RaftPeerServer;
 use crate::propose::{Proposer, ProposerLimits, leader_of};
 use crate::read::Reads;
@@ -155,16 +158,19 @@ impl RaftNode {
         let log = LogStore::open(&config.data_dir.join("log"), options, Arc::clone(&lease))?;
         let snapshots = Arc::new(SnapshotStore::open(&config.data_dir.join("snapshots"))?);
         let joining = Arc::new(Joining::open(&config.data_dir, log.is_fresh())?);
-        let peers = PeerService::new(
+        let given_up = Arc::new(GivenUp::default());
+        let peers = PeerService::new(PeerParts {
             node_id,
-            log.clone(),
-            Arc::clone(&joining),
-            Arc::clone(&snapshots),
-            config.lease(),
-        );
+            log: log.clone(),
+            lease: Arc::clone(&lease),
+            given_up: Arc::clone(&given_up),
+            joining: Arc::clone(&joining),
+            snapshots: Arc::clone(&snapshots),
+            promise: config.lease(),
+        });
         let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
-        let network = Network::new(node_id, log.clone(), Arc::clone(&lease));
+        let network = Network::new(node_id, log.clone(), Arc::clone(&lease), given_up);
         let raft =
             openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
                 .await
@@ -462,6 +468,8 @@ impl Inner {
             };
             if let Leadership::Follower { leader } = &now
                 && server.borrow().state != ServerState::Leader
+                // Whoever takes over is known in a moment, and then they can be told.
+                && (leader.is_some() || !self.proposer.is_paused())
             {
                 self.proposer.fail_waiting(&ProposeError::NotLeader { leader: leader.clone() });
             }

@@ -94,6 +94,15 @@ impl App {
         Ok(self.raft.view())
     }
 
+    /// If this master leads and there is another: that one leads from now on. Gives who.
+    pub(crate) async fn hand_over(&self, deadline: Instant) -> Option<Leader> {
+        let leader = self.raft.hand_over(deadline).await;
+        if let Some(leader) = &leader {
+            tracing::info!(leader = leader.id, "leadership handed over");
+        }
+        leader
+    }
+
     /// Whether this master leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.raft.leadership(), Leadership::Leader { .. })

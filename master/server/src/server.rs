@@ -29,6 +29,10 @@ const JOIN_PERIOD: Duration = Duration::from_millis(200);
 /// Another master's answer to that.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A stopping leader tries for this long to have another one in its place: an election without timeouts takes a few
+/// synced writes, and whoever waits longer than this would have waited for the others' timeout.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a master did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -210,8 +214,10 @@ impl MasterServer {
         self.app.raft.status().failure
     }
 
-    /// Stops serving, then closes the state.
+    /// Hands leadership over if this master has it, stops serving, then closes the state.
     pub async fn shutdown(self) {
+        // Still serving: whoever asks meanwhile waits a moment and is told who leads next.
+        self.app.hand_over(Instant::now() + HAND_OVER_TIMEOUT).await;
         self.stop.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
