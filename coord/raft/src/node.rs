@@ -32,6 +32,9 @@ use crate::snapshot::SnapshotStore;
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, Raft};
 
+/// Between two looks how far a new member is.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
+
 /// A command for the state machine.
 #[derive(Clone, Debug)]
 pub struct Proposal {
@@ -115,6 +118,7 @@ struct Inner {
     joining: Arc<Joining>,
     applied: watch::Receiver<Option<LogId>>,
     leadership: watch::Sender<Leadership>,
+    members_index: watch::Sender<u64>,
     failure: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -196,6 +200,7 @@ impl RaftNode {
             joining,
             applied,
             leadership: watch::Sender::new(Leadership::Follower { leader: None }),
+            members_index: watch::Sender::new(0),
             failure: Mutex::default(),
             tasks: Mutex::default(),
         });
@@ -288,6 +293,38 @@ impl RaftNode {
         within(deadline, add).await
     }
 
+    /// Makes `id` a voter: a learner first, until it holds what there was when it was asked for. Calling it again after it
+    /// failed goes on where it stopped.
+    ///
+    /// # Errors
+    /// See [`MembershipError`]; [`MembershipError::Timeout`] leaves it a learner that goes on catching up.
+    pub async fn add_member(
+        &self,
+        id: u64,
+        address: String,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        if !self.inner.members().contains_key(&id) {
+            let add = self.inner.raft.add_learner(id, BasicNode::new(address), false);
+            within(deadline, add).await?;
+        }
+        let goal = self.status().last_log_index;
+        loop {
+            if !matches!(self.leadership(), Leadership::Leader { .. }) {
+                return Err(MembershipError::NotLeader { leader: self.status().leader });
+            }
+            if self.inner.members().get(&id).is_some_and(|member| member.matched_index >= Some(goal)) {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(MembershipError::Timeout);
+            }
+            tokio::time::sleep(CATCH_UP_LOOK).await;
+        }
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        within(deadline, self.inner.raft.change_membership(voter, false)).await
+    }
+
     /// Makes exactly `voters` the voting members. Each must be a member already (see
     /// [`add_learner`](Self::add_learner)); voters left out are removed from the cluster.
     ///
@@ -370,6 +407,12 @@ impl RaftNode {
     #[must_use]
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
+    }
+
+    /// The index of the entry that says who the members are: it grows when they change.
+    #[must_use]
+    pub fn watch_members(&self) -> watch::Receiver<u64> {
+        self.inner.members_index.subscribe()
     }
 
     /// Makes a snapshot soon, whatever the settings say.
@@ -473,6 +516,8 @@ impl Inner {
             {
                 self.proposer.fail_waiting(&ProposeError::NotLeader { leader: leader.clone() });
             }
+            let members = server.borrow().membership_config.log_id().map_or(0, |id| id.index);
+            self.members_index.send_if_modified(|known| std::mem::replace(known, members) != members);
             let becoming =
                 server.borrow().state == ServerState::Leader && !matches!(now, Leadership::Leader { .. });
             self.leadership.send_if_modified(|known| {

@@ -174,12 +174,12 @@ fn options(flags: &Flags, description: &Path) -> MountOptions {
 /// Out of the tree at once; open files get their grace, a second signal cuts it short.
 async fn take_down(mounted: &Mounted, signals: &mut Signals) -> anyhow::Result<()> {
     // While it can still be reached by its path.
-    let users = crate::users::of(mounted.mountpoint());
+    let users = crate::users::of_soon(mounted.mountpoint()).await;
     if !users.is_empty() && !mounted.write_back(WRITE_BACK_GRACE).await {
         tracing::warn!("changes of mapped files could not be written back in time");
     }
     if !mounted.detach().await? {
-        let users = if users.is_empty() { "somebody" } else { &users };
+        let users = if users.is_empty() { crate::users::SOMEBODY } else { &users };
         eprintln!(
             "pangu-fuse: {} is in use by {users}: waiting {CLOSE_GRACE:?} for it (again to stop at once)",
             mounted.mountpoint().display()

@@ -2,13 +2,32 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// More names would not help.
 const SHOWN_MAX: usize = 5;
 
+/// It is not known who.
+pub(crate) const SOMEBODY: &str = "somebody";
+/// The kernel makes who reads these links wait for a process that is within execve, and that one may be waiting for the mount.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// As [`of`], or [`SOMEBODY`] if that takes too long. The thread that looks goes on, and ends at the latest with the mount.
+pub(crate) async fn of_soon(mountpoint: &Path) -> String {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mountpoint = mountpoint.to_owned();
+    let looking = std::thread::Builder::new().name("mount-users".into()).spawn(move || {
+        let _late = tell.send(of(&mountpoint));
+    });
+    match (looking, tokio::time::timeout(LOOK_MAX, told).await) {
+        (Ok(_), Ok(Ok(users))) => users,
+        _ => SOMEBODY.to_owned(),
+    }
+}
+
 /// "cat (pid 17), bash (pid 5)": processes with a file, a working directory or a root below `mountpoint`. Empty if none
 /// can be seen. Reads links of /proc only, which never asks the mounted file system.
-pub(crate) fn of(mountpoint: &Path) -> String {
+fn of(mountpoint: &Path) -> String {
     let Ok(processes) = fs::read_dir("/proc") else { return String::new() };
     let mut users: Vec<String> = processes
         .flatten()

@@ -40,6 +40,11 @@ pub(crate) fn wants_out(pid: u32) -> bool {
     if signals_ask(&status) {
         return true;
     }
+    // The kernel makes who reads `stat` wait for a process that is within execve, and that one may wait for us: it closes files
+    // there. Only a process that lost its memory, which is none within execve, may be looked at further.
+    if !is_without_memory(&status) {
+        return false;
+    }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     killed(&stat)
 }
@@ -57,6 +62,11 @@ fn signals_ask(status: &str) -> bool {
     let caught = mask("SigCgt");
     let fatal = pending & !caught & !NOT_FATAL;
     fatal != 0 || pending & caught & ASKS_TO_END != 0
+}
+
+/// Judges `/proc/PID/status`: on its way out, or gone.
+fn is_without_memory(status: &str) -> bool {
+    !status.lines().any(|line| line.starts_with("VmSize:"))
 }
 
 /// Judges `/proc/PID/stat`: exiting, because of a signal.
@@ -119,6 +129,14 @@ mod tests {
         assert!(!killed(&line(PF_EXITING, 1 << 8)), "exit(1)");
         assert!(!killed(&line(0, 9)));
         assert!(!killed(""));
+    }
+
+    #[test]
+    fn only_who_exits_is_without_memory() {
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(!is_without_memory(&own));
+        let lines = own.lines().filter(|line| !line.starts_with("Vm"));
+        assert!(is_without_memory(&lines.collect::<Vec<_>>().join("\n")));
     }
 
     #[test]

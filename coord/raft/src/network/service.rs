@@ -9,6 +9,7 @@ use kuafu::{Request, Response, Status};
 use openraft::CommittedLeaderId;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
 use openraft::storage::Snapshot;
+use parking_lot::Mutex;
 
 use crate::joining::Joining;
 use crate::lease::Lease;
@@ -34,6 +35,9 @@ struct Inner {
     given_up: Arc<GivenUp>,
     snapshots: Arc<SnapshotStore>,
     joining: Arc<Joining>,
+    promise: Duration,
+    /// When this member last accepted something from a leader; a little late rather than early.
+    heard: Mutex<Option<Instant>>,
     /// No votes before this.
     votes_from: Option<Instant>,
     incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
@@ -70,6 +74,8 @@ impl PeerService {
             given_up,
             snapshots,
             joining,
+            promise,
+            heard: Mutex::default(),
             votes_from,
             incoming: Arc::default(),
         };
@@ -112,6 +118,26 @@ impl PeerService {
             && asked > given_up
             && request.last_log_id.as_ref().map(convert::log_id_from_wire) >= last;
         Ok(released.then_some(asked))
+    }
+
+    /// The vote of a candidate that this member refused for want of entries, if nobody leads any more: then this member
+    /// stands itself, at once and in a later term, and does not let two more timeouts pass. It is the usual case after a
+    /// leader's death, as followers that no majority needs lag a little.
+    fn better_than(
+        &self,
+        request: &pb::VoteRequest,
+        refusal: &VoteResponse<u64>,
+    ) -> Result<Option<Vote>, Status> {
+        let asked = convert::vote_from_wire(request.vote.as_ref())?;
+        let (own, last) = self.inner.log.vote_and_last();
+        let leaderless = self.inner.heard.lock().is_none_or(|heard| heard.elapsed() > self.inner.promise);
+        let stands = leaderless
+            && own.is_some_and(|own| own.committed && own == refusal.vote && asked > own)
+            && own.is_some_and(|own| own.leader_id.node_id != self.inner.node_id)
+            && !asked.committed
+            && last > request.last_log_id.as_ref().map(convert::log_id_from_wire)
+            && !self.inner.joining.is_on();
+        Ok(stands.then_some(asked))
     }
 
     /// Makes the core leave the leader it follows, and with it the lease: it takes `vote`, which is newer and nobody's
@@ -173,6 +199,16 @@ impl RaftPeer for PeerService {
         }
         let response =
             raft.vote(convert::vote_request(&request.message)?).await.map_err(|error| stopped(&error))?;
+        if !response.vote_granted
+            && let Some(vote) = self.better_than(&request.message, &response)?
+        {
+            tracing::debug!(
+                member = self.inner.node_id,
+                "a candidate lacks what this member holds: standing too"
+            );
+            self.leave_leader(raft, vote).await?;
+            raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+        }
         Ok(Response::new(convert::vote_reply(&response)))
     }
 
@@ -181,6 +217,7 @@ impl RaftPeer for PeerService {
         let rpc = convert::append_request(&request.message, request.payload)?;
         let response = raft.append_entries(rpc).await.map_err(|error| stopped(&error))?;
         if matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) {
+            *self.inner.heard.lock() = Some(Instant::now());
             // Gate (b).
             let submission = self.inner.log.submitted();
             self.inner.log.durable(submission).await.map_err(|error| stopped(&error))?;
@@ -264,6 +301,7 @@ impl RaftPeer for PeerService {
             .await?;
         let snapshot = Snapshot { meta: received.0, snapshot: Box::new(SnapshotHandle(Some(received.1))) };
         let response = raft.install_full_snapshot(vote, snapshot).await.map_err(|error| stopped(&error))?;
+        *self.inner.heard.lock() = Some(Instant::now());
         Ok(Response::new(pb::SnapshotFinishReply { vote: Some(convert::vote_to_wire(response.vote)) }))
     }
 }

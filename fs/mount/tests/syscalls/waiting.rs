@@ -79,6 +79,37 @@ fn a_killed_process_does_not_wait_to_close_its_files() {
     assert_eq!(end(child).signal(), Some(libc::SIGKILL));
 }
 
+/// Files that are to be closed by execve are closed within it, and it waits for that like any close. Who looks at such a process
+/// in the wrong way waits with it, and nobody is let go any more.
+#[test]
+fn a_process_that_waits_within_execve_holds_up_nobody_else() {
+    use std::os::unix::process::ExitStatusExt;
+    let mount = TestMount::new();
+    let script = "import os, sys; f = open('held', 'w'); print('open', flush=True); sys.stdin.readline(); \
+                  os.execv('/bin/true', ['true'])";
+    let mut execs = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(mount.root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 5];
+    std::io::Read::read_exact(execs.stdout.as_mut().unwrap(), &mut line).unwrap();
+    mount.fs.open_gate(false);
+    std::io::Write::write_all(execs.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    waits(&mount);
+    let begin = Instant::now();
+    eventually("three looks of the watchdog", || begin.elapsed() > Duration::from_millis(1200));
+    let other = start("exec cat heldname", &mount);
+    eventually("both wait", || mount.fs.waiting() > 1);
+    signal(&other, Signal::SIGKILL);
+    assert_eq!(end(other).signal(), Some(libc::SIGKILL));
+    assert!(execs.try_wait().unwrap().is_none(), "its close waits for the server");
+    mount.fs.open_gate(true);
+    assert!(end(execs).success());
+}
+
 /// A handled SIGCHLD or SIGALRM is no reason to fail a system call on a file.
 #[test]
 fn ticking_signals_do_not_interrupt() {
