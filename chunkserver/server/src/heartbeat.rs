@@ -61,6 +61,7 @@ pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>, identity: Identi
 /// Holds a call for the next table at the leader.
 async fn follow(node: &Arc<Node>, mut masters: Masters) {
     let mut failures: u32 = 0;
+    let mut masters_version = 0;
     loop {
         let Some(server) = node.server_id() else {
             tokio::time::sleep(REGISTER_PAUSE).await;
@@ -71,11 +72,16 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
             wait_ms: millis(TABLE_WAIT),
             server: server.0,
             incarnation: node.incarnation,
+            masters_version,
         };
         let options = CallOptions::within(TABLE_WAIT + TABLE_GRACE);
         match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
             Ok(reply) => {
                 failures = 0;
+                let told: Vec<Address> = reply.masters.iter().filter_map(|text| text.parse().ok()).collect();
+                masters.learn(&told);
+                node.learn_masters(told);
+                masters_version = reply.masters_version;
                 if let Some(table) = reply.table {
                     adopt(node, table);
                     if node.table().version == request.known_version {
@@ -97,6 +103,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
 pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
     let Some(server) = node.server_id().filter(|_| node.is_missed()) else { return };
     let mut masters = Masters::new(masters);
+    masters.learn(&node.masters());
     let request = proto::GoodbyeRequest { server: server.0, incarnation: node.incarnation };
     let say = async {
         for failures in 1.. {
@@ -122,6 +129,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             joined = true;
             tokio::spawn(join(node.clone()));
         }
+        masters.learn(&node.masters());
         let sent = Instant::now();
         let request = proto::HeartbeatRequest {
             server: registered.server,

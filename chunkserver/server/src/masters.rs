@@ -16,12 +16,13 @@ pub(crate) struct Masters {
     clients: Vec<(Address, proto::ClusterClient)>,
     at: usize,
     config: ClientConfig,
+    configured: Vec<Address>,
 }
 
 impl Masters {
     pub(crate) fn new(addresses: &[Address]) -> Self {
         let config = ClientConfig::default();
-        let mut masters = Self { clients: Vec::new(), at: 0, config };
+        let mut masters = Self { clients: Vec::new(), at: 0, config, configured: addresses.to_vec() };
         for address in addresses {
             masters.position(address.clone());
         }
@@ -30,6 +31,22 @@ impl Masters {
 
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
+    }
+
+    /// The leader said who all masters are. Those that are neither of them nor configured are forgotten, but for the one that is
+    /// asked now.
+    pub(crate) fn learn(&mut self, masters: &[Address]) {
+        if masters.is_empty() {
+            return;
+        }
+        let current = self.clients[self.at].0.clone();
+        let configured = &self.configured;
+        self.clients
+            .retain(|(known, _)| masters.contains(known) || configured.contains(known) || *known == current);
+        for address in masters.iter().take(MASTERS_MAX) {
+            self.position(address.clone());
+        }
+        self.at = self.position(current);
     }
 
     /// Where this master is in the list; added if it is not.
@@ -98,6 +115,24 @@ mod tests {
         assert_eq!(refuse(&mut masters, Status::not_leader(Some(&address(7)))).await, 7);
         let answered = masters.attempt(|_| async { Ok(Response::new(5)) }).await;
         assert_eq!((answered.unwrap(), masters.at, masters.len()), (5, 7, MASTERS_MAX));
+    }
+
+    #[tokio::test]
+    async fn the_list_follows_the_masters_as_they_are_replaced() {
+        let address = |n: usize| format!("tcp://10.0.0.{n}:1").parse::<Address>().unwrap();
+        let mut masters = Masters::new(&[address(1), address(2)]);
+        let known =
+            |masters: &Masters| masters.clients.iter().map(|(known, _)| known.clone()).collect::<Vec<_>>();
+        masters.learn(&[address(2), address(3)]);
+        assert_eq!((known(&masters), masters.at), (vec![address(1), address(2), address(3)], 0));
+        masters.at = 2;
+        masters.learn(&[address(4), address(5)]);
+        assert_eq!(known(&masters), [1, 2, 3, 4, 5].map(address), "3 is asked now");
+        masters.at = 4;
+        masters.learn(&[address(5), address(6)]);
+        assert_eq!((known(&masters), masters.at), ([1, 2, 5, 6].map(address).to_vec(), 2));
+        masters.learn(&[]);
+        assert_eq!(masters.len(), 4);
     }
 
     #[test]

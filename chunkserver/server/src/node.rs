@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chunkserver_core::{MemberInfo, Stage, Token, View};
 use chunkserver_engine::{EngineError, aside};
 use coord_types::{DiskId, GroupId, ServerId};
-use kuafu::{CancellationToken, ClientConfig};
+use kuafu::{Address, CancellationToken, ClientConfig};
 use master_api::model::{MemberState, Table};
 use master_api::proto;
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) server: AtomicU32,
     groups: RwLock<BTreeMap<GroupId, Vec<Arc<Group>>>>,
     table: Mutex<Arc<Table>>,
+    /// Where all masters are, as the leader last said.
+    masters: Mutex<Vec<Address>>,
     /// The version of the newest table of which every replica here has heard.
     adopted: AtomicU64,
     pub(crate) peers: Peers,
@@ -88,6 +90,7 @@ impl Node {
             server: AtomicU32::new(0),
             groups: RwLock::default(),
             table: Mutex::default(),
+            masters: Mutex::default(),
             adopted: AtomicU64::new(0),
             peers: Peers::default(),
             peer_config,
@@ -116,6 +119,17 @@ impl Node {
 
     pub(crate) fn server_id(&self) -> Option<ServerId> {
         Some(self.server.load(Ordering::Relaxed)).filter(|id| *id != 0).map(ServerId)
+    }
+
+    /// Empty until the leader said it.
+    pub(crate) fn masters(&self) -> Vec<Address> {
+        self.masters.lock().clone()
+    }
+
+    pub(crate) fn learn_masters(&self, masters: Vec<Address>) {
+        if !masters.is_empty() {
+            *self.masters.lock() = masters;
+        }
     }
 
     pub(crate) fn table(&self) -> Arc<Table> {

@@ -6,6 +6,9 @@
 //! This member itself is of that quorum too, and may vote for another at any time: every vote it saves is told here
 //! first, which ends the lease before anybody hears of the vote.
 //!
+//! A leader that stops gives up: [`Lease::give_up`] ends the lease for good, and only then is anybody told. Who proves by
+//! the leader's own vote that it gave up may be voted for at once (docs/hand-over.md).
+//!
 //! Clocks: only this machine's monotonic clock is read here. The margin covers that clocks run at different rates
 //! (1 in 100 at most) and that a read is answered a little after the lease was looked at.
 
@@ -30,6 +33,8 @@ struct Inner {
     vote: Option<Vote>,
     /// Since when it is that.
     since: Option<Instant>,
+    /// This member gave up what it leads under `vote`: it has no lease any more, whoever answers.
+    given_up: bool,
     /// For each member: when the newest request was sent that it answered under `vote`.
     answered: BTreeMap<u64, Instant>,
 }
@@ -44,13 +49,35 @@ impl Lease {
     pub(crate) fn vote_changed(&self, vote: Vote) {
         let mut inner = self.inner.lock();
         if inner.vote != Some(vote) {
-            *inner = Inner { vote: Some(vote), since: Some(Instant::now()), answered: BTreeMap::new() };
+            *inner = Inner { vote: Some(vote), since: Some(Instant::now()), ..Inner::default() };
         }
     }
 
     /// This member stops: it leads no more.
     pub(crate) fn end(&self) {
         *self.inner.lock() = Inner::default();
+    }
+
+    /// This member gives its leadership up: from now on there is no lease under its vote. Gives that vote, if it leads.
+    pub(crate) fn give_up(&self) -> Option<Vote> {
+        let mut inner = self.inner.lock();
+        inner.led(self.node_id)?;
+        inner.given_up = true;
+        inner.vote
+    }
+
+    /// Takes [`give_up`](Self::give_up) back: nobody knows of it, and nobody will.
+    pub(crate) fn take_back(&self, vote: &Vote) {
+        let mut inner = self.inner.lock();
+        if inner.vote == Some(*vote) {
+            inner.given_up = false;
+        }
+    }
+
+    /// Whether this member gave up what it led under `vote`.
+    pub(crate) fn has_given_up(&self, vote: &Vote) -> bool {
+        let inner = self.inner.lock();
+        inner.given_up && inner.vote == Some(*vote)
     }
 
     /// A member accepted a request this member sent under `vote`.
@@ -76,7 +103,7 @@ impl Lease {
     /// The term (and node) this member leads in, if nobody else can lead at `now`.
     pub(crate) fn holder(&self, now: Instant, membership: &Membership) -> Option<CommittedLeaderId<u64>> {
         let inner = self.inner.lock();
-        let leader = inner.led(self.node_id)?;
+        let leader = inner.led(self.node_id).filter(|_| !inner.given_up)?;
         let quorum = membership.get_joint_config().iter().all(|voters| {
             let fresh = |id: &&u64| {
                 **id == self.node_id || inner.answered.get(id).is_some_and(|sent| now < *sent + self.duration)
@@ -152,6 +179,31 @@ mod tests {
         assert!(!lease.holds(t, &joint));
         lease.answered(&vote, 5, t);
         assert!(lease.holds(t, &joint));
+    }
+
+    #[test]
+    fn what_was_given_up_is_never_held_again_under_the_same_vote() {
+        let three = members(&[&[1, 2, 3]]);
+        let vote = Vote::new_committed(4, 1);
+        let lease = Lease::new(1, PROMISE);
+        assert_eq!(lease.give_up(), None, "it leads nothing");
+        lease.vote_changed(vote);
+        let t = Instant::now();
+        lease.answered(&vote, 2, t);
+        assert!(lease.holds(t, &three) && !lease.has_given_up(&vote));
+        assert_eq!(lease.give_up(), Some(vote));
+        assert!(!lease.holds(t, &three) && lease.has_given_up(&vote));
+        lease.answered(&vote, 3, t + PROMISE / 10);
+        lease.vote_changed(vote);
+        assert!(!lease.holds(t + PROMISE / 10, &three), "an answer, or the same vote again, brought it back");
+        lease.take_back(&Vote::new_committed(3, 1));
+        assert!(!lease.holds(t, &three), "it was another leadership that was taken back");
+        lease.take_back(&vote);
+        assert!(lease.holds(t, &three), "nobody was told");
+        let later = Vote::new_committed(6, 1);
+        lease.vote_changed(later);
+        lease.answered(&later, 2, t);
+        assert!(lease.holds(t, &three) && !lease.has_given_up(&later), "a leadership of its own");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod convert;
+pub(crate) mod given_up;
 pub(crate) mod receive;
 pub(crate) mod service;
 pub(crate) mod thrift;

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod hand_over;
+
 use crate::config::RaftConfig;
 use crate::error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
 use crate::joining::Joining;
@@ -21,13 +23,17 @@ use crate::lease::Lease;
 use crate::log::{LogOptions, LogStore};
 use crate::machine::{Machine, State, View};
 use crate::network::client::{Network, last_log_index};
-use crate::network::service::PeerService;
+use crate::network::given_up::GivenUp;
+use crate::network::service::{PeerParts, PeerService};
 use crate::pb::RaftPeerServer;
 use crate::propose::{Proposer, ProposerLimits, leader_of};
 use crate::read::Reads;
 use crate::snapshot::SnapshotStore;
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, Raft};
+
+/// Between two looks how far a new member is.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
 
 /// A command for the state machine.
 #[derive(Clone, Debug)]
@@ -112,6 +118,7 @@ struct Inner {
     joining: Arc<Joining>,
     applied: watch::Receiver<Option<LogId>>,
     leadership: watch::Sender<Leadership>,
+    members_index: watch::Sender<u64>,
     failure: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -155,16 +162,19 @@ impl RaftNode {
         let log = LogStore::open(&config.data_dir.join("log"), options, Arc::clone(&lease))?;
         let snapshots = Arc::new(SnapshotStore::open(&config.data_dir.join("snapshots"))?);
         let joining = Arc::new(Joining::open(&config.data_dir, log.is_fresh())?);
-        let peers = PeerService::new(
+        let given_up = Arc::new(GivenUp::default());
+        let peers = PeerService::new(PeerParts {
             node_id,
-            log.clone(),
-            Arc::clone(&joining),
-            Arc::clone(&snapshots),
-            config.lease(),
-        );
+            log: log.clone(),
+            lease: Arc::clone(&lease),
+            given_up: Arc::clone(&given_up),
+            joining: Arc::clone(&joining),
+            snapshots: Arc::clone(&snapshots),
+            promise: config.lease(),
+        });
         let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
-        let network = Network::new(node_id, log.clone(), Arc::clone(&lease));
+        let network = Network::new(node_id, log.clone(), Arc::clone(&lease), given_up);
         let raft =
             openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
                 .await
@@ -190,6 +200,7 @@ impl RaftNode {
             joining,
             applied,
             leadership: watch::Sender::new(Leadership::Follower { leader: None }),
+            members_index: watch::Sender::new(0),
             failure: Mutex::default(),
             tasks: Mutex::default(),
         });
@@ -282,6 +293,38 @@ impl RaftNode {
         within(deadline, add).await
     }
 
+    /// Makes `id` a voter: a learner first, until it holds what there was when it was asked for. Calling it again after it
+    /// failed goes on where it stopped.
+    ///
+    /// # Errors
+    /// See [`MembershipError`]; [`MembershipError::Timeout`] leaves it a learner that goes on catching up.
+    pub async fn add_member(
+        &self,
+        id: u64,
+        address: String,
+        deadline: Instant,
+    ) -> Result<(), MembershipError> {
+        if !self.inner.members().contains_key(&id) {
+            let add = self.inner.raft.add_learner(id, BasicNode::new(address), false);
+            within(deadline, add).await?;
+        }
+        let goal = self.status().last_log_index;
+        loop {
+            if !matches!(self.leadership(), Leadership::Leader { .. }) {
+                return Err(MembershipError::NotLeader { leader: self.status().leader });
+            }
+            if self.inner.members().get(&id).is_some_and(|member| member.matched_index >= Some(goal)) {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(MembershipError::Timeout);
+            }
+            tokio::time::sleep(CATCH_UP_LOOK).await;
+        }
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        within(deadline, self.inner.raft.change_membership(voter, false)).await
+    }
+
     /// Makes exactly `voters` the voting members. Each must be a member already (see
     /// [`add_learner`](Self::add_learner)); voters left out are removed from the cluster.
     ///
@@ -364,6 +407,12 @@ impl RaftNode {
     #[must_use]
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
+    }
+
+    /// The index of the entry that says who the members are: it grows when they change.
+    #[must_use]
+    pub fn watch_members(&self) -> watch::Receiver<u64> {
+        self.inner.members_index.subscribe()
     }
 
     /// Makes a snapshot soon, whatever the settings say.
@@ -462,9 +511,13 @@ impl Inner {
             };
             if let Leadership::Follower { leader } = &now
                 && server.borrow().state != ServerState::Leader
+                // Whoever takes over is known in a moment, and then they can be told.
+                && (leader.is_some() || !self.proposer.is_paused())
             {
                 self.proposer.fail_waiting(&ProposeError::NotLeader { leader: leader.clone() });
             }
+            let members = server.borrow().membership_config.log_id().map_or(0, |id| id.index);
+            self.members_index.send_if_modified(|known| std::mem::replace(known, members) != members);
             let becoming =
                 server.borrow().state == ServerState::Leader && !matches!(now, Leadership::Leader { .. });
             self.leadership.send_if_modified(|known| {

@@ -47,6 +47,8 @@ struct Queue {
     waiting: VecDeque<(Proposal, Answer)>,
     in_flight: usize,
     closed: bool,
+    /// Nothing new is sent: this leader is handing over.
+    paused: bool,
     time_nanos: u64,
 }
 
@@ -119,7 +121,7 @@ impl Proposer {
 
     fn next_entry(&self) -> Option<(Bytes, Vec<Answer>)> {
         let mut queue = self.queue.lock();
-        if queue.in_flight >= IN_FLIGHT_MAX {
+        if queue.paused || queue.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
         let mut proposals = Vec::new();
@@ -153,6 +155,21 @@ impl Proposer {
         self.send();
     }
 
+    /// Proposals wait until the guard is dropped. What was sent goes on.
+    pub(crate) fn pause(self: &Arc<Self>) -> Pause {
+        self.queue.lock().paused = true;
+        Pause(Arc::clone(self))
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.queue.lock().paused
+    }
+
+    /// Whether every entry that was sent is answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.lock().in_flight == 0
+    }
+
     /// Answers all that wait and were not sent.
     pub(crate) fn fail_waiting(&self, error: &ProposeError) {
         let waiting = std::mem::take(&mut self.queue.lock().waiting);
@@ -166,6 +183,17 @@ impl Proposer {
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.fail_waiting(&ProposeError::Stopped);
+    }
+}
+
+/// See [`Proposer::pause`].
+#[derive(Debug)]
+pub(crate) struct Pause(Arc<Proposer>);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.queue.lock().paused = false;
+        self.0.send();
     }
 }
 

@@ -31,7 +31,7 @@ impl Fault {
             Self::Cut | Self::Hang => 4000,
             Self::Stop => 200,
             Self::KillMaster => 2000,
-            Self::StopMaster => 1500,
+            Self::StopMaster => 500,
         })
     }
 

@@ -152,7 +152,7 @@ impl Cluster {
         };
         cluster.describe()?;
         for n in 1..=cluster.options.masters {
-            cluster.add_master(n)?;
+            cluster.add_master(n, false)?;
         }
         for n in 1..=cluster.options.chunkservers {
             cluster.add_chunkserver(n)?;
@@ -201,7 +201,7 @@ impl Cluster {
         &self.binaries
     }
 
-    fn add_master(&mut self, n: u32) -> Result<(), Error> {
+    fn add_master(&mut self, n: u32, join: bool) -> Result<(), Error> {
         let role = Role::Master(n);
         let data = self.data(role)?;
         let arguments = vec![
@@ -218,7 +218,8 @@ impl Cluster {
             "--min-replicas".into(),
             self.options.min_replicas.to_string().into(),
         ];
-        self.add(role, "pangu-master", arguments)
+        let join = join.then(|| "--join".into());
+        self.add(role, "pangu-master", arguments.into_iter().chain(join).collect())
     }
 
     fn add_chunkserver(&mut self, n: u32) -> Result<(), Error> {
@@ -238,6 +239,26 @@ impl Cluster {
             self.options.capacity.clone().into(),
         ];
         self.add(role, "pangu-chunkserver", arguments)
+    }
+
+    /// Starts one more master on an empty directory, and returns when it takes connections. It joins nothing by itself:
+    /// `pangu master add` with its [`Self::address_of`] does.
+    pub fn grow_masters(&mut self) -> Result<Role, Error> {
+        self.options.masters += 1;
+        let role = Role::Master(self.options.masters);
+        self.choose_address(role)?;
+        self.add_master(self.options.masters, true)?;
+        self.program(role)?.start()?;
+        self.wait_ready(role)?;
+        Ok(role)
+    }
+
+    /// Deletes everything a member that does not run has kept.
+    pub fn wipe(&mut self, role: Role) -> Result<(), Error> {
+        assert!(self.pid(role).is_none(), "{role} runs");
+        let path = self.folder.join(role.to_string());
+        fs::remove_dir_all(&path).map_err(|source| Error::File { action: "delete", path, source })?;
+        self.data(role).map(drop)
     }
 
     /// Starts one more chunkserver, in a rack of its own, and returns when it takes connections.
@@ -294,6 +315,11 @@ impl Cluster {
 
     fn program(&mut self, role: Role) -> Result<&mut Program, Error> {
         self.programs.get_mut(&role).ok_or_else(|| Error::NoMember(role.to_string()))
+    }
+
+    /// Where a server listens.
+    pub fn address_of(&self, role: Role) -> Result<String, Error> {
+        Ok(format!("tcp://{}", self.address(role)?))
     }
 
     /// Every server, masters first.

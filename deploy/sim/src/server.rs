@@ -326,6 +326,7 @@ impl World {
             wait_ms: TABLE_WAIT_MS,
             server: id.0,
             incarnation: server.incarnation,
+            masters_version: 0,
         };
         let to = End::Master(server.masters[1]);
         let timeout = TABLE_WAIT_MS * MS + TABLE_GRACE;

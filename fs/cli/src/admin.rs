@@ -2,6 +2,7 @@
 
 mod df;
 mod drain;
+mod masters;
 mod status;
 mod verify;
 mod r#where;
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Add a master to the cluster, or remove one
+    #[command(subcommand)]
+    Master(MasterCommand),
     /// Take a drain back: the disks are used again
     Undrain {
         /// The chunkserver's id, as `pangu status` shows it
@@ -79,6 +83,22 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum MasterCommand {
+    /// Make a master that was started with --join one of the cluster, and wait until it has caught up
+    Add {
+        /// Where it listens, tcp://HOST:PORT
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+    },
+    /// Take a master out of the cluster: a lost one, or one that is to go
+    Remove {
+        /// Its number, as `pangu status` shows it
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+}
+
 const EXAMPLES: &str = "\
 Examples:
   pangu status
@@ -86,6 +106,7 @@ Examples:
   pangu verify /mnt/pangu/some/file
   pangu --cluster cluster.toml df --json
   pangu drain 3
+  pangu master add tcp://10.0.0.9:7101
 
 Exit status: 0 if all is well, 1 if an answer could not be had, 2 for wrong flags, 3 if verify found damage.";
 
@@ -166,6 +187,14 @@ fn run(flags: &Flags) -> anyhow::Result<Verdict> {
             Command::Undrain { chunkserver, disk } => {
                 let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
                 let text = drain::undo(&session, what(*chunkserver, *disk)?).await;
+                finish(session, text).await
+            }
+            Command::Master(command) => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = match command {
+                    MasterCommand::Add { address } => masters::add(&session, address).await,
+                    MasterCommand::Remove { id } => masters::remove(&session, *id).await,
+                };
                 finish(session, text).await
             }
             Command::Where { path } => {

@@ -368,6 +368,40 @@ impl MasterClient {
             .await
     }
 
+    /// Makes the master that listens at an address one of the cluster; it was started with `--join`. Gives its number, and
+    /// whether it was one already.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. After [`ClientError::Deadline`] it goes on catching up; the same call again makes it a voter.
+    pub async fn add_master(
+        &self,
+        address: &str,
+        deadline: Option<Instant>,
+    ) -> Result<proto::AddMasterReply, ClientError> {
+        let request = proto::AddMasterRequest { id: 0, address: address.to_owned() };
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.add_master(message, &options).await
+            })
+            .await
+    }
+
+    /// Takes a master out of the cluster.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_master(&self, id: u64, deadline: Option<Instant>) -> Result<(), ClientError> {
+        let request = proto::RemoveMasterRequest { id };
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.remove_master(message, &options).await
+            })
+            .await
+            .map(drop)
+    }
+
     /// Marks disks to be emptied, or takes that back.
     ///
     /// # Errors
@@ -559,6 +593,7 @@ impl Shared {
         let request = proto::GetTableRequest {
             known_version: self.table.borrow().version,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            masters_version: self.endpoints.masters_version(),
             ..proto::GetTableRequest::default()
         };
         let message = &request;
@@ -567,6 +602,7 @@ impl Shared {
                 endpoint.cluster.get_table(message, &options).await
             })
             .await?;
+        self.endpoints.learn(&reply.masters, reply.masters_version);
         if let Some(table) = reply.table {
             let table = Arc::new(Table::try_from(table)?);
             self.table.send_if_modified(|known| {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use coord_raft::{Leader, Leadership, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
 use kuafu::Status;
+use master_api::proto;
 use master_core::{Command, CommandReply, OpError};
 use tokio::sync::{Notify, watch};
 
@@ -94,6 +95,32 @@ impl App {
         Ok(self.raft.view())
     }
 
+    /// If this master leads and there is another: that one leads from now on. Gives who.
+    pub(crate) async fn hand_over(&self, deadline: Instant) -> Option<Leader> {
+        let leader = self.raft.hand_over(deadline).await;
+        if let Some(leader) = &leader {
+            tracing::info!(leader = leader.id, "leadership handed over");
+        }
+        leader
+    }
+
+    /// The answer to whoever waits for the next table.
+    pub(crate) fn table_reply(&self, table: Option<proto::Table>) -> proto::GetTableReply {
+        // The version first: if they change in between the next call is answered at once.
+        let masters_version = self.masters_version();
+        proto::GetTableReply { table, masters: self.master_addresses(), masters_version }
+    }
+
+    pub(crate) fn masters_version(&self) -> u64 {
+        *self.raft.watch_members().borrow()
+    }
+
+    /// Where all voting masters are.
+    fn master_addresses(&self) -> Vec<String> {
+        let voters = self.raft.status().members.into_values().filter(|member| member.voter);
+        voters.map(|member| member.address).collect()
+    }
+
     /// Whether this master leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.raft.leadership(), Leadership::Leader { .. })
@@ -111,7 +138,7 @@ pub(crate) fn store_status(error: &OpError) -> Status {
     Status::internal(error.to_string())
 }
 
-fn not_leader(leader: Option<&Leader>) -> Status {
+pub(crate) fn not_leader(leader: Option<&Leader>) -> Status {
     Status::not_leader(leader.map(|leader| leader.address.as_str()))
 }
 

@@ -17,6 +17,10 @@ pub struct Config {
     pub listen: Address,
     /// All masters the cluster begins with, by number. Only read at the very first start.
     pub members: BTreeMap<u64, Address>,
+    /// It is none of `members`: without data it waits until it is added to a cluster that is at work.
+    pub join: bool,
+    /// Listen where the cluster's members know this master, if it is one already, and not at `listen`.
+    pub listen_as_known: bool,
     /// Everything it keeps lives under here.
     pub data_dir: PathBuf,
     /// Administration by gRPC, if wanted.
@@ -58,7 +62,8 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(
-        "master {id} is not in the cluster's list of masters, which has {known}: correct --id or the list"
+        "master {id} is not in the cluster's list of masters, which has {known}: correct --id or the list, or give --join if it \
+         is to be added to a cluster that is at work"
     )]
     NotAMember { id: u64, known: String },
     #[error("--replicas is {0}, it must be from 1 to 7")]
@@ -82,6 +87,8 @@ impl Config {
             id,
             listen,
             members,
+            join: false,
+            listen_as_known: false,
             data_dir,
             grpc: None,
             metrics: None,
@@ -104,7 +111,9 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !self.members.contains_key(&self.id) {
+        // Who has data knows from it who the members are.
+        let has_data = self.data_dir.join("log").is_dir();
+        if self.id == 0 || !(self.join || has_data || self.members.contains_key(&self.id)) {
             let known = self.members.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(ConfigError::NotAMember { id: self.id, known });
         }
@@ -126,6 +135,12 @@ impl Config {
             return Err(ConfigError::Resync(self.resync_bytes_per_s));
         }
         Ok(())
+    }
+
+    /// Where the other masters and clients reach this one.
+    pub(crate) fn advertised(&self) -> &Address {
+        let listed = self.members.get(&self.id).filter(|_| !self.join && !self.listen_as_known);
+        listed.unwrap_or(&self.listen)
     }
 
     pub(crate) const fn limits(&self) -> Limits {

@@ -25,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "pangu-master", version, after_help = EXAMPLE)]
 struct Flags {
-    /// This master's number: its place in the list of masters, counted from 1
+    /// This master's number: its place in the list of masters, counted from 1; with --join any that no master has had
     #[arg(long, value_name = "N")]
     id: u64,
     /// Directory for everything this master keeps; made if missing
@@ -37,6 +37,9 @@ struct Flags {
     /// Address to listen on, tcp://HOST:PORT or unix:///PATH [default: this master's address in the description]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
+    /// This master is to be added to a cluster that is at work: start it on an empty directory, then `pangu master add ADDRESS`
+    #[arg(long, requires = "listen")]
+    join: bool,
     /// Serve administration by gRPC (with health and reflection) on this address
     #[arg(long, value_name = "HOST:PORT")]
     grpc: Option<SocketAddr>,
@@ -110,6 +113,8 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     };
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let mut config = Config::new(flags.id, cluster.members(), flags.data);
+    config.join = flags.join;
+    config.listen_as_known = flags.listen.is_none();
     if let Some(listen) = flags.listen {
         config.listen = listen;
     }

@@ -29,6 +29,10 @@ const JOIN_PERIOD: Duration = Duration::from_millis(200);
 /// Another master's answer to that.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A stopping leader tries for this long to have another one in its place: an election without timeouts takes a few
+/// synced writes, and whoever waits longer than this would have waited for the others' timeout.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a master did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -85,12 +89,16 @@ impl MasterServer {
         config.validate()?;
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
-        let advertised = config.members.get(&config.id).unwrap_or(&config.listen).to_string();
-        let mut raft_config = RaftConfig::new(config.id, advertised, &config.data_dir);
+        let mut config = config;
+        let mut raft_config = RaftConfig::new(config.id, config.advertised().to_string(), &config.data_dir);
         raft_config.store.cache_bytes = config.cache_bytes;
         let raft = RaftNode::open(raft_config, Machine)
             .await
             .map_err(|source| StartError::Open { path: config.data_dir.clone(), source })?;
+        let known = raft.status().members.remove(&config.id).and_then(|member| member.address.parse().ok());
+        if let Some(known) = known.filter(|_| config.listen_as_known) {
+            config.listen = known;
+        }
         let app = Arc::new(App {
             config,
             raft,
@@ -210,8 +218,10 @@ impl MasterServer {
         self.app.raft.status().failure
     }
 
-    /// Stops serving, then closes the state.
+    /// Hands leadership over if this master has it, stops serving, then closes the state.
     pub async fn shutdown(self) {
+        // Still serving: whoever asks meanwhile waits a moment and is told who leads next.
+        self.app.hand_over(Instant::now() + HAND_OVER_TIMEOUT).await;
         self.stop.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -236,6 +246,13 @@ impl MasterServer {
 /// member whose disk was replaced finds that the others have, and waits for the leader instead.
 async fn begin(app: Arc<App>) {
     let members = &app.config.members;
+    if app.config.join || !members.contains_key(&app.config.id) {
+        tracing::info!(
+            "this master has no data and joins: `pangu master add {}` makes it one of the cluster",
+            app.config.advertised()
+        );
+        return;
+    }
     let Some(first) = members.keys().next().filter(|first| **first != app.config.id) else {
         return make_cluster(&app).await;
     };

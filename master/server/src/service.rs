@@ -2,4 +2,5 @@
 
 pub(crate) mod admin;
 pub(crate) mod cluster;
+mod masters;
 pub(crate) mod namespace;

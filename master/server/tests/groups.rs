@@ -91,12 +91,16 @@ async fn a_dead_process_is_out_when_somebody_reports_it() {
 async fn a_broken_stream_is_looked_at_without_a_report() {
     let cluster = Cluster::start(1).await;
     let (mut servers, client, master) = three(&cluster).await;
+    let asked = proto::GetTableRequest::default();
+    let masters =
+        master.get_table(&asked, &CallOptions::within(PATIENCE)).await.unwrap().message.masters_version;
     let stream = tokio::spawn({
         let request = proto::GetTableRequest {
             known_version: client.table().version,
             wait_ms: 20_000,
             server: 3,
             incarnation: 1,
+            masters_version: masters,
         };
         async move { master.get_table(&request, &CallOptions::within(PATIENCE)).await }
     });

@@ -21,6 +21,7 @@ use crate::lease::Lease;
 use crate::log::LogStore;
 use crate::log::record::encode_wire;
 use crate::network::convert;
+use crate::network::given_up::GivenUp;
 use crate::network::thrift::{LINGER, Thrift};
 use crate::pb::{self, RaftPeerClient};
 use crate::snapshot::SnapshotDir;
@@ -48,14 +49,15 @@ type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
 pub(crate) struct Network {
     log: LogStore,
     lease: Arc<Lease>,
+    given_up: Arc<GivenUp>,
     connections: HashMap<String, RaftPeerClient>,
     thrift: Arc<Mutex<Thrift>>,
 }
 
 impl Network {
-    pub(crate) fn new(node_id: u64, log: LogStore, lease: Arc<Lease>) -> Self {
+    pub(crate) fn new(node_id: u64, log: LogStore, lease: Arc<Lease>, given_up: Arc<GivenUp>) -> Self {
         let thrift = Arc::new(Mutex::new(Thrift::new(node_id)));
-        Self { log, lease, connections: HashMap::new(), thrift }
+        Self { log, lease, given_up, connections: HashMap::new(), thrift }
     }
 }
 
@@ -80,6 +82,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             client,
             log: self.log.clone(),
             lease: Arc::clone(&self.lease),
+            given_up: Arc::clone(&self.given_up),
             thrift: Arc::clone(&self.thrift),
             confirmed: None,
             away: false,
@@ -91,9 +94,27 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 /// grants: of term 0.
 pub(crate) async fn last_log_index(id: u64, address: &str) -> Option<u64> {
     let client = RaftPeerClient::new(Client::new(address.parse().ok()?, ClientConfig::default()));
-    let message = pb::VoteRequest { target: id, vote: Some(pb::Vote::default()), last_log_id: None };
+    let message =
+        pb::VoteRequest { target: id, vote: Some(pb::Vote::default()), last_log_id: None, given_up: None };
     let reply = client.vote(&message, &CallOptions::within(ASK_TIMEOUT)).await.ok()?;
     reply.message.last_log_id.map(|last| last.index)
+}
+
+/// Asks a member to stand for election in the place of the leader that gave up `vote`. True: it does.
+pub(crate) async fn hand_over(
+    (id, address): (u64, &str),
+    vote: Vote,
+    last_log_id: Option<LogId>,
+    timeout: Duration,
+) -> Result<bool, Status> {
+    let address = address.parse::<Address>().map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let client = RaftPeerClient::new(Client::new(address, ClientConfig::default()));
+    let message = pb::HandOverRequest {
+        target: id,
+        vote: Some(convert::vote_to_wire(vote)),
+        last_log_id: last_log_id.map(convert::log_id_to_wire),
+    };
+    client.hand_over(&message, &CallOptions::within(timeout)).await.map(|reply| reply.message.accepted)
 }
 
 /// Another member.
@@ -103,6 +124,7 @@ pub(crate) struct Peer {
     client: Result<RaftPeerClient, Status>,
     log: LogStore,
     lease: Arc<Lease>,
+    given_up: Arc<GivenUp>,
     thrift: Arc<Mutex<Thrift>>,
     confirmed: Option<Confirmed>,
     /// The last attempt failed.
@@ -298,6 +320,7 @@ impl RaftNetwork<TypeConfig> for Peer {
             target: self.target,
             vote: Some(convert::vote_to_wire(rpc.vote)),
             last_log_id: rpc.last_log_id.map(convert::log_id_to_wire),
+            given_up: self.given_up.before(&rpc.vote).map(convert::vote_to_wire),
         };
         let options = CallOptions::within(option.hard_ttl());
         let reply = self.client().map_err(RPCError::Unreachable)?.vote(&message, &options).await;

@@ -6,16 +6,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use kuafu::{Request, Response, Status};
-use openraft::raft::{AppendEntriesResponse, VoteResponse};
+use openraft::CommittedLeaderId;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
 use openraft::storage::Snapshot;
+use parking_lot::Mutex;
 
 use crate::joining::Joining;
+use crate::lease::Lease;
 use crate::log::LogStore;
 use crate::network::convert;
+use crate::network::given_up::GivenUp;
 use crate::network::receive::Incoming;
 use crate::pb::{self, RaftPeer};
 use crate::snapshot::{SnapshotHandle, SnapshotStore};
-use crate::types::Raft;
+use crate::types::{LogId, Raft, Vote};
 
 /// Answers the other members.
 #[derive(Clone)]
@@ -27,8 +31,13 @@ struct Inner {
     node_id: u64,
     raft: OnceLock<Raft>,
     log: LogStore,
+    lease: Arc<Lease>,
+    given_up: Arc<GivenUp>,
     snapshots: Arc<SnapshotStore>,
     joining: Arc<Joining>,
+    promise: Duration,
+    /// When this member last accepted something from a leader; a little late rather than early.
+    heard: Mutex<Option<Instant>>,
     /// No votes before this.
     votes_from: Option<Instant>,
     incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
@@ -40,23 +49,33 @@ impl std::fmt::Debug for PeerService {
     }
 }
 
+/// What the service works on.
+pub(crate) struct PeerParts {
+    pub(crate) node_id: u64,
+    pub(crate) log: LogStore,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) given_up: Arc<GivenUp>,
+    pub(crate) joining: Arc<Joining>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    /// How long a member that heard a leader votes for no other.
+    pub(crate) promise: Duration,
+}
+
 impl PeerService {
-    /// `promise`: how long a member that heard a leader votes for no other.
-    pub(crate) fn new(
-        node_id: u64,
-        log: LogStore,
-        joining: Arc<Joining>,
-        snapshots: Arc<SnapshotStore>,
-        promise: Duration,
-    ) -> Self {
+    pub(crate) fn new(parts: PeerParts) -> Self {
+        let PeerParts { node_id, log, lease, given_up, joining, snapshots, promise } = parts;
         // A member that never voted nor held an entry has promised nothing.
         let votes_from = (!log.is_fresh()).then(|| Instant::now() + promise);
         let inner = Inner {
             node_id,
             raft: OnceLock::new(),
             log,
+            lease,
+            given_up,
             snapshots,
             joining,
+            promise,
+            heard: Mutex::default(),
             votes_from,
             incoming: Arc::default(),
         };
@@ -76,10 +95,64 @@ impl PeerService {
         self.inner.raft.get().ok_or_else(|| Status::unavailable("the member is starting"))
     }
 
-    fn may_vote(&self, request: &pb::VoteRequest) -> bool {
-        let in_promise = self.inner.votes_from.is_some_and(|from| Instant::now() < from);
+    fn may_vote(&self, request: &pb::VoteRequest, released: bool) -> bool {
+        let in_promise = !released && self.inner.votes_from.is_some_and(|from| Instant::now() < from);
         let forms_cluster = request.last_log_id.as_ref().is_some_and(|last| last.index == 0);
         !in_promise && (forms_cluster || !self.inner.joining.is_on())
+    }
+
+    /// The vote asked for, if the leader that this member follows has given up in favour of it: the promise made to that
+    /// leader binds no more. A candidate that lacks an entry would not be voted for, and frees nobody.
+    fn released_for(&self, request: &pb::VoteRequest) -> Result<Option<Vote>, Status> {
+        let Some(given_up) = &request.given_up else { return Ok(None) };
+        let given_up = convert::vote_from_wire(Some(given_up))?;
+        let asked = convert::vote_from_wire(request.vote.as_ref())?;
+        let (own, last) = self.inner.log.vote_and_last();
+        let own_word =
+            given_up.leader_id.node_id != self.inner.node_id || self.inner.lease.has_given_up(&given_up);
+        let released = given_up.committed
+            && own == Some(given_up)
+            && own_word
+            && !asked.committed
+            && asked.leader_id.node_id != self.inner.node_id
+            && asked > given_up
+            && request.last_log_id.as_ref().map(convert::log_id_from_wire) >= last;
+        Ok(released.then_some(asked))
+    }
+
+    /// The vote of a candidate that this member refused for want of entries, if nobody leads any more: then this member
+    /// stands itself, at once and in a later term, and does not let two more timeouts pass. It is the usual case after a
+    /// leader's death, as followers that no majority needs lag a little.
+    fn better_than(
+        &self,
+        request: &pb::VoteRequest,
+        refusal: &VoteResponse<u64>,
+    ) -> Result<Option<Vote>, Status> {
+        let asked = convert::vote_from_wire(request.vote.as_ref())?;
+        let (own, last) = self.inner.log.vote_and_last();
+        let leaderless = self.inner.heard.lock().is_none_or(|heard| heard.elapsed() > self.inner.promise);
+        let stands = leaderless
+            && own.is_some_and(|own| own.committed && own == refusal.vote && asked > own)
+            && own.is_some_and(|own| own.leader_id.node_id != self.inner.node_id)
+            && !asked.committed
+            && last > request.last_log_id.as_ref().map(convert::log_id_from_wire)
+            && !self.inner.joining.is_on();
+        Ok(stands.then_some(asked))
+    }
+
+    /// Makes the core leave the leader it follows, and with it the lease: it takes `vote`, which is newer and nobody's
+    /// leadership yet. Openraft has no call for it; an append request carries a vote in, and one that asks about an entry
+    /// that no log has does nothing else.
+    async fn leave_leader(&self, raft: &Raft, vote: Vote) -> Result<(), Status> {
+        let (term, node) = (vote.leader_id.term, vote.leader_id.node_id);
+        let nowhere = LogId::new(CommittedLeaderId::new(term, node), u64::MAX - 1);
+        let request = AppendEntriesRequest {
+            vote,
+            prev_log_id: Some(nowhere),
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        raft.append_entries(request).await.map(|_| ()).map_err(|error| stopped(&error))
     }
 
     /// A member that joins has caught up once it holds, durably, all its leader says is committed.
@@ -115,13 +188,27 @@ fn stopped(error: &dyn std::error::Error) -> Status {
 impl RaftPeer for PeerService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let raft = self.raft(request.message.target)?;
-        if !self.may_vote(&request.message) {
+        let released = self.released_for(&request.message)?;
+        if !self.may_vote(&request.message, released.is_some()) {
             let (vote, last_log_id) = self.inner.log.vote_and_last();
             let refused = VoteResponse { vote: vote.unwrap_or_default(), vote_granted: false, last_log_id };
             return Ok(Response::new(convert::vote_reply(&refused)));
         }
+        if let Some(vote) = released {
+            self.leave_leader(raft, vote).await?;
+        }
         let response =
             raft.vote(convert::vote_request(&request.message)?).await.map_err(|error| stopped(&error))?;
+        if !response.vote_granted
+            && let Some(vote) = self.better_than(&request.message, &response)?
+        {
+            tracing::debug!(
+                member = self.inner.node_id,
+                "a candidate lacks what this member holds: standing too"
+            );
+            self.leave_leader(raft, vote).await?;
+            raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+        }
         Ok(Response::new(convert::vote_reply(&response)))
     }
 
@@ -130,12 +217,33 @@ impl RaftPeer for PeerService {
         let rpc = convert::append_request(&request.message, request.payload)?;
         let response = raft.append_entries(rpc).await.map_err(|error| stopped(&error))?;
         if matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) {
+            *self.inner.heard.lock() = Some(Instant::now());
             // Gate (b).
             let submission = self.inner.log.submitted();
             self.inner.log.durable(submission).await.map_err(|error| stopped(&error))?;
             self.joined(raft, request.message.leader_commit.as_ref())?;
         }
         Ok(Response::new(convert::append_reply(&response)))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<pb::HandOverRequest>,
+    ) -> Result<Response<pb::HandOverReply>, Status> {
+        let raft = self.raft(request.message.target)?;
+        let given_up = convert::vote_from_wire(request.message.vote.as_ref())?;
+        let (own, last) = self.inner.log.vote_and_last();
+        let accepted = given_up.committed
+            && own == Some(given_up)
+            && given_up.leader_id.node_id != self.inner.node_id
+            && last >= request.message.last_log_id.as_ref().map(convert::log_id_from_wire)
+            && !self.inner.joining.is_on();
+        if accepted {
+            tracing::info!(from = given_up.leader_id.node_id, "the leader gives up in favour of this member");
+            self.inner.given_up.note(given_up);
+            raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+        }
+        Ok(Response::new(pb::HandOverReply { accepted }))
     }
 
     async fn snapshot_begin(
@@ -193,6 +301,7 @@ impl RaftPeer for PeerService {
             .await?;
         let snapshot = Snapshot { meta: received.0, snapshot: Box::new(SnapshotHandle(Some(received.1))) };
         let response = raft.install_full_snapshot(vote, snapshot).await.map_err(|error| stopped(&error))?;
+        *self.inner.heard.lock() = Some(Instant::now());
         Ok(Response::new(pb::SnapshotFinishReply { vote: Some(convert::vote_to_wire(response.vote)) }))
     }
 }

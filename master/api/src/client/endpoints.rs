@@ -1,6 +1,7 @@
 //! The masters a client knows, and which of them it takes for the leader.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kuafu::Address;
 use parking_lot::Mutex;
@@ -20,6 +21,9 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 pub(super) struct Endpoints {
     config: kuafu::ClientConfig,
+    configured: Vec<Address>,
+    /// Of what the leader last said of the masters.
+    version: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -35,11 +39,20 @@ const ENDPOINTS_MAX: usize = 16;
 impl Endpoints {
     pub(super) fn new(masters: &[Address], config: kuafu::ClientConfig) -> Self {
         let list = masters.iter().map(|address| Arc::new(Endpoint::new(address.clone(), &config))).collect();
-        Self { config, inner: Mutex::new(Inner { list, current: 0 }) }
+        Self {
+            config,
+            configured: masters.to_vec(),
+            version: AtomicU64::new(0),
+            inner: Mutex::new(Inner { list, current: 0 }),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.inner.lock().list.len()
+    }
+
+    pub(super) fn masters_version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
     }
 
     /// `None` if no master is configured.
@@ -54,6 +67,40 @@ impl Endpoints {
         if inner.list.get(inner.current).is_some_and(|current| Arc::ptr_eq(current, failed)) {
             inner.current = (inner.current + 1) % inner.list.len();
         }
+    }
+
+    /// The leader said who all masters are. Those stay that are configured too: whoever was away for long may find only
+    /// them; and the one that is asked now.
+    pub(super) fn learn(&self, masters: &[String], version: u64) {
+        self.version.store(version, Ordering::Relaxed);
+        let masters: Vec<Address> = masters.iter().filter_map(|text| text.parse().ok()).collect();
+        let mut inner = self.inner.lock();
+        let known = |address: &Address| inner.list.iter().any(|endpoint| endpoint.address == *address);
+        let learned = inner.list.iter().filter(|endpoint| !self.configured.contains(&endpoint.address));
+        let news = !masters.iter().all(known)
+            || learned.clone().any(|endpoint| !masters.contains(&endpoint.address));
+        if masters.is_empty() || !news {
+            return;
+        }
+        let current = inner.list.get(inner.current).map(|endpoint| endpoint.address.clone());
+        let mut wanted: Vec<Address> = masters;
+        for address in self.configured.iter().cloned().chain(current.clone()) {
+            if !wanted.contains(&address) {
+                wanted.push(address);
+            }
+        }
+        let kept =
+            |address: &Address| inner.list.iter().find(|endpoint| endpoint.address == *address).cloned();
+        let list: Vec<Arc<Endpoint>> = wanted
+            .iter()
+            .take(ENDPOINTS_MAX)
+            .map(|address| {
+                kept(address).unwrap_or_else(|| Arc::new(Endpoint::new(address.clone(), &self.config)))
+            })
+            .collect();
+        inner.current =
+            list.iter().position(|endpoint| Some(&endpoint.address) == current.as_ref()).unwrap_or(0);
+        inner.list = list;
     }
 
     /// A master named the leader. False if the address means nothing.
@@ -104,5 +151,38 @@ mod tests {
             (3, "unix:///tmp/new".to_owned())
         );
         assert!(!endpoints.switch_to("nonsense"));
+    }
+
+    #[tokio::test]
+    async fn follows_the_masters_as_they_are_replaced() {
+        let address = |n: u32| format!("unix:///tmp/{n}");
+        let configured: Vec<Address> = (1..=3).map(|n| address(n).parse().unwrap()).collect();
+        let endpoints = Endpoints::new(&configured, kuafu::ClientConfig::default());
+        let told = |ids: &[u32]| endpoints.learn(&ids.iter().map(|n| address(*n)).collect::<Vec<_>>(), 1);
+        let all = || {
+            let first = endpoints.current().unwrap();
+            let mut all = vec![first.address.to_string()];
+            for _ in 1..endpoints.len() {
+                endpoints.rotate_from(&endpoints.current().unwrap());
+                all.push(endpoints.current().unwrap().address.to_string());
+            }
+            endpoints.switch_to(&first.address.to_string());
+            all.iter().map(|text| text.rsplit('/').next().unwrap().parse().unwrap()).collect::<Vec<u32>>()
+        };
+        let connected = endpoints.current().unwrap();
+        told(&[1, 2, 3]);
+        assert!(Arc::ptr_eq(&connected, &endpoints.current().unwrap()));
+        told(&[2, 3, 4]);
+        assert_eq!(all(), [1, 2, 3, 4], "the one that is asked now stays the first to be asked");
+        told(&[4, 5, 6]);
+        endpoints.switch_to(&address(4));
+        assert_eq!(all(), [4, 5, 6, 1, 2, 3]);
+        told(&[5, 6, 7]);
+        assert_eq!(all(), [4, 5, 6, 7, 1, 2, 3], "asked now, and a member no more");
+        endpoints.switch_to(&address(6));
+        told(&[5, 6, 7]);
+        assert_eq!(all(), [6, 7, 1, 2, 3, 5], "nobody needs 4 any more");
+        told(&[]);
+        assert_eq!(endpoints.len(), 6, "an answer without them says nothing");
     }
 }

@@ -1,17 +1,16 @@
 //! Administration, for people and programs: by frames and by gRPC.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use coord_raft::MembershipError;
 use coord_types::{DiskId, InodeId};
-use kuafu::{Address, Request, Response, Status};
+use kuafu::{Request, Response, Status};
 use master_api::model::{Attr, Query, Table};
 use master_api::proto;
 use master_core::{Command, OpError, OpResult};
 
 use crate::app::{App, store_status};
 use crate::service::cluster::{table_seen, usage_seen};
+use crate::service::masters;
 
 /// Serves `Admin`.
 pub(crate) struct Admin(pub(crate) Arc<App>);
@@ -78,27 +77,14 @@ impl proto::Admin for Admin {
         &self,
         request: Request<proto::AddMasterRequest>,
     ) -> Result<Response<proto::AddMasterReply>, Status> {
-        let proto::AddMasterRequest { id, address } = request.message;
-        let address: Address =
-            address.parse().map_err(|error| Status::invalid_argument(format!("{address:?}: {error}")))?;
-        let raft = &self.0.raft;
-        raft.add_learner(id, address.to_string(), request.deadline)
-            .await
-            .map_err(|error| membership(&error))?;
-        let mut voters = self.voters();
-        voters.insert(id);
-        raft.change_members(voters, request.deadline).await.map_err(|error| membership(&error))?;
-        tracing::info!(id, %address, "master added");
-        Ok(Response::new(proto::AddMasterReply {}))
+        masters::add(&self.0, &request.message, request.deadline).await.map(Response::new)
     }
 
     async fn remove_master(
         &self,
         request: Request<proto::RemoveMasterRequest>,
     ) -> Result<Response<proto::RemoveMasterReply>, Status> {
-        let id = request.message.id;
-        self.0.raft.remove_member(id, request.deadline).await.map_err(|error| membership(&error))?;
-        tracing::info!(id, "master removed");
+        masters::remove(&self.0, request.message.id, request.deadline).await?;
         Ok(Response::new(proto::RemoveMasterReply {}))
     }
 
@@ -114,13 +100,6 @@ impl proto::Admin for Admin {
         self.0.registered.notify_one();
         self.0.soft.news.notify_one();
         Ok(Response::new(proto::DrainReply {}))
-    }
-}
-
-impl Admin {
-    fn voters(&self) -> BTreeSet<u64> {
-        let status = self.0.raft.status();
-        status.members.iter().filter(|(_, member)| member.voter).map(|(id, _)| *id).collect()
     }
 }
 
@@ -155,18 +134,4 @@ fn groups_of(attr: &Attr, table: &Table) -> Vec<proto::WhereGroup> {
                 .collect(),
         })
         .collect()
-}
-
-fn membership(error: &MembershipError) -> Status {
-    match error {
-        MembershipError::NotLeader { leader } => {
-            Status::not_leader(leader.as_ref().map(|leader| leader.address.as_str()))
-        }
-        MembershipError::InProgress => Status::busy(error.to_string(), std::time::Duration::from_secs(1)),
-        MembershipError::Timeout => Status::deadline_exceeded(error.to_string()),
-        MembershipError::Stopped => Status::unavailable(error.to_string()),
-        MembershipError::AlreadyInitialized | MembershipError::Refused { .. } => {
-            Status::invalid_argument(error.to_string())
-        }
-    }
 }

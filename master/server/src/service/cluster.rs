@@ -97,25 +97,28 @@ impl proto::Cluster for Cluster {
         let until = Instant::now() + Duration::from_millis(wanted.wait_ms).min(TABLE_WAIT_MAX);
         let mut next = self.0.table_version.subscribe();
         let mut leadership = self.0.raft.watch_leadership();
+        let mut masters = self.0.raft.watch_members();
         let mut stream = (wanted.server != 0).then(|| Stream::open(&self.0, ServerId(wanted.server)));
         let reply = loop {
             next.mark_unchanged();
             leadership.mark_unchanged();
+            masters.mark_unchanged();
             let view = match self.0.current(request.deadline).await {
                 Ok(view) => view,
                 Err(status) => break Err(status),
             };
             if table_version(&view)? != wanted.known_version {
                 let table = table_seen(&self.0, &view)?;
-                break Ok(proto::GetTableReply { table: Some(proto::Table::from(&table)) });
+                break Ok(self.0.table_reply(Some(proto::Table::from(&table))));
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break Ok(proto::GetTableReply { table: None });
+            if left.is_zero() || self.0.masters_version() != wanted.masters_version {
+                break Ok(self.0.table_reply(None));
             }
             tokio::select! {
                 _ = next.changed() => {}
                 _ = leadership.changed() => {}
+                _ = masters.changed() => {}
                 () = tokio::time::sleep(left) => {}
             }
         };

@@ -249,11 +249,17 @@ impl proto::Cluster for Cluster {
             {
                 let state = self.0.lock();
                 if request.message.known_version != state.version || state.spoilt {
-                    return Ok(Response::new(proto::GetTableReply { table: Some(table(&state)) }));
+                    return Ok(Response::new(proto::GetTableReply {
+                        table: Some(table(&state)),
+                        ..proto::GetTableReply::default()
+                    }));
                 }
             }
             if Instant::now() >= until {
-                return Ok(Response::new(proto::GetTableReply { table: None }));
+                return Ok(Response::new(proto::GetTableReply {
+                    table: None,
+                    ..proto::GetTableReply::default()
+                }));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,0 +1,98 @@
+//! The log and the snapshots stay small however much is done; who was away for long is sent a snapshot, and a transfer that breaks
+//! off leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coord_raft::RaftConfig;
+use coord_raft::testing::cluster::wait_for;
+use coord_raft::testing::{Ledger, TestCluster};
+
+/// Of one command: the test's history keeps it, so the state grows by it.
+const COMMAND: usize = 16 << 10;
+
+fn small(config: &mut RaftConfig) {
+    config.snapshot_after_entries = 50;
+    config.keep_entries = 10;
+}
+
+fn command() -> Bytes {
+    let mut command = Ledger::add("x", 1).to_vec();
+    command.resize(COMMAND, b'.');
+    command.into()
+}
+
+fn size(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            entry.metadata().map_or(0, |meta| if meta.is_dir() { size(&entry.path()) } else { meta.len() })
+        })
+        .sum()
+}
+
+fn snapshots(cluster: &TestCluster<Ledger>, id: u64) -> usize {
+    std::fs::read_dir(cluster.data_dir(id).join("snapshots")).unwrap().count()
+}
+
+async fn assert_same(cluster: &TestCluster<Ledger>) {
+    cluster.settle().await;
+    let histories: Vec<_> =
+        cluster.running().into_iter().map(|id| Ledger::history(&cluster.node(id).view()).unwrap()).collect();
+    assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "the members' histories differ");
+}
+
+#[tokio::test]
+async fn log_and_snapshots_stay_bounded() {
+    let cluster = TestCluster::start_with(3, Ledger::default, small).await;
+    // About eight times what the settings let the log keep.
+    for _ in 0..600 {
+        cluster.propose(None, command()).await;
+    }
+    cluster.settle().await;
+    for id in cluster.running() {
+        let log = cluster.data_dir(id).join("log");
+        wait_for("the log to be trimmed", || size(&log) <= 4 << 20).await;
+        wait_for("old snapshots to go", || snapshots(&cluster, id) <= 2).await;
+    }
+    assert_same(&cluster).await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_off_is_harmless() {
+    let mut cluster = TestCluster::start_with(3, Ledger::default, small).await;
+    let leader = cluster.leader().await;
+    let away = cluster.running().into_iter().find(|id| *id != leader).unwrap();
+    cluster.propose(None, command()).await;
+    cluster.settle().await;
+    let held = cluster.node(away).status().last_log_index;
+    cluster.crash(away).await;
+    for _ in 0..400 {
+        cluster.propose(None, command()).await;
+    }
+    let leader = cluster.leader().await;
+    wait_for("the leader to trim what the other misses", || {
+        cluster.node(leader).status().purged_index > held
+    })
+    .await;
+    // The receiver dies, earlier and later in the transfer of 6 MiB.
+    for pause_ms in [2, 10, 20, 30, 40, 60] {
+        cluster.launch(away).await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        cluster.crash(away).await;
+    }
+    // The sender dies, and the next one begins anew.
+    cluster.launch(away).await;
+    tokio::time::sleep(Duration::from_millis(15)).await;
+    let leader = cluster.leader().await;
+    cluster.crash(leader).await;
+    cluster.launch(leader).await;
+    cluster.propose(None, command()).await;
+    assert_same(&cluster).await;
+    assert!(cluster.node(away).status().purged_index > held, "it was sent a snapshot");
+    for id in cluster.running() {
+        wait_for("what was half received to go", || snapshots(&cluster, id) <= 2).await;
+    }
+}
