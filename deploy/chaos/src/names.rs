@@ -80,7 +80,7 @@ impl Act {
             // Links are removed too.
             2 => Self::Unlink(other % WATCHED),
             3 => Self::Rmdir(one),
-            4 => Self::Rename { from: one, to, replace: other % 2 == 0 },
+            4 => Self::Rename { from: one, to, replace: other.is_multiple_of(2) },
             5 => Self::Link { from: one, to: NAMED + other % LINKS },
             _ => Self::List,
         }

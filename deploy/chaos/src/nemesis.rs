@@ -88,14 +88,15 @@ impl Nemesis {
         self.disks.get_mut(at).context("a chunkserver has a disk")
     }
 
-    /// Does it; the answer undoes it with [`Self::heal`].
+    /// Does it; the answer undoes it with [`Self::heal`], and says if a server did not stop in time.
     pub(crate) fn hurt(
         &mut self,
         crew: &Crew,
         fault: Fault,
         victim: Victim,
-    ) -> anyhow::Result<(Role, Event)> {
+    ) -> anyhow::Result<(Role, Event, Option<String>)> {
         let role = self.role(victim);
+        let mut late = None;
         let called_ns = crew.now_ns();
         match fault {
             Fault::Kill | Fault::KillMaster => self.cluster.kill(role)?,

@@ -189,7 +189,7 @@ impl<'a> Scene<'a> {
         let mut all = Vec::new();
         for (at, load) in self.loads.iter().enumerate() {
             for writer in load.writers() {
-                let below = writer.folder().strip_prefix(self.mounts.of(at)).unwrap_or(writer.folder());
+                let below = writer.folder().strip_prefix(self.mounts.of(at)).unwrap_or_else(|_| writer.folder());
                 all.push((writer.watch(), below.to_owned(), at));
             }
         }
@@ -378,12 +378,8 @@ impl<'a> Scene<'a> {
         if report.failed() == 0 {
             return Ok(None);
         }
-        keep(
-            folder,
-            self.seed,
-            &serde_json::json!({"registers": register_histories, "names": name_histories}),
-        )
-        .map(Some)
+        let histories = serde_json::json!({"registers": register_histories, "names": name_histories});
+        keep(folder, self.seed, Some(&histories)).map(Some)
     }
 
     /// Everything that was confirmed, through mounts that remember nothing.
