@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chunkserver_api::{ChunkError, Map, Punch, Read, ReadData, Write, Written, checksum};
 use coord_types::{BLOCK_SIZE, SessionId};
-use fs_client::chunks::{ChunkRead, ChunkWrite, Chunks as _, ErrorLog, Members, ReplicatedChunks, RetryPauses};
+use fs_client::chunks::{
+    ChunkRead, ChunkWrite, Chunks as _, ErrorLog, Members, ReplicatedChunks, RetryPauses,
+};
 use futures::future::BoxFuture;
 use master_model::{Table, proto};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::{MS, Micros, Sleepers};
 use crate::dice::Dice;
@@ -25,14 +27,13 @@ use crate::oracle::{Cover, RegisterId, Shared};
 use crate::server::at_address;
 use crate::world::{Event, World};
 
-const CHUNK_SIZE: u32 = 64 << 10;
+const CHUNK_SIZE: u32 = 128 << 10;
 const BLOCK: u32 = BLOCK_SIZE as u32;
 /// Tasks of one client; each writes two blocks of every chunk.
-const TASKS: u32 = 2;
+const TASKS: u32 = 4;
 const TABLE_WAIT_MS: u64 = 2000;
 const CALL_TIMEOUT: Micros = 1000 * MS;
-const PAUSES: RetryPauses =
-    RetryPauses { min: Duration::from_millis(5), max: Duration::from_millis(250) };
+const PAUSES: RetryPauses = RetryPauses { min: Duration::from_millis(5), max: Duration::from_millis(250) };
 
 /// Futures that are polled by hand.
 #[derive(Default)]
@@ -99,8 +100,9 @@ struct Inside {
     outgoing: Mutex<Vec<Outgoing>>,
     dice: Mutex<Dice>,
     session: Mutex<Option<SessionId>>,
-    /// Somebody wants a newer table.
-    table: watch::Sender<Arc<Table>>,
+    table: Mutex<Arc<Table>>,
+    /// There is a newer table. (A `watch` wakes in an order of its own chance.)
+    newer: Notify,
 }
 
 /// One client.
@@ -108,7 +110,6 @@ pub(crate) struct Client {
     at: usize,
     inside: Arc<Inside>,
     chunks: Arc<ReplicatedChunks<SimMembers>>,
-    sleepers: Arc<Sleepers>,
     master: usize,
     failures: u32,
 }
@@ -125,11 +126,12 @@ impl Client {
             outgoing: Mutex::default(),
             dice: Mutex::new(Dice::new(seed)),
             session: Mutex::default(),
-            table: watch::Sender::new(Arc::new(Table::default())),
+            table: Mutex::default(),
+            newer: Notify::new(),
         });
-        let members = SimMembers { inside: inside.clone(), sleepers: sleepers.clone(), origin };
+        let members = SimMembers { inside: inside.clone(), sleepers, origin };
         let chunks = Arc::new(ReplicatedChunks::new(members, PAUSES, Arc::new(ErrorLog::default())));
-        Self { at, inside, chunks, sleepers, master: 0, failures: 0 }
+        Self { at, inside, chunks, master: 0, failures: 0 }
     }
 
     pub(crate) fn session(&self, session: SessionId) {
@@ -137,7 +139,7 @@ impl Client {
     }
 
     pub(crate) fn table_version(&self) -> u64 {
-        self.inside.table.borrow().version
+        self.inside.table.lock().version
     }
 }
 
@@ -161,14 +163,21 @@ impl SimMembers {
 
 impl Members for SimMembers {
     fn table(&self) -> Arc<Table> {
-        self.inside.table.borrow().clone()
+        self.inside.table.lock().clone()
     }
 
     fn newer_table(&self, known_version: u64) -> BoxFuture<'_, Arc<Table>> {
-        let mut tables = self.inside.table.subscribe();
         Box::pin(async move {
-            let newer = tables.wait_for(|table| table.version > known_version).await;
-            Arc::clone(&newer.expect("the client outlives its calls"))
+            loop {
+                let newer = self.inside.newer.notified();
+                tokio::pin!(newer);
+                newer.as_mut().enable();
+                let table = self.table();
+                if table.version > known_version {
+                    return table;
+                }
+                newer.await;
+            }
         })
     }
 
@@ -184,7 +193,12 @@ impl Members for SimMembers {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             let request = Request::GetTable(proto::GetTableRequest { known_version, ..Default::default() });
-            self.inside.outgoing.lock().push(Outgoing { address: None, request, timeout: CALL_TIMEOUT, reply });
+            self.inside.outgoing.lock().push(Outgoing {
+                address: None,
+                request,
+                timeout: CALL_TIMEOUT,
+                reply,
+            });
             // Failing is as good: who asked tries again.
             if let Ok(Ok(Reply::Table(Some(table)))) = answer.await {
                 adopt(&self.inside, &table);
@@ -258,13 +272,12 @@ impl Members for SimMembers {
 }
 
 fn adopt(inside: &Inside, table: &Arc<Table>) {
-    inside.table.send_if_modified(|known| {
-        let newer = table.version > known.version;
-        if newer {
-            *known = table.clone();
-        }
-        newer
-    });
+    let mut known = inside.table.lock();
+    if table.version > known.version {
+        *known = table.clone();
+        drop(known);
+        inside.newer.notify_waiters();
+    }
 }
 
 /// One task's work: writes its own registers, reads everybody's.
@@ -281,7 +294,7 @@ struct Worker {
 impl Worker {
     async fn work(mut self) {
         while !self.oracle.lock().stopped {
-            let pause = if self.dice.chance(100) { 300 * MS } else { 30 * MS };
+            let pause = if self.dice.chance(100) { 300 * MS } else { 15 * MS };
             let pause = self.dice.between(MS, pause);
             self.sleepers.sleep(Duration::from_micros(pause)).await;
             let keys = self.oracle.lock().keys.clone();

@@ -136,7 +136,7 @@ impl Disk {
 
     /// Takes a job; says which it is and when it will be done.
     pub(crate) fn begin(&mut self, job: Job, now: Micros, dice: &mut Dice) -> (u64, Micros) {
-        let usual = if dice.chance(30) { dice.between(2 * MS, 40 * MS) } else { dice.between(50, 2 * MS) };
+        let usual = if dice.chance(100) { dice.between(5 * MS, 60 * MS) } else { dice.between(100, 5 * MS) };
         let mut done = now + usual * self.slow;
         if let Some(key) = job.key() {
             let last = self.last_done.entry(key).or_default();
@@ -269,9 +269,8 @@ impl Store for Disk {
         if self.failed {
             return Err(Fault::Disk);
         }
-        let within = |key: &ChunkKey| {
-            after.is_none_or(|after| *key > after) && upto.is_none_or(|upto| *key <= upto)
-        };
+        let within =
+            |key: &ChunkKey| after.is_none_or(|after| *key > after) && upto.is_none_or(|upto| *key <= upto);
         let mut chunks: Vec<_> =
             self.chunks.iter().filter(|(key, _)| within(key)).map(|(key, rec)| (*key, rec.version)).collect();
         let truncated = chunks.len() > PAGE;

@@ -36,7 +36,9 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // What panics is told with its seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let failed = match arguments.seed {
         Some(seed) => replay(&arguments, seed),
         None => many(&arguments),
@@ -51,7 +53,10 @@ fn options(arguments: &Arguments, seed: u64) -> Options {
 fn replay(arguments: &Arguments, seed: u64) -> bool {
     let first = run(options(arguments, seed));
     let again = run(Options { trace: true, ..options(arguments, seed) });
-    assert_eq!(first.hash, again.hash, "seed {seed} does not repeat itself: something here is not deterministic");
+    assert_eq!(
+        first.hash, again.hash,
+        "seed {seed} does not repeat itself: something here is not deterministic"
+    );
     let failed = again.violation.is_some();
     if failed {
         explain(arguments, &again);

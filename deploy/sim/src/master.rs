@@ -191,7 +191,10 @@ impl World {
         let table = self.masters[at].table();
         let Some(leading) = &mut self.masters[at].leading else { return };
         let seen = leading.ward.seen(&table, &limits, now);
-        let same = leading.looked.as_ref().is_some_and(|(version, known)| (*version, known) == (table.version, &seen));
+        let same = leading
+            .looked
+            .as_ref()
+            .is_some_and(|(version, known)| (*version, known) == (table.version, &seen));
         if same && !leading.open {
             return;
         }
@@ -271,7 +274,10 @@ impl World {
         }
         let life = self.masters[at].life;
         let delay = self.dice.between(200, 3 * MS);
-        self.at(self.now + delay, Event::Barrier { master: at, life, from, call, request: Box::new(request) });
+        self.at(
+            self.now + delay,
+            Event::Barrier { master: at, life, from, call, request: Box::new(request) },
+        );
     }
 
     /// The read barrier is over.
@@ -359,8 +365,9 @@ impl World {
     /// Answers the calls for the next table that can be.
     fn answer_held(&mut self, at: usize) {
         let table = self.masters[at].table();
-        let (ready, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.masters[at].held).into_iter().partition(|held| held.known != table.version);
+        let (ready, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.masters[at].held)
+            .into_iter()
+            .partition(|held| held.known != table.version);
         self.masters[at].held = held;
         for held in ready {
             self.reply(End::Master(at), held.call, Ok(Reply::Table(Some(table.clone()))));
@@ -416,9 +423,11 @@ impl World {
             leading.looking.remove(&server);
             return;
         }
-        self.at(self.now + PROBE_PAUSE, Event::Probe { master: at, life, server, incarnation, left: left - 1 });
+        self.at(
+            self.now + PROBE_PAUSE,
+            Event::Probe { master: at, life, server, incarnation, left: left - 1 },
+        );
     }
-
 }
 
 /// Everything in a master's store, to compare masters.

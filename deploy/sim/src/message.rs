@@ -35,20 +35,56 @@ pub(crate) enum Request {
         content: Content,
         committed: News,
     },
-    Prepare { disk: DiskId, group: GroupId, at: (Epoch, u64), after: Option<Option<ChunkKey>>, fill: bool },
-    Install { disk: DiskId, at: (Epoch, u64), key: ChunkKey, rec: Option<Arc<Rec>> },
-    Activate { disk: DiskId, group: GroupId, at: (Epoch, u64) },
-    Commit { disk: DiskId, committed: News },
-    Join { disk: DiskId, incarnation: u64 },
-    Confirm { disk: DiskId, group: GroupId, epoch: Epoch },
-    Write { write: Write, data: Bytes },
-    Read { read: Read },
+    Prepare {
+        disk: DiskId,
+        group: GroupId,
+        at: (Epoch, u64),
+        after: Option<Option<ChunkKey>>,
+        fill: bool,
+    },
+    Install {
+        disk: DiskId,
+        at: (Epoch, u64),
+        key: ChunkKey,
+        rec: Option<Arc<Rec>>,
+    },
+    Activate {
+        disk: DiskId,
+        group: GroupId,
+        at: (Epoch, u64),
+    },
+    Commit {
+        disk: DiskId,
+        committed: News,
+    },
+    Join {
+        disk: DiskId,
+        incarnation: u64,
+    },
+    Confirm {
+        disk: DiskId,
+        group: GroupId,
+        epoch: Epoch,
+    },
+    Write {
+        write: Write,
+        data: Bytes,
+    },
+    Read {
+        read: Read,
+    },
     Register(proto::RegisterServerRequest),
     Heartbeat(proto::HeartbeatRequest),
     GetTable(proto::GetTableRequest),
     Report(ServerId),
-    Goodbye { server: ServerId, incarnation: u64 },
-    MayDrop { disk: DiskId, group: GroupId },
+    Goodbye {
+        server: ServerId,
+        incarnation: u64,
+    },
+    MayDrop {
+        disk: DiskId,
+        group: GroupId,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -77,18 +113,53 @@ pub(crate) type Answer = Result<Reply, Failure>;
 /// What a caller does with the answer.
 #[derive(Debug)]
 pub(crate) enum About {
-    Replicate { group: GroupId, peer: DiskId, activation: u64, at: (ChunkKey, Version) },
-    Forward { group: GroupId, peer: DiskId, activation: u64, key: ChunkKey },
-    Prepare { group: GroupId, peer: DiskId, activation: u64 },
-    Equalise { group: GroupId, peer: DiskId, activation: u64, key: ChunkKey },
-    Fill { group: GroupId, peer: DiskId, activation: u64, at: (ChunkKey, Version) },
-    Activate { group: GroupId, peer: DiskId, activation: u64 },
+    Replicate {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+        at: (ChunkKey, Version),
+    },
+    Forward {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+        key: ChunkKey,
+    },
+    Prepare {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+    },
+    Equalise {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+        key: ChunkKey,
+    },
+    Fill {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+        at: (ChunkKey, Version),
+    },
+    Activate {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+    },
     /// One of the members a read without a lease asks.
-    Confirm { read: u64, peer: DiskId },
+    Confirm {
+        read: u64,
+        peer: DiskId,
+    },
     Register,
-    Heartbeat { sent: Instant },
+    Heartbeat {
+        sent: Instant,
+    },
     Follow,
-    MayDrop { group: GroupId },
+    MayDrop {
+        group: GroupId,
+    },
     Goodbye,
     ClientCall(oneshot::Sender<Result<Reply, ChunkError>>),
     ClientFollow,

@@ -122,7 +122,10 @@ impl World {
             Kind::CutPair => {
                 let other = (s + 1 + self.dice.index(self.servers.len() - 1)) % self.servers.len();
                 self.count("network cuts");
-                self.cut(vec![(End::Server(s), End::Server(other)), (End::Server(other), End::Server(s))], span);
+                self.cut(
+                    vec![(End::Server(s), End::Server(other)), (End::Server(other), End::Server(s))],
+                    span,
+                );
             }
             Kind::CutMasters => {
                 let master = self.dice.index(self.masters.len());
@@ -234,7 +237,8 @@ impl World {
     fn may_lose(&self, s: usize) -> bool {
         let lives = |disk| self.at_disk(disk).is_some_and(|at| at != s);
         let groups = self.newest.groups();
-        let mut serving = groups.map(|group| group.in_state(MemberState::Serving).filter(|disk| lives(*disk)).count());
+        let mut serving =
+            groups.map(|group| group.in_state(MemberState::Serving).filter(|disk| lives(*disk)).count());
         self.servers[s].disk_id.is_some() && serving.all(|left| left >= 1)
     }
 
@@ -316,7 +320,9 @@ impl World {
             Undo::NoBurst => self.net.burst = 0,
             Undo::Undrain(s) => {
                 let disks = self.drained();
-                if !disks.is_empty() && !self.propose_anywhere(&Command::DrainDisks { disks, draining: false }) {
+                if !disks.is_empty()
+                    && !self.propose_anywhere(&Command::DrainDisks { disks, draining: false })
+                {
                     self.at(self.now + SECOND / 2, Event::Undo(Undo::Undrain(s)));
                 }
             }
@@ -352,7 +358,13 @@ impl World {
             return None;
         }
         let server: ServerId = self.newest.server_of(disk)?.id;
-        let uuid = self.newest.server(server)?.disks.iter().find(|(id, _)| *id == disk).map(|(_, state)| state.uuid)?;
+        let uuid = self
+            .newest
+            .server(server)?
+            .disks
+            .iter()
+            .find(|(id, _)| *id == disk)
+            .map(|(_, state)| state.uuid)?;
         self.servers.iter().position(|server| crate::server::uuid_bytes(server.disk.uuid) == uuid)
     }
 }

@@ -105,7 +105,10 @@ impl Oracle {
             None => Some(("I2", format!("{state:?}, which nobody wrote, is shown of {id:?}"))),
             Some(at) if at < oldest => Some((
                 "I4",
-                format!("{id:?}: {state:?} is shown after {:?} was acknowledged or shown", register.states[oldest]),
+                format!(
+                    "{id:?}: {state:?} is shown after {:?} was acknowledged or shown",
+                    register.states[oldest]
+                ),
             )),
             Some(at) => {
                 register.shown = register.shown.max(at);

@@ -65,12 +65,14 @@ impl World {
             let (a, b) = (End::Master(master), End::Master(other));
             other == master || (self.masters[other].up && self.net.open(a, b) && self.net.open(b, a))
         };
-        self.masters[master].up && 2 * (0..self.masters.len()).filter(|m| reaches(*m)).count() > self.masters.len()
+        self.masters[master].up
+            && 2 * (0..self.masters.len()).filter(|m| reaches(*m)).count() > self.masters.len()
     }
 
     /// Whether what the master believes, that it leads, is true.
     pub(crate) fn truly_leads(&self, master: usize) -> bool {
-        let believes = self.masters[master].leading.as_ref().is_some_and(|leading| leading.term == self.log.term);
+        let believes =
+            self.masters[master].leading.as_ref().is_some_and(|leading| leading.term == self.log.term);
         believes && self.log.leader == Some(master) && self.has_majority(master)
     }
 

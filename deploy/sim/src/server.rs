@@ -7,8 +7,8 @@ pub(crate) mod requests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chunkserver_core::{Io, Lease, MemberInfo, ReadPermit, Replica, Stage, Token, View};
 use chunkserver_api::Read;
+use chunkserver_core::{Io, Lease, MemberInfo, ReadPermit, Replica, Stage, Token, View};
 use coord_types::{ChunkKey, DiskId, GroupId, ServerId, Version};
 use master_model::{Group, MemberState, Table, proto};
 
@@ -28,12 +28,25 @@ const REPORT_PERIOD: Micros = 500 * MS;
 #[derive(Debug)]
 pub(crate) enum Who {
     /// A client's write.
-    Write { call: u64, key: ChunkKey, id: u64 },
+    Write {
+        call: u64,
+        key: ChunkKey,
+        id: u64,
+    },
     /// Another member; `page`: what it wants of the list.
-    Member { call: u64, group: GroupId, page: Option<Option<ChunkKey>> },
+    Member {
+        call: u64,
+        group: GroupId,
+        page: Option<Option<ChunkKey>>,
+    },
     Read(u64),
     /// What was read for a member that is being filled waits until it is committed.
-    Fill { peer: DiskId, at: (coord_types::Epoch, u64), key: ChunkKey, rec: Option<Arc<Rec>> },
+    Fill {
+        peer: DiskId,
+        at: (coord_types::Epoch, u64),
+        key: ChunkKey,
+        rec: Option<Arc<Rec>>,
+    },
 }
 
 /// A read under way.
@@ -160,7 +173,9 @@ impl Server {
     fn group_news(&self) -> Vec<proto::GroupNews> {
         let mut news = Vec::new();
         for group in self.table.groups().filter(|group| group.primary() == self.disk_id) {
-            let Some(replica) = self.replicas.get(&group.id).filter(|r| r.epoch() == group.epoch) else { continue };
+            let Some(replica) = self.replicas.get(&group.id).filter(|r| r.epoch() == group.epoch) else {
+                continue;
+            };
             let mut add = |level_disk| {
                 let (group, epoch) = (group.id.0, group.epoch.0);
                 news.push(proto::GroupNews { group, epoch, level_disk, damaged: false });
@@ -363,7 +378,12 @@ impl World {
         }
     }
 
-    pub(crate) fn beat_answered(&mut self, s: usize, sent: std::time::Instant, answer: Result<Reply, Failure>) {
+    pub(crate) fn beat_answered(
+        &mut self,
+        s: usize,
+        sent: std::time::Instant,
+        answer: Result<Reply, Failure>,
+    ) {
         self.servers[s].beating = false;
         match answer {
             Ok(Reply::Beat { leased, register_again, version, table }) => {
@@ -468,7 +488,8 @@ impl World {
         let server = &self.servers[s];
         let (Some(disk), incarnation) = (server.disk_id, server.incarnation) else { return };
         let mine = server.table.groups().filter(|group| group.state_of(disk).is_some());
-        let primaries: BTreeSet<_> = mine.filter_map(Group::primary).filter(|primary| *primary != disk).collect();
+        let primaries: BTreeSet<_> =
+            mine.filter_map(Group::primary).filter(|primary| *primary != disk).collect();
         for primary in primaries {
             if let Some(to) = self.peer(s, primary) {
                 let request = Request::Join { disk, incarnation };
@@ -526,7 +547,8 @@ impl World {
         let Some(disk) = server.disk_id.filter(|_| !server.disk.failed) else { return };
         let groups: BTreeSet<_> = server.disk.chunks.keys().map(|key| key.group).collect();
         let to = End::Master(server.masters[0]);
-        let left = |group: &GroupId| server.table.group(*group).is_some_and(|group| group.state_of(disk).is_none());
+        let left =
+            |group: &GroupId| server.table.group(*group).is_some_and(|group| group.state_of(disk).is_none());
         for group in groups.into_iter().filter(left).collect::<Vec<_>>() {
             let request = Request::MayDrop { disk, group };
             self.call(End::Server(s), to, request, About::MayDrop { group }, CALL_TIMEOUT);
@@ -537,7 +559,10 @@ impl World {
         let Ok(Reply::MayDrop(true)) = answer else { return };
         let server = &mut self.servers[s];
         let out = server.replicas.get(&group).is_none_or(|replica| replica.stage() == Stage::Out);
-        let member = server.table.group(group).is_some_and(|g| server.disk_id.is_some_and(|d| g.state_of(d).is_some()));
+        let member = server
+            .table
+            .group(group)
+            .is_some_and(|g| server.disk_id.is_some_and(|d| g.state_of(d).is_some()));
         if !out || member {
             return;
         }

@@ -45,36 +45,111 @@ const TRACE_MAX: usize = 120;
 #[derive(Debug)]
 pub(crate) enum Timer {
     /// Another alarm set since counts instead.
-    Heartbeat { number: u64 },
+    Heartbeat {
+        number: u64,
+    },
     Follow,
     Surplus,
     Flush,
     Leave,
-    Retry { group: GroupId, activation: u64 },
-    RetryFill { group: GroupId, peer: DiskId, activation: u64 },
-    ReadDone { read: u64 },
+    Retry {
+        group: GroupId,
+        activation: u64,
+    },
+    RetryFill {
+        group: GroupId,
+        peer: DiskId,
+        activation: u64,
+    },
+    ReadDone {
+        read: u64,
+    },
 }
 
 #[derive(Debug)]
 pub(crate) enum Event {
-    Deliver { to: End, life: u64, packet: Box<Packet> },
+    Deliver {
+        to: End,
+        life: u64,
+        packet: Box<Packet>,
+    },
     /// A message waits for a cut network.
-    Resend { from: End, to: End, life: u64, packet: Box<Packet>, left: u32 },
-    CallOver { call: u64, failure: Failure },
-    NoSuchPeer { server: usize, life: u64, about: Box<About> },
-    DiskDone { server: usize, life: u64, job: u64 },
-    ServerTimer { server: usize, life: u64, timer: Timer },
-    ClientFollow { client: usize },
-    Commit { proposal: u64 },
-    Apply { master: usize },
-    Unknown { master: usize, life: u64, after: Box<After> },
+    Resend {
+        from: End,
+        to: End,
+        life: u64,
+        packet: Box<Packet>,
+        left: u32,
+    },
+    CallOver {
+        call: u64,
+        failure: Failure,
+    },
+    NoSuchPeer {
+        server: usize,
+        life: u64,
+        about: Box<About>,
+    },
+    DiskDone {
+        server: usize,
+        life: u64,
+        job: u64,
+    },
+    ServerTimer {
+        server: usize,
+        life: u64,
+        timer: Timer,
+    },
+    ClientFollow {
+        client: usize,
+    },
+    Commit {
+        proposal: u64,
+    },
+    Apply {
+        master: usize,
+    },
+    Unknown {
+        master: usize,
+        life: u64,
+        after: Box<After>,
+    },
     LookAtLeader,
-    Elected { master: usize, life: u64, term: u64 },
-    Deposed { master: usize, life: u64, term: u64 },
-    GroupsRound { master: usize, life: u64, term: u64, tick: bool },
-    Barrier { master: usize, life: u64, from: End, call: u64, request: Box<Request> },
-    HeldOver { master: usize, life: u64, call: u64 },
-    Probe { master: usize, life: u64, server: ServerId, incarnation: u64, left: u32 },
+    Elected {
+        master: usize,
+        life: u64,
+        term: u64,
+    },
+    Deposed {
+        master: usize,
+        life: u64,
+        term: u64,
+    },
+    GroupsRound {
+        master: usize,
+        life: u64,
+        term: u64,
+        tick: bool,
+    },
+    Barrier {
+        master: usize,
+        life: u64,
+        from: End,
+        call: u64,
+        request: Box<Request>,
+    },
+    HeldOver {
+        master: usize,
+        life: u64,
+        call: u64,
+    },
+    Probe {
+        master: usize,
+        life: u64,
+        server: ServerId,
+        incarnation: u64,
+        left: u32,
+    },
     Nemesis,
     Undo(Undo),
     Scan,
@@ -411,7 +486,9 @@ impl World {
     fn boot(&mut self) {
         self.elect();
         self.at(self.now, Event::LookAtLeader);
-        self.run_until(SECOND, |world| world.log.leader.is_some_and(|leader| world.masters[leader].leading.is_some()));
+        self.run_until(SECOND, |world| {
+            world.log.leader.is_some_and(|leader| world.masters[leader].leading.is_some())
+        });
         let leader = self.log.leader.expect("all masters are up");
         let cluster = Initialize {
             cluster_id: "simulated".to_owned(),
@@ -499,7 +576,9 @@ impl World {
 
     pub(crate) fn arrived(&mut self, to: End, packet: Packet) {
         match (to, packet) {
-            (End::Server(server), Packet::Request { call, request, .. }) => self.server_request(server, call, request),
+            (End::Server(server), Packet::Request { call, request, .. }) => {
+                self.server_request(server, call, request)
+            }
             (End::Master(master), Packet::Request { call, from, request }) => {
                 self.master_request(master, from, call, request);
             }

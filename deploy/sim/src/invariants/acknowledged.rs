@@ -9,12 +9,15 @@ pub(super) fn check(world: &mut World, s: usize, key: ChunkKey, id: u64) {
     let server = &world.servers[s];
     let Some(replica) = server.replicas.get(&key.group) else { return };
     let Some(mut members) = replica.others() else {
-        return world.violate("I1", || format!("server {s} acknowledges write {id} of {key:?} without a table"));
+        return world
+            .violate("I1", || format!("server {s} acknowledges write {id} of {key:?} without a table"));
     };
     members.extend(server.disk_id);
     let epoch = replica.epoch();
     if members.len() < MIN_REPLICAS as usize {
-        world.violate("I1", || format!("write {id} of {key:?} is acknowledged by {members:?} alone, epoch {epoch}"));
+        world.violate("I1", || {
+            format!("write {id} of {key:?} is acknowledged by {members:?} alone, epoch {epoch}")
+        });
     }
     for disk in members {
         let Some(at) = world.at_disk(disk) else { continue };

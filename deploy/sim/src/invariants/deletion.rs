@@ -12,6 +12,8 @@ pub(super) fn check(world: &mut World, disk: DiskId, group: GroupId) {
     // A disk that is destroyed at this moment is not known to be yet.
     let lost = known.members.iter().filter(|member| world.destroyed.contains(&member.disk)).count();
     if known.state_of(disk).is_some() || there + lost < REPLICAS as usize {
-        world.violate("I7", || format!("{disk:?} may drop {group:?}, of which there are {there} others: {known:?}"));
+        world.violate("I7", || {
+            format!("{disk:?} may drop {group:?}, of which there are {there} others: {known:?}")
+        });
     }
 }

@@ -13,7 +13,8 @@ pub(super) fn check(world: &mut World) {
         for (key, rec) in &server.disk.chunks {
             let other = *known.entry((*key, rec.version)).or_insert(at);
             let theirs = &world.servers[other].disk.chunks[key];
-            let same = theirs.writes == rec.writes && theirs.blocks == rec.blocks && theirs.windows == rec.windows;
+            let same =
+                theirs.writes == rec.writes && theirs.blocks == rec.blocks && theirs.windows == rec.windows;
             if !same && wrong.is_none() {
                 wrong = Some((*key, rec.version, other, at));
             }

@@ -13,7 +13,8 @@ pub(super) fn check(world: &mut World) {
             let Some(at) = world.at_disk(disk).filter(|at| !world.servers[*at].disk.failed) else { continue };
             for (key, writes) in acknowledged.iter().filter(|(key, _)| key.group == group.id) {
                 let rec = world.servers[at].disk.chunks.get(key);
-                let has = rec.map_or(0, |rec| rec.writes.iter().filter(|write| writes.contains(write)).count());
+                let has =
+                    rec.map_or(0, |rec| rec.writes.iter().filter(|write| writes.contains(write)).count());
                 if has < writes.len() {
                     let missing = writes.len() - has;
                     let epoch = group.epoch;

@@ -21,12 +21,18 @@ pub(super) fn unrest(world: &World) -> Option<String> {
             return Some(format!("{:?} is not whole: {group:?}", group.id));
         }
         for member in &group.members {
-            let Some(at) = world.at_disk(member.disk) else { return Some(format!("{member:?} does not exist")) };
+            let Some(at) = world.at_disk(member.disk) else {
+                return Some(format!("{member:?} does not exist"));
+            };
             let replica = world.servers[at].replicas.get(&group.id).filter(|_| world.servers[at].up);
-            let Some(replica) = replica else { return Some(format!("{member:?} of {:?} has no replica", group.id)) };
+            let Some(replica) = replica else {
+                return Some(format!("{member:?} of {:?} has no replica", group.id));
+            };
             let (epoch, stage, backlog) = (replica.epoch(), replica.stage(), replica.backlog());
             if epoch != group.epoch || stage != Stage::Active || backlog > 0 {
-                return Some(format!("{member:?} of {group:?}: epoch {epoch}, {stage:?}, {backlog} in flight"));
+                return Some(format!(
+                    "{member:?} of {group:?}: epoch {epoch}, {stage:?}, {backlog} in flight"
+                ));
             }
         }
     }
@@ -42,7 +48,9 @@ pub(super) fn check_copies(world: &mut World) {
         let disks = group.members.iter().filter_map(|member| world.at_disk(member.disk));
         let copies: Vec<_> = disks.map(|at| world.servers[at].disk.chunks.get(&key)).collect();
         if copies.windows(2).any(|two| two[0] != two[1]) {
-            world.violate("equal copies", || format!("copies of {key:?} differ although nothing is to be done"));
+            world.violate("equal copies", || {
+                format!("copies of {key:?} differ although nothing is to be done")
+            });
         }
     }
 }

@@ -34,7 +34,8 @@ impl World {
                 let any = self.options.bug == Some(Bug::AnyActivation);
                 self.event(s, key.group, |replica, io| {
                     let (epoch, activation) = if any { (replica.epoch(), replica.activation()) } else { at };
-                    let write = Replicate { token, epoch, activation, key, previous, version, stamp, content };
+                    let write =
+                        Replicate { token, epoch, activation, key, previous, version, stamp, content };
                     replica.replicate(write, io);
                 });
             }
