@@ -4,7 +4,8 @@
 //! The search of Wing and Gong ("Testing and Verifying Concurrent Objects", J. Parallel Distrib. Comput. 17, 1993) with
 //! the memory of Lowe ("Testing for linearizability", Concurrency Comput. Pract. Exp. 29, 2017): a set of operations
 //! that were put in order before, and led to the same state, is not tried again. An operation that never returned may
-//! have happened at any moment after its call, or never.
+//! have happened at any moment after its call, or never. What only looks is put in order as soon as it is right, and no other
+//! place is tried for it.
 //!
 //! Written here because what there is takes no operations without a return, or keeps no memory and is made for
 //! histories of a dozen operations.
@@ -24,6 +25,9 @@ pub(crate) trait Model {
     /// The state after an action with its result; none if the result is not right in this state. Of an operation that
     /// never returned the result is unknown.
     fn step(&self, state: &Self::State, action: &Self::Action) -> Option<Self::State>;
+
+    /// Whether an action with its result changes no state in which the result is right.
+    fn only_looks(&self, action: &Self::Action) -> bool;
 }
 
 /// One call of one caller.
@@ -110,51 +114,119 @@ impl Events {
     }
 }
 
+/// An operation in its place.
+struct Ordered<S> {
+    index: usize,
+    before: S,
+    /// There is no better place for it, so no other is tried.
+    settled: bool,
+}
+
+struct Search<'a, M: Model> {
+    model: &'a M,
+    operations: &'a [Operation<M::Action>],
+    events: Events,
+    state: M::State,
+    ordered: Vec<Ordered<M::State>>,
+    /// A bit for each operation in order.
+    set: Vec<u64>,
+    /// Operations that returned and are not in order.
+    waiting: usize,
+}
+
+impl<M: Model> Search<'_, M> {
+    fn put_in_order(&mut self, index: usize, after: M::State, settled: bool) {
+        let before = std::mem::replace(&mut self.state, after);
+        self.ordered.push(Ordered { index, before, settled });
+        self.set[index / 64] |= 1 << (index % 64);
+        self.waiting -= usize::from(self.operations[index].returned_ns.is_some());
+        self.events.take(index);
+    }
+
+    /// Takes back the newest operation of which another place can be tried, and all behind it.
+    fn take_back(&mut self) -> Option<usize> {
+        while let Some(Ordered { index, before, settled }) = self.ordered.pop() {
+            self.state = before;
+            self.set[index / 64] &= !(1 << (index % 64));
+            self.waiting += usize::from(self.operations[index].returned_ns.is_some());
+            self.events.put_back(index);
+            if !settled {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Puts in order what only looks and is right now. Whatever order is right with it at a later place is right with it here,
+    /// since nothing is different for the others.
+    fn settle(&mut self) {
+        let mut at = self.events.next[0];
+        while at != 0 {
+            let (index, is_return) = self.events.what[at];
+            if is_return {
+                return;
+            }
+            at = self.events.next[at];
+            let Operation { action, returned_ns, .. } = &self.operations[index];
+            if returned_ns.is_some()
+                && self.model.only_looks(action)
+                && let Some(same) = self.model.step(&self.state, action)
+            {
+                debug_assert!(same == self.state, "what only looks changes nothing");
+                // Its return may be the entry that comes next.
+                if self.events.what[at] == (index, true) {
+                    at = self.events.next[at];
+                }
+                self.put_in_order(index, same, true);
+            }
+        }
+    }
+}
+
 /// Searches for an order.
 pub(crate) fn check<M: Model>(model: &M, operations: &[Operation<M::Action>]) -> Verdict {
-    let mut events = Events::new(operations);
-    let mut waiting = operations.iter().filter(|operation| operation.returned_ns.is_some()).count();
-    let mut state = model.start();
-    let mut ordered: Vec<(usize, M::State)> = Vec::new();
-    let mut set = vec![0_u64; operations.len().div_ceil(64)];
+    let mut search = Search {
+        model,
+        operations,
+        events: Events::new(operations),
+        state: model.start(),
+        ordered: Vec::new(),
+        set: vec![0; operations.len().div_ceil(64)],
+        waiting: operations.iter().filter(|operation| operation.returned_ns.is_some()).count(),
+    };
     let mut tried: HashSet<(Vec<u64>, M::State)> = HashSet::new();
     let mut deepest = (0, 0);
-    let mut at = events.next[0];
-    while waiting > 0 {
+    search.settle();
+    let mut at = search.events.next[0];
+    while search.waiting > 0 {
         // The head is reached only past a return, and there is one while anybody waits.
-        let (index, is_return) = events.what[at];
+        let (index, is_return) = search.events.what[at];
         if is_return {
-            if ordered.len() >= deepest.0 {
-                deepest = (ordered.len(), index);
+            if search.ordered.len() >= deepest.0 {
+                deepest = (search.ordered.len(), index);
             }
-            let Some((last, before)) = ordered.pop() else {
+            let Some(last) = search.take_back() else {
                 return Verdict::Not { ordered: deepest.0, stuck: deepest.1 };
             };
-            state = before;
-            set[last / 64] &= !(1 << (last % 64));
-            waiting += usize::from(operations[last].returned_ns.is_some());
-            events.put_back(last);
-            at = events.next[events.call[last]];
+            at = search.events.next[search.events.call[last]];
             continue;
         }
-        set[index / 64] |= 1 << (index % 64);
-        let stepped = model.step(&state, &operations[index].action);
-        let new = stepped.filter(|after| tried.insert((set.clone(), after.clone())));
+        let new = model.step(&search.state, &operations[index].action).filter(|after| {
+            let mut set = search.set.clone();
+            set[index / 64] |= 1 << (index % 64);
+            tried.insert((set, after.clone()))
+        });
         if tried.len() > REMEMBERED_MAX {
             return Verdict::Undecided;
         }
-        match new {
+        at = match new {
             Some(after) => {
-                ordered.push((index, std::mem::replace(&mut state, after)));
-                waiting -= usize::from(operations[index].returned_ns.is_some());
-                events.take(index);
-                at = events.next[0];
+                search.put_in_order(index, after, false);
+                search.settle();
+                search.events.next[0]
             }
-            None => {
-                set[index / 64] &= !(1 << (index % 64));
-                at = events.next[at];
-            }
-        }
+            None => search.events.next[at],
+        };
     }
     Verdict::Linearizable
 }

@@ -188,6 +188,10 @@ impl Model for Names {
             Some(said) => Self::refuses(state, done.act, said).then_some(*state),
         }
     }
+
+    fn only_looks(&self, done: &Done) -> bool {
+        !matches!(done.result, None | Some(Said::Ok))
+    }
 }
 
 /// The same history with every call that changed nothing beginning where its mount may have learnt what it saw: with the

@@ -46,6 +46,10 @@ impl Model for Register {
             Access::Read(value) => (value == state).then_some(*state),
         }
     }
+
+    fn only_looks(&self, action: &Access) -> bool {
+        matches!(action, Access::Read(_))
+    }
 }
 
 /// The block that stands for a value.

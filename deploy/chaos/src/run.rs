@@ -189,7 +189,8 @@ impl<'a> Scene<'a> {
         let mut all = Vec::new();
         for (at, load) in self.loads.iter().enumerate() {
             for writer in load.writers() {
-                let below = writer.folder().strip_prefix(self.mounts.of(at)).unwrap_or_else(|_| writer.folder());
+                let below =
+                    writer.folder().strip_prefix(self.mounts.of(at)).unwrap_or_else(|_| writer.folder());
                 all.push((writer.watch(), below.to_owned(), at));
             }
         }

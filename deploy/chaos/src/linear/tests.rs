@@ -155,3 +155,17 @@ fn a_long_busy_history_is_decided() {
         (0..6000_u64).map(|at| (at % 3 == 0, at * 7 % 45, at * 11 % 45, (at % 900 != 0) as u8)).collect();
     assert_eq!(check(&Register, &register(&steps)), Verdict::Linearizable);
 }
+
+/// Calls that only see something, each for as long as many changes take: their order among each other is nobody's business.
+#[test]
+fn long_looks_beside_many_changes_are_decided() {
+    let writes = (1..=400).map(|value| op(value * 10, value * 10 + 25, Access::Write(value)));
+    let looks = (1..=4000_u64).map(|look| {
+        let value = look / 10 + 1;
+        op((value * 10).saturating_sub(500), value * 10 + 500, Access::Read(value.min(400)))
+    });
+    let mut history: Vec<_> = writes.chain(looks).collect();
+    assert_eq!(check(&Register, &history), Verdict::Linearizable);
+    history.push(op(5000, 5001, Access::Read(7)));
+    assert!(is_wrong(&check(&Register, &history)));
+}
