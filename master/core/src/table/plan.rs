@@ -178,6 +178,8 @@ fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
 
 /// Disks that can take a place in a group.
 struct Spares {
+    /// Members a group should have.
+    replicas: usize,
     places: BTreeMap<DiskId, SparePlace>,
     /// All disks' racks and hosts, well or not.
     racks: BTreeMap<DiskId, (String, String)>,
@@ -220,7 +222,7 @@ impl Spares {
                 place.groups += 1;
             }
         }
-        Self { places, racks }
+        Self { replicas: table.replicas as usize, places, racks }
     }
 
     fn drains(&self, disk: DiskId) -> bool {
@@ -251,11 +253,21 @@ impl Spares {
         [Domain::Rack, Domain::Host].into_iter().find(apart).unwrap_or(Domain::Disk)
     }
 
+    /// The same for the members of a group. One that has a member too many is as far apart as it can be when one of them has left:
+    /// a group that moves within a rack is still one that is spread over racks.
+    fn domain_of(&self, members: &[DiskId]) -> Domain {
+        if members.len() <= self.replicas {
+            return self.domain(members);
+        }
+        let without = |out: &DiskId| members.iter().copied().filter(|disk| disk != out).collect::<Vec<_>>();
+        members.iter().map(|out| self.domain(&without(out))).max().unwrap_or(Domain::Disk)
+    }
+
     /// The least loaded disk that can stand where `leaving` does: in a rack of its own if the group is spread over
     /// racks, else on a host of its own, else any other.
     fn best(&self, group: &Group, leaving: DiskId) -> Option<DiskId> {
         let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
-        let domain = self.domain(&all);
+        let domain = self.domain_of(&all);
         let fits = |disk: DiskId| {
             let mut others = all.iter().filter(|other| **other != leaving);
             !all.contains(&disk) && others.all(|other| !self.same(*other, disk, domain))
@@ -294,14 +306,14 @@ impl Spares {
         Some(to)
     }
 
-    /// The member a group that has one too many can do without: one that is away, one whose disk is to be emptied, or the most
-    /// loaded; but those that are left stay as far apart as they can be.
+    /// The member a group that has one too many can do without: of those whose leaving keeps the others as far apart as they can
+    /// be (I6) one that is away, one whose disk is to be emptied, or the most loaded.
     fn superfluous(&self, group: &Group) -> Option<DiskId> {
         let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
         let rank = |disk: &DiskId| {
             let left: Vec<_> = all.iter().copied().filter(|other| other != disk).collect();
             let away = group.state_of(*disk) == Some(MemberState::Offline);
-            (away || self.drains(*disk), self.domain(&left), self.load(*disk), *disk)
+            (self.domain(&left), away || self.drains(*disk), self.load(*disk), *disk)
         };
         all.iter().copied().max_by_key(rank)
     }
@@ -581,6 +593,43 @@ mod tests {
             let due = plan(&table, &well(&[1, 2, 3, 4]), 100);
             assert!(matches!(due[..], [due] if due.change == Change::Drop(DiskId(away))), "{due:?}");
         }
+    }
+
+    /// Two members of a group that moves within a rack, and a third one that is drained or lost: whoever leaves or comes, the
+    /// group is spread over racks in the end.
+    #[test]
+    fn a_move_within_a_rack_ends_with_racks_of_their_own() {
+        let in_rack = |table: &mut Table, server: u32, rack: u32| {
+            let found = table.servers_mut().find(|found| found.id == ServerId(server)).unwrap();
+            found.location = format!("/r/rack{rack}/h{server}");
+        };
+        let mut moving = table(5, 1);
+        in_rack(&mut moving, 4, 2);
+        in_rack(&mut moving, 5, 3);
+        let servers: Vec<_> = moving.servers().cloned().collect();
+        let with = |state| {
+            let member = |disk, state| Member { disk: DiskId(disk), state };
+            let serving = [2, 3, 4].map(|disk| member(disk, MemberState::Serving));
+            let members = serving.into_iter().chain([member(1, state)]).collect();
+            let group = Group { id: GroupId(1), epoch: Epoch(9), members };
+            Table::new(1, servers.clone(), vec![group]).with_replicas(3, 2)
+        };
+        let due = |table: &Table, seen: &Seen| {
+            plan(table, seen, 100).into_iter().map(|change| change.change).collect::<Vec<_>>()
+        };
+        let drained = marked(&with(MemberState::Serving), &[1]);
+        let dropped = due(&drained, &well(&[1, 2, 3, 4, 5]));
+        assert!(matches!(dropped[..], [Change::Drop(DiskId(2 | 4))]), "{dropped:?}");
+        let mut lost = well(&[2, 3, 4, 5]);
+        lost.servers.insert(ServerId(1), Health::Gone);
+        lost.absent.insert(DiskId(1));
+        assert_eq!(
+            due(&with(MemberState::Offline), &lost),
+            [],
+            "5 would be in a rack with 3, 2 and 4 are in one already"
+        );
+        let back = due(&with(MemberState::Offline), &well(&[1, 2, 3, 4, 5]));
+        assert_eq!(back, [Change::Sync(DiskId(1))]);
     }
 
     #[test]
