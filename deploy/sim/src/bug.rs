@@ -16,8 +16,8 @@ pub enum Bug {
     RecordFirst,
     /// A primary does not look whether it has seen a write's stamp.
     ForgetStamp,
-    /// A joining member may become primary.
-    JoiningLeads,
+    /// A primary says that an epoch is active before all members were compared: a joining member counts as serving.
+    SettleEarly,
     /// A member takes a write for the activation it follows, whichever it was sent in.
     AnyActivation,
     /// The primary answers when its own disk has the write.

@@ -431,7 +431,7 @@ impl World {
                             Failure::NotLeader(Some(hint)) => hint,
                             _ => (known.master + 1) % masters,
                         };
-                        if known.failures as usize % masters == 0 { 50 * MS } else { MS }
+                        if (known.failures as usize).is_multiple_of(masters) { 50 * MS } else { MS }
                     }
                 };
                 self.at(self.now + pause, Event::ClientFollow { client });

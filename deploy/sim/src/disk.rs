@@ -13,6 +13,8 @@ use crate::bug::Bug;
 use crate::clock::{MS, Micros};
 use crate::dice::Dice;
 
+/// However slow a disk is, it ends what it began.
+const SLOWEST: Micros = 3000 * MS;
 /// Small, so that lists have several pages.
 pub(crate) const PAGE: usize = 2;
 /// With [`Bug::Unsynced`]: how long it takes until what is confirmed is on the medium.
@@ -137,7 +139,7 @@ impl Disk {
     /// Takes a job; says which it is and when it will be done.
     pub(crate) fn begin(&mut self, job: Job, now: Micros, dice: &mut Dice) -> (u64, Micros) {
         let usual = if dice.chance(100) { dice.between(5 * MS, 60 * MS) } else { dice.between(100, 5 * MS) };
-        let mut done = now + usual * self.slow;
+        let mut done = now + (usual * self.slow).min(SLOWEST);
         if let Some(key) = job.key() {
             let last = self.last_done.entry(key).or_default();
             done = done.max(*last + 1);

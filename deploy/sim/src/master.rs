@@ -430,8 +430,11 @@ impl World {
     }
 }
 
+/// By family and key.
+pub(crate) type Dump = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
 /// Everything in a master's store, to compare masters.
-pub(crate) fn dump(kv: &MemKv) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {
+pub(crate) fn dump(kv: &MemKv) -> Dump {
     use coord_kv::{Family, Range, Read as _};
     let mut all = BTreeMap::new();
     for family in 0..master_core::families().len() {

@@ -20,6 +20,7 @@ enum Kind {
     Cut,
     CutOneWay,
     CutPair,
+    Split,
     CutMasters,
     CutClient,
     SlowDisk,
@@ -33,13 +34,14 @@ enum Kind {
     Drain,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Crash,
     Kind::CrashMany,
     Kind::Freeze,
     Kind::Cut,
     Kind::CutOneWay,
     Kind::CutPair,
+    Kind::Split,
     Kind::CutMasters,
     Kind::CutClient,
     Kind::SlowDisk,
@@ -127,6 +129,7 @@ impl World {
                     span,
                 );
             }
+            Kind::Split => self.split(span),
             Kind::CutMasters => {
                 let master = self.dice.index(self.masters.len());
                 let both = self.dice.chance(600);
@@ -212,6 +215,23 @@ impl World {
         self.at(self.now + span, Event::Undo(Undo::Mend(ways)));
     }
 
+    /// Everybody is on one of two sides, for once with few servers on the side of some clients.
+    fn split(&mut self, span: Micros) {
+        self.count("networks split in two");
+        let few = self.dice.between(100, 500);
+        let servers = (0..self.servers.len()).map(End::Server).collect::<Vec<_>>();
+        let masters = (0..self.masters.len()).map(End::Master).collect::<Vec<_>>();
+        let clients = (0..self.clients.len()).map(End::Client).collect::<Vec<_>>();
+        let all = servers.into_iter().chain(masters).chain(clients);
+        let sides: Vec<_> = all.map(|end| (end, self.dice.chance(few))).collect();
+        let mut ways = Vec::new();
+        for (from, side) in &sides {
+            let others = sides.iter().filter(|(_, other)| other != side);
+            ways.extend(others.map(|(to, _)| (*from, *to)));
+        }
+        self.cut(ways, span);
+    }
+
     /// Cuts an end off from all others, or from some.
     fn cut_around(&mut self, end: End, span: Micros, both: bool) {
         self.count(if both { "network cuts" } else { "network cuts in one direction" });
@@ -233,13 +253,20 @@ impl World {
         self.cut(ways, span);
     }
 
-    /// Whether every group would still have a serving member whose disk is there: what all lose at once is lost.
+    /// Whether the disk may be lost for good. Not if the masters, who may not know it yet, could go on to take out the last member
+    /// that holds everything: that is more than a group of three with two for each write is made for.
     fn may_lose(&self, s: usize) -> bool {
-        let lives = |disk| self.at_disk(disk).is_some_and(|at| at != s);
-        let groups = self.newest.groups();
-        let mut serving =
-            groups.map(|group| group.in_state(MemberState::Serving).filter(|disk| lives(*disk)).count());
-        self.servers[s].disk_id.is_some() && serving.all(|left| left >= 1)
+        let Some(disk) = self.servers[s].disk_id else { return false };
+        self.newest.groups().all(|group| {
+            let others = group.in_state(MemberState::Serving).filter(|other| *other != disk);
+            let intact = others.filter(|other| self.at_disk(*other).is_some()).count();
+            if !group.serving().any(|member| member == disk) {
+                return intact >= 1;
+            }
+            // Down to two members can be taken out, also of those that join meanwhile.
+            let most = group.serving().count() + group.in_state(MemberState::Syncing).count();
+            intact >= 1 && intact + 1 >= most
+        })
     }
 
     /// The disk's data is gone for good.

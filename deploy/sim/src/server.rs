@@ -170,7 +170,7 @@ impl Server {
     }
 
     /// `chunkserver/server/src/node.rs`, `group_news`.
-    fn group_news(&self) -> Vec<proto::GroupNews> {
+    fn group_news(&self, bug: Option<Bug>) -> Vec<proto::GroupNews> {
         let mut news = Vec::new();
         for group in self.table.groups().filter(|group| group.primary() == self.disk_id) {
             let Some(replica) = self.replicas.get(&group.id).filter(|r| r.epoch() == group.epoch) else {
@@ -182,7 +182,8 @@ impl Server {
             };
             replica.level().for_each(|disk| add(disk.0));
             let joins = group.in_state(MemberState::Joining).next().is_some();
-            if joins && replica.is_primary() && replica.stage() == Stage::Active {
+            let active = replica.stage() == Stage::Active || bug == Some(Bug::SettleEarly);
+            if joins && replica.is_primary() && active {
                 add(0);
             }
         }
@@ -325,7 +326,7 @@ impl World {
             incarnation: server.incarnation,
             disks: server.disk_states(),
             table_version: server.table.version,
-            news: server.group_news(),
+            news: server.group_news(self.options.bug),
             suspects,
             leased: server.lease.holds(sent),
         };
@@ -462,10 +463,7 @@ impl World {
             disk,
             incarnation: table.server_of(disk).map_or(0, |server| server.incarnation),
         };
-        let mut serving: Vec<_> = group.serving().map(info).collect();
-        if self.options.bug == Some(Bug::JoiningLeads) {
-            serving.sort_by_key(|member| member.disk);
-        }
+        let serving: Vec<_> = group.serving().map(info).collect();
         let syncing = group.in_state(MemberState::Syncing).map(info).collect();
         let short = serving.len() < table.min_replicas as usize;
         let view = View { epoch: group.epoch, serving, syncing, short };

@@ -289,7 +289,7 @@ impl World {
     }
 
     /// All masters, brought up to date, hold the same.
-    pub(crate) fn stores(&mut self) -> Vec<BTreeMap<(u8, Vec<u8>), Vec<u8>>> {
+    pub(crate) fn stores(&mut self) -> Vec<crate::master::Dump> {
         (0..self.masters.len()).for_each(|master| drop(self.apply_all(master)));
         let all = self.masters.iter().chain([&self.truth]);
         all.map(|master| crate::master::dump(&master.kv)).collect()

@@ -7,9 +7,6 @@ use crate::world::{REPLICAS, World};
 
 /// What is still to be done.
 pub(super) fn unrest(world: &World) -> Option<String> {
-    if world.tasks.running() > 0 && world.oracle.lock().stopped {
-        return Some(format!("{} tasks of clients go on", world.tasks.running()));
-    }
     let table = &world.newest;
     if table.groups().next().is_none() {
         return Some("there are no groups".to_owned());
@@ -36,6 +33,9 @@ pub(super) fn unrest(world: &World) -> Option<String> {
             }
         }
     }
+    if world.tasks.running() > 0 && world.oracle.lock().stopped {
+        return Some(format!("{} tasks of clients go on", world.tasks.running()));
+    }
     None
 }
 
@@ -45,7 +45,7 @@ pub(super) fn check_copies(world: &mut World) {
     let keys = world.oracle.lock().keys.clone();
     for key in keys {
         let Some(group) = table.group(key.group) else { continue };
-        let disks = group.members.iter().filter_map(|member| world.at_disk(member.disk));
+        let disks = group.in_state(MemberState::Serving).filter_map(|disk| world.at_disk(disk));
         let copies: Vec<_> = disks.map(|at| world.servers[at].disk.chunks.get(&key)).collect();
         if copies.windows(2).any(|two| two[0] != two[1]) {
             world.violate("equal copies", || {

@@ -35,12 +35,12 @@ impl World {
                     Request::Replicate { disk: peer, at, key, previous, version, stamp, content, committed };
                 let at = (key, version);
                 if self.options.bug == Some(Bug::AckEarly) {
-                    self.to_peer(s, peer, request, About::Nothing, REPLICATE_TIMEOUT);
+                    self.ask_peer(s, peer, request, About::Nothing, REPLICATE_TIMEOUT);
                     self.event(s, group, |replica, io| replica.replicated(peer, activation, at, Ok(()), io));
                     return;
                 }
                 let about = About::Replicate { group, peer, activation, at };
-                self.to_peer(s, peer, request, about, REPLICATE_TIMEOUT);
+                self.ask_peer(s, peer, request, about, REPLICATE_TIMEOUT);
             }
             Effect::Forward { peer, epoch, activation, key, previous, version, stamp, content } => {
                 self.count("writes forwarded to members being filled");
@@ -48,20 +48,20 @@ impl World {
                 let request =
                     Request::Replicate { disk: peer, at, key, previous, version, stamp, content, committed };
                 let about = About::Forward { group, peer, activation, key };
-                self.to_peer(s, peer, request, about, REPLICATE_TIMEOUT);
+                self.ask_peer(s, peer, request, about, REPLICATE_TIMEOUT);
             }
             Effect::Committed { key, version } => self.tell_commit(s, group, key, version),
             Effect::Answer { token, result } => self.answer(s, token, result),
             Effect::Prepare { peer, epoch, activation, after, fill } => {
                 let request = Request::Prepare { disk: peer, group, at: (epoch, activation), after, fill };
-                self.to_peer(s, peer, request, About::Prepare { group, peer, activation }, PREPARE_TIMEOUT);
+                self.ask_peer(s, peer, request, About::Prepare { group, peer, activation }, PREPARE_TIMEOUT);
             }
             Effect::Equalise { peer, epoch, activation, key } => {
                 self.equalise(s, peer, (epoch, activation), key);
             }
             Effect::Activate { peer, epoch, activation } => {
                 let request = Request::Activate { disk: peer, group, at: (epoch, activation) };
-                self.to_peer(s, peer, request, About::Activate { group, peer, activation }, PREPARE_TIMEOUT);
+                self.ask_peer(s, peer, request, About::Activate { group, peer, activation }, PREPARE_TIMEOUT);
             }
             Effect::Retry { activation, attempt } => {
                 let delay = BACKOFF_MAX.min(BACKOFF_MIN << attempt.min(8));
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    fn to_peer(&mut self, s: usize, peer: DiskId, request: Request, about: About, timeout: Micros) {
+    fn ask_peer(&mut self, s: usize, peer: DiskId, request: Request, about: About, timeout: Micros) {
         match self.peer(s, peer) {
             Some(to) => self.call(End::Server(s), End::Server(to), request, about, timeout),
             None => {
@@ -128,7 +128,7 @@ impl World {
         self.count(if rec.is_some() { "chunks installed" } else { "chunks removed by comparison" });
         let request = Request::Install { disk: peer, at, key, rec: rec.map(Arc::new) };
         let about = About::Equalise { group, peer, activation, key };
-        self.to_peer(s, peer, request, about, REPLICATE_TIMEOUT);
+        self.ask_peer(s, peer, request, about, REPLICATE_TIMEOUT);
     }
 
     /// `fill.rs`, `fill`: reads the chunk at this moment; sends it when what was read is committed.
@@ -184,7 +184,7 @@ impl World {
                 let version = rec.as_ref().map_or(Version::NONE, |rec| rec.version);
                 let about = About::Fill { group, peer, activation: at.1, at: (key, version) };
                 let request = Request::Install { disk: peer, at, key, rec };
-                self.to_peer(s, peer, request, about, REPLICATE_TIMEOUT);
+                self.ask_peer(s, peer, request, about, REPLICATE_TIMEOUT);
             }
         }
     }
