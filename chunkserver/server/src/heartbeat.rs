@@ -124,7 +124,9 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
     let mut joined = false;
     let mut registered = register(node, &mut masters, identity).await;
     let mut failures: u32 = 0;
+    let mut number = 0;
     loop {
+        number += 1;
         if !joined && node.table().version > 0 {
             joined = true;
             tokio::spawn(join(node.clone()));
@@ -139,6 +141,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             news: node.group_news(),
             suspects: node.take_suspects(),
             leased: node.lease.holds(sent),
+            number,
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {

@@ -18,8 +18,8 @@ pub enum Bug {
     ForgetStamp,
     /// A primary says that an epoch is active before all members were compared: a joining member counts as serving.
     SettleEarly,
-    /// A member takes a write for the activation it follows, whichever it was sent in.
-    AnyActivation,
     /// The primary answers when its own disk has the write.
     AckEarly,
+    /// Heartbeats are not numbered: one that comes late gives back a lease that was granted since.
+    LateHeartbeat,
 }

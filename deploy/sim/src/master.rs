@@ -238,7 +238,8 @@ impl World {
             }
             (After::Register { call, request }, Some(CommandReply::Registered(registered))) => {
                 let heard = self.masters[at].clock.instant(self.now);
-                let seen = ServerSeen { incarnation: request.incarnation, heard, disks: request.disks };
+                let seen =
+                    ServerSeen { incarnation: request.incarnation, number: 0, heard, disks: request.disks };
                 if let Some(leading) = &mut self.masters[at].leading {
                     leading.ward.heard(registered.server, seen, true);
                 }
@@ -264,6 +265,11 @@ impl World {
             return self.reply(End::Master(at), call, Err(Failure::NotLeader(hint)));
         }
         if let Request::Register(request) = request {
+            self.trace(|| {
+                let uuids: Vec<_> = request.disks.iter().map(|disk| disk.uuid.slice(..4)).collect();
+                let (address, incarnation) = (&request.address, request.incarnation);
+                format!("{address} registers at master {at}, incarnation {incarnation}, disks {uuids:?}")
+            });
             let command = Command::RegisterServer(request.clone()).encode();
             return self.propose(at, command, After::Register { call, request });
         }
@@ -347,7 +353,8 @@ impl World {
         };
         let mut leased = false;
         if registered {
-            let seen = ServerSeen { incarnation: beat.incarnation, heard, disks: beat.disks };
+            let seen =
+                ServerSeen { incarnation: beat.incarnation, number: beat.number, heard, disks: beat.disks };
             let answer = leading.ward.heard(server, seen, beat.leased);
             leased = answer.leased;
             let news = leading.ward.group_news(beat.news.iter().map(GroupNews::from));
@@ -415,6 +422,8 @@ impl World {
         let refused = open && !self.servers[target].up;
         if refused && !streams {
             leading.ward.gone(server, incarnation, false, now);
+            self.trace(|| format!("master {at} finds {server:?} dead, incarnation {incarnation}"));
+            let Some(leading) = &mut self.masters[at].leading else { return };
             leading.looking.remove(&server);
             self.count("servers found dead by a refused connection");
             return self.groups_news(at);

@@ -151,8 +151,9 @@ impl World {
         }
         // What the old leader left undecided is in the log, or never will be.
         for proposal in std::mem::take(&mut self.log.proposals) {
-            let Proposal { master, life, entry, after, .. } = proposal;
-            if self.dice.chance(500) {
+            let Proposal { master, life, term, entry, after, .. } = proposal;
+            // Of a leader deposed before it proposed nothing gets into the log.
+            if term + 1 == self.log.term && self.dice.chance(500) {
                 self.append(entry);
             }
             self.count("lost answers of masters");

@@ -87,6 +87,8 @@ pub(crate) struct Server {
     masters: [usize; 2],
     failures: [u32; 2],
     beating: bool,
+    /// Heartbeats of this process.
+    beats: u64,
     /// The alarm for the next heartbeat that counts.
     next_beat: u64,
     /// A heartbeat is wanted at once.
@@ -139,6 +141,7 @@ impl Server {
             masters: [0; 2],
             failures: [0; 2],
             beating: false,
+            beats: 0,
             next_beat: 0,
             wanted: false,
             joined: false,
@@ -301,6 +304,7 @@ impl World {
         }
         server.beating = true;
         server.wanted = false;
+        server.beats += 1;
         let to = End::Master(server.masters[0]);
         let Some(id) = server.id else {
             let request = proto::RegisterServerRequest {
@@ -329,6 +333,7 @@ impl World {
             news: server.group_news(self.options.bug),
             suspects,
             leased: server.lease.holds(sent),
+            number: if self.options.bug == Some(Bug::LateHeartbeat) { 0 } else { server.beats },
         };
         let timeout = CALL_TIMEOUT.min(LEASE_US / 4);
         self.call(End::Server(s), to, Request::Heartbeat(request), About::Heartbeat { sent }, timeout);

@@ -114,3 +114,8 @@ fn a_member_that_serves_too_early_is_noticed() {
 fn an_answer_before_all_members_have_the_write_is_noticed() {
     is_noticed(Bug::AckEarly, &["I1"]);
 }
+
+#[test]
+fn heartbeats_without_numbers_are_noticed() {
+    is_noticed(Bug::LateHeartbeat, &["leases", "I4"]);
+}

@@ -24,6 +24,8 @@ const GONE_MIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct ServerSeen {
     pub incarnation: u64,
+    /// Of the heartbeat; 0: it has none.
+    pub number: u64,
     pub heard: Instant,
     pub disks: Vec<proto::Disk>,
 }
@@ -125,7 +127,7 @@ impl Ward {
 
     /// A chunkserver spoke, and holds a lease or not. It gets one, but not if it is about to be taken out, nor after its goodbye,
     /// nor while its lease is called back.
-    pub fn heard(&mut self, server: ServerId, seen: ServerSeen, leased: bool) -> Heard {
+    pub fn heard(&mut self, server: ServerId, mut seen: ServerSeen, leased: bool) -> Heard {
         if self.leading_since.is_none() || self.condemned.contains(&server) {
             return Heard::default();
         }
@@ -136,6 +138,13 @@ impl Ward {
         });
         if silenced {
             return Heard::default();
+        }
+        if let Some(known) = self.servers.get(&server).filter(|known| known.incarnation == seen.incarnation) {
+            // What comes late must not give back a lease that was granted since it was sent.
+            if seen.number != 0 && seen.number <= known.number {
+                return Heard::default();
+            }
+            seen.number = seen.number.max(known.number);
         }
         self.gone.remove(&server);
         let mut news = self.servers.get(&server).is_none_or(|known| {

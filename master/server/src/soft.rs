@@ -175,7 +175,7 @@ mod tests {
     const LIMITS: Limits = Limits { lease: Duration::from_secs(3), replace_after: Duration::from_secs(60) };
 
     fn beat(incarnation: u64, heard: Instant) -> ServerSeen {
-        ServerSeen { incarnation, heard, disks: Vec::new() }
+        ServerSeen { incarnation, number: 0, heard, disks: Vec::new() }
     }
 
     fn health(soft: &Soft, now: Instant) -> Health {
@@ -277,6 +277,34 @@ mod tests {
         assert_eq!(soft.call_back(&BTreeSet::new(), false), BTreeSet::new());
         assert!(soft.heard_server(ONE, beat(5, at(400)), false));
         assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "forgotten with the call");
+    }
+
+    /// A heartbeat that was given up, and is read after a later one, says that the server has no lease: it had none then.
+    #[test]
+    fn a_heartbeat_that_comes_late_gives_no_lease_back() {
+        let soft = Soft::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        soft.set_leading(Some(start));
+        let numbered = |number, ms| ServerSeen { number, ..beat(5, at(ms)) };
+        assert!(soft.heard_server(ONE, numbered(2, 100), false), "it gets one");
+        let one = BTreeSet::from([ONE]);
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new());
+        assert!(!soft.heard_server(ONE, numbered(1, 200), false), "from before that");
+        assert!(!soft.heard_server(ONE, numbered(2, 300), false), "twice");
+        soft.heard_server(ONE, beat(5, at(350)), true);
+        assert!(!soft.heard_server(ONE, numbered(2, 400), false), "a registration does not make it newer");
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "it may hold one");
+        assert!(!soft.heard_server(ONE, numbered(3, 500), true));
+        assert_eq!(soft.call_back(&one, false), BTreeSet::new());
+        assert!(!soft.heard_server(ONE, numbered(4, 600), false));
+        assert_eq!(soft.call_back(&one, false), one);
+        assert!(!soft.heard_server(ONE, ServerSeen { number: 1, ..beat(5, at(700)) }, false));
+        soft.call_back(&BTreeSet::new(), false);
+        assert!(
+            soft.heard_server(ONE, ServerSeen { number: 1, ..beat(6, at(800)) }, false),
+            "another process"
+        );
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn beat_of(server: u8, incarnation: u64, news: Vec<proto::GroupNews>) -> proto::
         news,
         suspects: Vec::new(),
         leased: true,
+        number: 0,
     }
 }
 

@@ -31,9 +31,8 @@ impl World {
                 self.committed_at(s, disk, &committed);
                 self.replica(s, disk, key.group)?;
                 let token = self.token(s, Who::Member { call, group: key.group, page: None });
-                let any = self.options.bug == Some(Bug::AnyActivation);
                 self.event(s, key.group, |replica, io| {
-                    let (epoch, activation) = if any { (replica.epoch(), replica.activation()) } else { at };
+                    let (epoch, activation) = at;
                     let write =
                         Replicate { token, epoch, activation, key, previous, version, stamp, content };
                     replica.replicate(write, io);

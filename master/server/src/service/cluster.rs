@@ -25,6 +25,7 @@ impl proto::Cluster for Cluster {
         let message = request.message;
         let seen = ServerSeen {
             incarnation: message.incarnation,
+            number: 0,
             heard: Instant::now(),
             disks: message.disks.clone(),
         };
@@ -68,8 +69,12 @@ impl proto::Cluster for Cluster {
         };
         let mut leased = false;
         if registered {
-            let seen =
-                ServerSeen { incarnation: message.incarnation, heard: Instant::now(), disks: message.disks };
+            let seen = ServerSeen {
+                incarnation: message.incarnation,
+                number: message.number,
+                heard: Instant::now(),
+                disks: message.disks,
+            };
             leased = self.0.soft.heard_server(server, seen, message.leased);
             self.0.soft.group_news(message.news.iter().map(GroupNews::from));
             message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
