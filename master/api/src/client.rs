@@ -119,6 +119,8 @@ struct Shared {
     sessions: Arc<Sessions>,
     /// Wakes the background task: the session is lost, or the table is wanted.
     wanted: Notify,
+    /// Wakes the background task that looks whether another master leads than the one that is asked.
+    doubted: Notify,
     session_seen: watch::Sender<Option<SessionId>>,
     table: watch::Sender<Arc<Table>>,
     cluster_id: Mutex<Option<String>>,
@@ -151,6 +153,8 @@ impl std::fmt::Debug for MasterClient {
     }
 }
 
+/// After this the other masters are asked whether one of them leads: about what an election takes.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Between two tries of a mutation that has to wait for the first group of disks.
 const GROUPS_WAIT: Duration = Duration::from_millis(100);
 
@@ -171,6 +175,7 @@ impl MasterClient {
             runtime: Handle::current(),
             sessions: Arc::default(),
             wanted: Notify::new(),
+            doubted: Notify::new(),
             session_seen: watch::Sender::new(None),
             table: watch::Sender::new(Arc::default()),
             cluster_id: Mutex::new(None),
@@ -482,7 +487,8 @@ impl Shared {
                 }
                 None => self.config.attempt_timeout,
             };
-            let status = match attempt(Arc::clone(&endpoint), CallOptions::within(timeout)).await {
+            let attempt = attempt(Arc::clone(&endpoint), CallOptions::within(timeout));
+            let status = match self.unless_left(&endpoint, attempt).await {
                 Ok(response) => return Ok(Some(response.message)),
                 Err(status) => status,
             };
@@ -506,6 +512,28 @@ impl Shared {
                     self.sleep(wait, deadline, &status).await?;
                 }
             }
+        }
+    }
+
+    /// An attempt, given up when another master is found to lead: one that hangs or lost its network answers nobody.
+    async fn unless_left<T>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        attempt: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut attempt = std::pin::pin!(attempt);
+        let in_time = {
+            let _runtime = self.runtime.enter();
+            tokio::time::timeout(DOUBT, attempt.as_mut())
+        };
+        if let Ok(done) = in_time.await {
+            return done;
+        }
+        self.doubted.notify_one();
+        tokio::select! {
+            biased;
+            done = attempt => done,
+            () = self.endpoints.left(endpoint) => Err(Status::new(kuafu::Code::Unavailable, "another master leads")),
         }
     }
 

@@ -7,9 +7,9 @@ mod fixture;
 use std::time::Duration;
 
 use coord_types::InodeId;
-use fixture::{Cluster, create, name, soon, unlink, until};
-use master_api::Errno;
+use fixture::{Cluster, PATIENCE, create, name, soon, unlink, until};
 use master_api::model::{Mutation, ReadDir, Rename, RenameFlags};
+use master_api::{Errno, MasterClient};
 
 const ROOT: InodeId = InodeId::ROOT;
 
@@ -48,6 +48,30 @@ async fn names_through_the_client() {
         other.cluster_id()
     });
     client.close(soon()).await;
+    cluster.shutdown().await;
+}
+
+/// A master whose machine stopped, or lost its network: it takes connections, and answers nothing.
+#[tokio::test]
+async fn a_master_that_never_answers_is_left_for_the_one_that_leads() {
+    let cluster = Cluster::start(3).await;
+    cluster.register_three().await;
+    let silent = cluster.data_dir(0).with_extension("silent");
+    let listener = tokio::net::UnixListener::bind(&silent).unwrap();
+    let accepting = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        loop {
+            taken.push(listener.accept().await.unwrap());
+        }
+    });
+    let mut config = cluster.client_config();
+    config.masters.insert(0, format!("unix://{}", silent.display()).parse().unwrap());
+    config.attempt_timeout = 10 * PATIENCE;
+    let client = MasterClient::new(config).unwrap();
+    client.mutate_by(create(ROOT, "a"), Some(soon())).await.unwrap();
+    client.close(soon()).await;
+    assert!(!accepting.is_finished());
+    accepting.abort();
     cluster.shutdown().await;
 }
 

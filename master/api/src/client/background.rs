@@ -5,13 +5,22 @@ use std::time::{Duration, Instant};
 
 use coord_types::SessionId;
 
-use super::{ClientError, Shared};
+use kuafu::{CallOptions, Code};
+
+use super::endpoints::Endpoint;
+use super::{ClientError, DOUBT, Shared};
+use crate::model::Query;
 use crate::proto;
 
 /// Renewals per lease: two may get lost.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// After a refusal that a human must look at.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
+/// Between two rounds of asking who leads, and how long one master may take to say so.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// A held call is answered before anybody doubts that it will be.
+const HOLD: Duration = DOUBT.saturating_sub(Duration::from_millis(100));
 /// The lease until a master told it.
 const LEASE_GUESS: Duration = Duration::from_secs(30);
 
@@ -22,6 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         _ = closed.wait_for(|closed| *closed) => {}
         () = keep(&shared) => {}
         () = follow_table(&shared) => {}
+        () = look_for_leaders(&shared) => {}
     }
 }
 
@@ -71,12 +81,51 @@ async fn follow_table(shared: &Shared) {
         return;
     }
     // Half of an attempt: an answer that says "nothing new" comes before the attempt is over.
-    let wait = shared.config.attempt_timeout / 2;
+    let wait = HOLD.min(shared.config.attempt_timeout / 2);
     loop {
         if let Err(error) = shared.next_table(wait, None).await {
             tracing::warn!(%error, "wait for the next table of groups; trying again");
             tokio::time::sleep(REFUSED_WAIT).await;
         }
+    }
+}
+
+/// The master that is asked has not answered for a while: asks the others, as long as an attempt lasts, whether one of them
+/// leads now.
+async fn look_for_leaders(shared: &Shared) {
+    loop {
+        shared.doubted.notified().await;
+        let Some(asked) = shared.endpoints.current() else { continue };
+        let look = async {
+            loop {
+                let mut looks: tokio::task::JoinSet<_> =
+                    shared.endpoints.others().into_iter().map(|other| leader_by(other)).collect();
+                while let Some(leader) = looks.join_next().await {
+                    let leader = leader.ok().flatten().filter(|leader| *leader != asked.address.to_string());
+                    if leader.is_some_and(|leader| shared.endpoints.switch_to(&leader)) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+        };
+        tokio::select! {
+            () = look => {}
+            () = shared.endpoints.left(&asked) => {}
+            () = tokio::time::sleep(shared.config.attempt_timeout) => {}
+        }
+    }
+}
+
+/// Who leads, if this master knows.
+async fn leader_by(master: Arc<Endpoint>) -> Option<String> {
+    let query = proto::QueryRequest { session: 0, op: Some(Query::StatFs.into()) };
+    match master.namespace.query(&query, &CallOptions::within(LOOK_TIMEOUT)).await {
+        Ok(_) => Some(master.address.to_string()),
+        Err(status) if status.code == Code::NotLeader => {
+            String::from_utf8(status.detail.to_vec()).ok().filter(|leader| !leader.is_empty())
+        }
+        Err(_) => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kuafu::Address;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::proto::{AdminClient, ClusterClient, NamespaceClient};
 
@@ -25,6 +26,8 @@ pub(super) struct Endpoints {
     /// Of what the leader last said of the masters.
     version: AtomicU64,
     inner: Mutex<Inner>,
+    /// Shows each change of the one that is asked.
+    moved: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl Endpoints {
             configured: masters.to_vec(),
             version: AtomicU64::new(0),
             inner: Mutex::new(Inner { list, current: 0 }),
+            moved: watch::Sender::new(()),
         }
     }
 
@@ -61,11 +65,32 @@ impl Endpoints {
         inner.list.get(inner.current).cloned()
     }
 
+    /// All but the one that is asked.
+    pub(super) fn others(&self) -> Vec<Arc<Endpoint>> {
+        let inner = self.inner.lock();
+        let others = inner.list.iter().enumerate().filter(|(at, _)| *at != inner.current);
+        others.map(|(_, endpoint)| Arc::clone(endpoint)).collect()
+    }
+
+    fn is_current(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.current().is_some_and(|current| Arc::ptr_eq(&current, endpoint))
+    }
+
+    /// Returns once another one is asked.
+    pub(super) async fn left(&self, endpoint: &Arc<Endpoint>) {
+        let mut moved = self.moved.subscribe();
+        while self.is_current(endpoint) {
+            // The sender lives as long as this.
+            let _ = moved.changed().await;
+        }
+    }
+
     /// `failed` did not answer: take the next, unless somebody else has changed over already.
     pub(super) fn rotate_from(&self, failed: &Arc<Endpoint>) {
         let mut inner = self.inner.lock();
         if inner.list.get(inner.current).is_some_and(|current| Arc::ptr_eq(current, failed)) {
             inner.current = (inner.current + 1) % inner.list.len();
+            self.moved.send_replace(());
         }
     }
 
@@ -115,6 +140,7 @@ impl Endpoints {
         } else {
             return false;
         }
+        self.moved.send_replace(());
         true
     }
 }
