@@ -21,23 +21,33 @@ const PAUSE_MAX_MS: u64 = 25;
 
 /// The mounts, and which worker works on which.
 #[derive(Debug, Clone)]
-pub(crate) struct Mounts(Vec<PathBuf>);
+pub(crate) struct Mounts {
+    points: Vec<PathBuf>,
+    /// Of each: how long its kernel believes what it was told of names, and a little for its clock.
+    belief_ns: Vec<u64>,
+}
 
 impl Mounts {
-    pub(crate) fn new(points: Vec<PathBuf>) -> Self {
-        Self(points)
+    pub(crate) fn new(mounts: Vec<(PathBuf, Duration)>) -> Self {
+        let nanoseconds = |ttl: Duration| u64::try_from(ttl.mul_f64(1.1).as_nanos()).unwrap_or(u64::MAX);
+        let (points, belief_ns) = mounts.into_iter().map(|(point, ttl)| (point, nanoseconds(ttl))).unzip();
+        Self { points, belief_ns }
+    }
+
+    pub(crate) fn belief_ns(&self, worker: usize) -> u64 {
+        self.belief_ns[self.index(worker)]
     }
 
     pub(crate) fn index(&self, worker: usize) -> usize {
-        worker % self.0.len()
+        worker % self.points.len()
     }
 
     pub(crate) fn of(&self, worker: usize) -> &Path {
-        &self.0[self.index(worker)]
+        &self.points[self.index(worker)]
     }
 
     pub(crate) fn all(&self) -> &[PathBuf] {
-        &self.0
+        &self.points
     }
 }
 

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 /// Of each: several segments, and room for the store's records.
-const SIZE_BYTES: u64 = 3 << 30;
+const SIZE_BYTES: u64 = 4 << 30;
 /// What is left of a disk when it is full: nothing, in blocks of this size.
 const STEP_BYTES: u64 = 64 << 10;
 /// Writes a second that a slow disk does.

@@ -26,6 +26,11 @@ pub(crate) trait Model {
     /// never returned the result is unknown.
     fn step(&self, state: &Self::State, action: &Self::Action) -> Option<Self::State>;
 
+    /// What else may have become of the state with that result.
+    fn otherwise(&self, _state: &Self::State, _action: &Self::Action) -> Option<Self::State> {
+        None
+    }
+
     /// Whether an action with its result changes no state in which the result is right.
     fn only_looks(&self, action: &Self::Action) -> bool;
 }
@@ -118,6 +123,8 @@ impl Events {
 struct Ordered<S> {
     index: usize,
     before: S,
+    /// It is what [`Model::otherwise`] says.
+    otherwise: bool,
     /// There is no better place for it, so no other is tried.
     settled: bool,
 }
@@ -135,23 +142,24 @@ struct Search<'a, M: Model> {
 }
 
 impl<M: Model> Search<'_, M> {
-    fn put_in_order(&mut self, index: usize, after: M::State, settled: bool) {
+    fn put_in_order(&mut self, index: usize, after: M::State, otherwise: bool, settled: bool) {
         let before = std::mem::replace(&mut self.state, after);
-        self.ordered.push(Ordered { index, before, settled });
+        self.ordered.push(Ordered { index, before, otherwise, settled });
         self.set[index / 64] |= 1 << (index % 64);
         self.waiting -= usize::from(self.operations[index].returned_ns.is_some());
         self.events.take(index);
     }
 
-    /// Takes back the newest operation of which another place can be tried, and all behind it.
-    fn take_back(&mut self) -> Option<usize> {
-        while let Some(Ordered { index, before, settled }) = self.ordered.pop() {
+    /// Takes back the newest operation of which another place or outcome can be tried, and all behind it. Answers which, and
+    /// whether both its outcomes were tried.
+    fn take_back(&mut self) -> Option<(usize, bool)> {
+        while let Some(Ordered { index, before, otherwise, settled }) = self.ordered.pop() {
             self.state = before;
             self.set[index / 64] &= !(1 << (index % 64));
             self.waiting += usize::from(self.operations[index].returned_ns.is_some());
             self.events.put_back(index);
             if !settled {
-                return Some(index);
+                return Some((index, otherwise));
             }
         }
         None
@@ -177,7 +185,7 @@ impl<M: Model> Search<'_, M> {
                 if self.events.what[at] == (index, true) {
                     at = self.events.next[at];
                 }
-                self.put_in_order(index, same, true);
+                self.put_in_order(index, same, false, true);
             }
         }
     }
@@ -198,6 +206,8 @@ pub(crate) fn check<M: Model>(model: &M, operations: &[Operation<M::Action>]) ->
     let mut deepest = (0, 0);
     search.settle();
     let mut at = search.events.next[0];
+    // The usual outcome of the operation there was tried.
+    let mut tried_here = false;
     while search.waiting > 0 {
         // The head is reached only past a return, and there is one while anybody waits.
         let (index, is_return) = search.events.what[at];
@@ -205,23 +215,30 @@ pub(crate) fn check<M: Model>(model: &M, operations: &[Operation<M::Action>]) ->
             if search.ordered.len() >= deepest.0 {
                 deepest = (search.ordered.len(), index);
             }
-            let Some(last) = search.take_back() else {
+            let Some((last, both)) = search.take_back() else {
                 return Verdict::Not { ordered: deepest.0, stuck: deepest.1 };
             };
-            at = search.events.next[search.events.call[last]];
+            at = search.events.call[last];
+            (at, tried_here) = if both { (search.events.next[at], false) } else { (at, true) };
             continue;
         }
-        let new = model.step(&search.state, &operations[index].action).filter(|after| {
+        let action = &operations[index].action;
+        let mut is_new = |after: &M::State| {
             let mut set = search.set.clone();
             set[index / 64] |= 1 << (index % 64);
             tried.insert((set, after.clone()))
-        });
+        };
+        let usual = if tried_here { None } else { model.step(&search.state, action).filter(&mut is_new) };
+        let new = usual
+            .map(|after| (after, false))
+            .or_else(|| Some((model.otherwise(&search.state, action).filter(&mut is_new)?, true)));
         if tried.len() > REMEMBERED_MAX {
             return Verdict::Undecided;
         }
+        tried_here = false;
         at = match new {
-            Some(after) => {
-                search.put_in_order(index, after, false);
+            Some((after, otherwise)) => {
+                search.put_in_order(index, after, otherwise, false);
                 search.settle();
                 search.events.next[0]
             }

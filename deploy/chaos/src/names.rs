@@ -4,9 +4,12 @@
 //! return. What a call saw may come from the kernel's cache, which believes a name for one time to live after it was told
 //! (fs/docs/client.md): a refusal (EEXIST, ENOENT, ...) and a listing may be of an earlier moment ([`believed`]).
 //!
-//! A link's source is found in that cache too, and the master is asked by inode: nothing is concluded from it. For the
-//! same reason a rename between two links of one file does nothing: links get names that are never renamed, and a rename
-//! that succeeds without its source is allowed to have seen source and target as one file.
+//! A link's source is found in that cache too, and the master is asked by inode: nothing is concluded from it. A rename between
+//! two names of one file does nothing, and the kernel decides by its cache whether they are: links get names that are never
+//! renamed, and a rename that succeeds may have done nothing if another moved a file between those names, or to one of
+//! them, while this one's kernel may have looked.
+//!
+//! One of the mounts believes nothing (`--ttl-ms 0`): there all this shrinks to what overlaps with the call.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -22,8 +25,6 @@ use serde::Serialize;
 use crate::crew::{Crew, Mounts};
 use crate::linear::{Model, Operation};
 
-/// How long the kernel believes what it was told, and a little for its clock.
-const BELIEF_NS: u64 = 1_100_000_000;
 /// Names that are created, removed and renamed.
 const NAMED: usize = 4;
 /// And those that are linked to them.
@@ -67,6 +68,19 @@ pub(crate) enum Said {
 pub(crate) struct Done {
     pub(crate) act: Act,
     pub(crate) result: Option<Said>,
+    /// It may have succeeded without doing anything.
+    pub(crate) nothing: bool,
+}
+
+impl Done {
+    pub(crate) fn new(act: Act, result: Option<Said>) -> Self {
+        Self { act, result, nothing: false }
+    }
+
+    /// It changed the directory, or may have.
+    fn changes(&self) -> bool {
+        matches!(self.result, None | Some(Said::Ok))
+    }
 }
 
 impl Act {
@@ -143,8 +157,6 @@ impl Names {
             Act::Rmdir(name) if state[name] == FOLDER_KIND => new[name] = ABSENT,
             Act::Link { to, .. } if state[to] == ABSENT => new[to] = FILE,
             Act::Rename { from, to, replace } => match (state[from], state[to]) {
-                // Both names were one file when the kernel looked.
-                (ABSENT, FILE) if replace => {}
                 (kind, ABSENT) if kind != ABSENT => (new[from], new[to]) = (ABSENT, kind),
                 (kind, other) if kind == other && kind != ABSENT && replace => new[from] = ABSENT,
                 _ => return None,
@@ -189,27 +201,49 @@ impl Model for Names {
         }
     }
 
+    fn otherwise(&self, state: &Self::State, done: &Done) -> Option<Self::State> {
+        done.nothing.then_some(*state)
+    }
+
     fn only_looks(&self, done: &Done) -> bool {
-        !matches!(done.result, None | Some(Said::Ok))
+        !done.changes()
     }
 }
 
-/// The same history with every call that changed nothing beginning where its mount may have learnt what it saw: with the
-/// earliest call there that returned at most one time to live before.
+/// The same history with every call that changed nothing beginning where its mount may have learnt what it saw, and every rename
+/// marked that its kernel may have taken for one between two names of one file.
 pub(crate) fn believed(history: &[Operation<Done>], mounts: &Mounts) -> Vec<Operation<Done>> {
-    let seen = |operation: &Operation<Done>| {
-        if matches!(operation.action.result, None | Some(Said::Ok)) {
-            return operation.called_ns;
+    let believe = |operation: &Operation<Done>| {
+        let mut operation = operation.clone();
+        let since_ns = learnt_since(&operation, history, mounts);
+        if !operation.action.changes() {
+            operation.called_ns = since_ns;
+        } else if let Act::Rename { from, to, replace: true } = operation.action.act {
+            let moved = |other: &Operation<Done>| {
+                let arrives =
+                    matches!(other.action.act, Act::Rename { to: name, .. } if name == from || name == to);
+                let before_its_end = operation.returned_ns.is_none_or(|returned| other.called_ns <= returned);
+                let after_that = other.returned_ns.is_none_or(|returned| returned >= since_ns);
+                let another = other.worker != operation.worker || other.called_ns != operation.called_ns;
+                another && arrives && other.action.changes() && before_its_end && after_that
+            };
+            operation.action.nothing = history.iter().any(moved);
         }
-        let since = operation.called_ns.saturating_sub(BELIEF_NS);
-        let same = |other: &&Operation<Done>| {
-            mounts.index(other.worker) == mounts.index(operation.worker)
-                && other.called_ns <= operation.called_ns
-                && other.returned_ns.is_none_or(|returned| returned >= since)
-        };
-        history.iter().filter(same).map(|other| other.called_ns).min().unwrap_or(operation.called_ns)
+        operation
     };
-    history.iter().map(|operation| Operation { called_ns: seen(operation), ..operation.clone() }).collect()
+    history.iter().map(believe).collect()
+}
+
+/// The moment from which a call's mount may have what the call saw: the earliest call there that returned at most one time to
+/// live before. (Without a time to live: that was under way. Who looks for a name waits for another who does.)
+fn learnt_since(operation: &Operation<Done>, history: &[Operation<Done>], mounts: &Mounts) -> u64 {
+    let since = operation.called_ns.saturating_sub(mounts.belief_ns(operation.worker));
+    let same = |other: &&Operation<Done>| {
+        mounts.index(other.worker) == mounts.index(operation.worker)
+            && other.called_ns <= operation.called_ns
+            && other.returned_ns.is_none_or(|returned| returned >= since)
+    };
+    history.iter().filter(same).map(|other| other.called_ns).min().unwrap_or(operation.called_ns)
 }
 
 fn folder(mount: &Path, arena: usize) -> PathBuf {
@@ -292,7 +326,7 @@ fn operation(worker: usize, act: Act, span: crate::crew::Span, said: io::Result<
     let result = said.ok();
     Operation {
         worker,
-        action: Done { act, result },
+        action: Done::new(act, result),
         called_ns: span.called_ns,
         returned_ns: result.map(|_| span.returned_ns),
     }
@@ -315,6 +349,8 @@ pub(crate) fn list_all(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::linear::{Verdict, check};
 
@@ -328,7 +364,7 @@ mod tests {
             let act = Act::dice(&mut dice);
             let said = perform(folder.path(), act).unwrap();
             assert_eq!(said, Names::result(&state, act), "{act:?} in {state:?}");
-            state = Names.step(&state, &Done { act, result: Some(said) }).unwrap();
+            state = Names.step(&state, &Done::new(act, Some(said))).unwrap();
             assert_eq!(list(folder.path()).unwrap(), Said::Listed(state));
         }
     }
@@ -337,15 +373,47 @@ mod tests {
         let called_ns = called_s * 1_000_000_000;
         Operation {
             worker,
-            action: Done { act, result: Some(said) },
+            action: Done::new(act, Some(said)),
             called_ns,
             returned_ns: Some(called_ns + 1000),
         }
     }
 
+    fn two_mounts() -> Mounts {
+        Mounts::new(["one", "two"].map(|name| (PathBuf::from(name), Duration::from_secs(1))).to_vec())
+    }
+
+    /// One mount's kernel believes that both names are one file, for another mount has just moved it.
+    #[test]
+    fn a_rename_may_have_done_nothing_if_the_kernel_could_think_so() {
+        let rename = |from, to| Act::Rename { from, to, replace: true };
+        let mut history = vec![
+            done(0, 1, Act::Create(0), Said::Ok),
+            done(1, 2, rename(0, 1), Said::Ok),
+            done(1, 2, Act::Mkdir(0), Said::Ok),
+            done(0, 2, rename(0, 1), Said::Ok),
+            done(0, 2, Act::List, Said::Listed([FOLDER_KIND, FILE, ABSENT, ABSENT, ABSENT, ABSENT])),
+        ];
+        for (at, operation) in history.iter_mut().enumerate().skip(1) {
+            operation.called_ns += at as u64 * 10_000;
+            operation.returned_ns = Some(operation.called_ns + 1000);
+        }
+        let linearizable =
+            |history: &[_], mounts| check(&Names, &believed(history, mounts)) == Verdict::Linearizable;
+        let believing = two_mounts();
+        assert!(linearizable(&history, &believing));
+        let asking = Mounts::new(vec![(PathBuf::from("one"), Duration::ZERO); 2]);
+        assert!(!linearizable(&history, &asking), "it was asked about each name");
+        for late in &mut history[3..] {
+            late.called_ns += 3_000_000_000;
+            late.returned_ns = late.returned_ns.map(|at| at + 3_000_000_000);
+        }
+        assert!(!linearizable(&history, &believing), "nobody believes that for so long");
+    }
+
     #[test]
     fn a_refusal_may_be_a_second_old_and_a_success_may_not() {
-        let mounts = Mounts::new(vec![PathBuf::from("one"), PathBuf::from("two")]);
+        let mounts = two_mounts();
         let seen_absent = done(1, 1, Act::Unlink(0), Said::NoEntry);
         let created = done(0, 2, Act::Create(0), Said::Ok);
         let mut history = vec![seen_absent, created, done(1, 2, Act::Unlink(0), Said::NoEntry)];

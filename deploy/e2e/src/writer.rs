@@ -266,6 +266,8 @@ impl Work {
                 0 | 4 => self.overwrite(&blocks, number),
                 3 => self.rename(number),
                 6 => self.read_one(number),
+                // As many removed as written, once there are enough.
+                5 if self.has_enough() => self.remove(),
                 7 => self.remove(),
                 _ => self.write(number),
             };
@@ -351,15 +353,15 @@ impl Work {
         Ok(())
     }
 
+    fn has_enough(&self) -> bool {
+        self.ledger.lock().files.len() >= KEPT
+    }
+
     fn remove(&self) -> io::Result<()> {
-        let name = {
-            let ledger = self.ledger.lock();
-            if ledger.files.len() < KEPT {
-                return Ok(());
-            }
-            ledger.files.keys().next().cloned()
-        };
-        let Some(name) = name else { return Ok(()) };
+        if !self.has_enough() {
+            return Ok(());
+        }
+        let Some(name) = self.ledger.lock().files.keys().next().cloned() else { return Ok(()) };
         self.begin(InFlight::Remove(name.clone()));
         fs::remove_file(self.path(&name))?;
         self.confirm(|ledger| {

@@ -336,18 +336,28 @@ impl Cluster {
 
     /// A new mount, on a directory below the cluster's folder. Returns when a first write with fsync is through.
     pub fn mount(&mut self) -> Result<PathBuf, Error> {
+        self.mount_with(&[])
+    }
+
+    /// As [`Self::mount`], with further arguments of `pangu-fuse`.
+    pub fn mount_with(&mut self, arguments: &[&str]) -> Result<PathBuf, Error> {
         let n = u32::try_from(self.mounts().len()).expect("few mounts") + 1;
         let point = self.folder.join(format!("mnt{n}"));
-        self.mount_at(&point)?;
+        self.add_mount(&point, arguments)?;
         Ok(point)
     }
 
     /// As [`Self::mount`], on a directory of the caller's choice.
     pub fn mount_at(&mut self, point: &Path) -> Result<(), Error> {
+        self.add_mount(point, &[])
+    }
+
+    fn add_mount(&mut self, point: &Path, further: &[&str]) -> Result<(), Error> {
         let n = u32::try_from(self.mounts().len()).expect("few mounts") + 1;
         make_folder(point)?;
         let mut arguments: Vec<OsString> = vec![point.into(), "--cluster".into(), self.description().into()];
         arguments.extend(self.options.client_arguments.iter().cloned());
+        arguments.extend(further.iter().map(OsString::from));
         let role = Role::Client(n);
         self.add(role, "pangu-fuse", arguments)?;
         fs::write(self.folder.join(format!("{role}.mount")), point.as_os_str().as_encoded_bytes())

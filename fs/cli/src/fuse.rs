@@ -46,6 +46,10 @@ pub struct Flags {
     /// Memory for written data that is on its way to the chunkservers
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "512M")]
     pub memory: u64,
+    /// How long the kernel answers for names and attributes without asking: what other mounts change shows after that at the
+    /// latest. 0: every look asks the masters, for programs that meet by names on several mounts
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub ttl_ms: u64,
     /// Let in everybody whom file permissions let in, not only the user who mounts [default for root]
     #[arg(long)]
     pub allow_other: bool,

@@ -44,6 +44,7 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     let config = ClientConfig {
         description: format!("pangu-fuse {} on {}", std::process::id(), flags.mountpoint.display()),
         memory_bytes: flags.memory,
+        ttl: Duration::from_millis(flags.ttl_ms),
         ..ClientConfig::default()
     };
     // Before anything is made on disk that a corrected command would then find.

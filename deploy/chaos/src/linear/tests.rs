@@ -90,8 +90,8 @@ proptest! {
             let act = Act::of(what, one, other);
             let result = Names::result(&state, act);
             let known = unknown > 0 || act == Act::List;
-            let done = Done { act, result: known.then_some(result) };
-            if let Some(after) = Names.step(&state, &Done { act, result: Some(result) }) {
+            let done = Done::new(act, known.then_some(result));
+            if let Some(after) = Names.step(&state, &Done::new(act, Some(result))) {
                 state = after;
             }
             let mut operation = around(at % 4, done, 1000 + at as u64 * 10, (early, late));
@@ -102,8 +102,8 @@ proptest! {
         // Whatever was there: all is removed, seen to be so, and then two create the same name.
         let known: Vec<_> = history.into_iter().filter(|o| o.returned_ns.is_some()).collect();
         let end = known.iter().filter_map(|o| o.returned_ns).max().unwrap_or(0);
-        let create = Done { act: Act::Create(0), result: Some(crate::names::Said::Ok) };
-        let list = Done { act: Act::List, result: Some(crate::names::Said::Listed([0; WATCHED])) };
+        let create = Done::new(Act::Create(0), Some(crate::names::Said::Ok));
+        let list = Done::new(Act::List, Some(crate::names::Said::Listed([0; WATCHED])));
         let alone = vec![
             op(end + 10, end + 20, list),
             op(end + 30, end + 50, create),

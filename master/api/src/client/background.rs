@@ -99,7 +99,7 @@ async fn look_for_leaders(shared: &Shared) {
         let look = async {
             loop {
                 let mut looks: tokio::task::JoinSet<_> =
-                    shared.endpoints.others().into_iter().map(|other| leader_by(other)).collect();
+                    shared.endpoints.others().into_iter().map(leader_by).collect();
                 while let Some(leader) = looks.join_next().await {
                     let leader = leader.ok().flatten().filter(|leader| *leader != asked.address.to_string());
                     if leader.is_some_and(|leader| shared.endpoints.switch_to(&leader)) {
