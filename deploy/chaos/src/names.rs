@@ -16,6 +16,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use rand::Rng as _;
@@ -33,6 +34,8 @@ const LINKS: usize = 2;
 pub(crate) const WATCHED: usize = NAMED + LINKS;
 const NAMES: [&str; WATCHED] = ["a", "b", "c", "d", "l", "m"];
 const FOLDER: &str = "names";
+/// A dead mount answers at once: thousands of calls that may have happened would only make the search long.
+const DEAD_PAUSE: Duration = Duration::from_millis(200);
 
 const ABSENT: u8 = 0;
 const FILE: u8 = 1;
@@ -316,10 +319,23 @@ pub(crate) fn work(
         let arena = crew.enter_arena();
         let act = Act::dice(&mut dice);
         let (span, said) = crew.attempt("change names", || perform(&folder(mount, arena), act));
-        history.push((arena, operation(worker, act, span, said)));
+        let unsent = matches!(&said, Err(error) if error.raw_os_error() == Some(libc::ENOTCONN));
+        if !did_nothing(act, &said) {
+            history.push((arena, operation(worker, act, span, said)));
+        }
         crew.breathe(&mut dice);
+        if unsent {
+            std::thread::sleep(DEAD_PAUSE);
+        }
     }
     history
+}
+
+/// It failed and changed nothing for sure: it only looked, or its mount was dead before it was asked. (What its mount was asked
+/// as it died fails with ECONNABORTED. A create asks once more after it was done.)
+fn did_nothing(act: Act, said: &io::Result<Said>) -> bool {
+    let Err(error) = said else { return false };
+    act == Act::List || (error.raw_os_error() == Some(libc::ENOTCONN) && !matches!(act, Act::Create(_)))
 }
 
 fn operation(worker: usize, act: Act, span: crate::crew::Span, said: io::Result<Said>) -> Operation<Done> {
@@ -349,8 +365,6 @@ pub(crate) fn list_all(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::linear::{Verdict, check};
 

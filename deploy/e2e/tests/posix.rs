@@ -320,5 +320,24 @@ fn two_mounts_see_each_other() {
         Ok(there.join("g").exists() && !there.join("f").exists())
     })
     .unwrap();
+
+    // A mount that believes nothing is told at once.
+    let asking = cluster.mount_with(&["--ttl-ms", "0"]).unwrap();
+    for round in 0..20 {
+        let (old, new) = (format!("n{round}"), format!("n{}", round + 1));
+        fs::write(here.join(&old), b"1").unwrap();
+        assert!(asking.join(&old).exists() && !asking.join(&new).exists());
+        fs::rename(here.join(&old), here.join(&new)).unwrap();
+        assert!(!asking.join(&old).exists() && asking.join(&new).exists());
+        fs::remove_file(here.join(&new)).unwrap();
+        assert!(!asking.join(&new).exists());
+    }
+    // Unlinked elsewhere: who has it open may go on asking what it is.
+    let open = File::create(asking.join("o")).unwrap();
+    assert_eq!(open.metadata().unwrap().nlink(), 1);
+    fs::remove_file(here.join("o")).unwrap();
+    assert_eq!(open.metadata().unwrap().nlink(), 0);
+    assert_eq!(asking.join("o").metadata().unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    drop(open);
     cluster.finish().unwrap();
 }

@@ -39,8 +39,19 @@ impl Client {
         if let Some(answer) = self.get_attr_now(ino) {
             return answer;
         }
-        let attr = self.ask(ino).await?;
-        Ok(self.attr_reply(&attr, Source::Question))
+        match self.ask(ino).await {
+            Ok(attr) => Ok(self.attr_reply(&attr, Source::Question)),
+            Err(Errno::ENOENT) => self.unlinked_elsewhere(ino),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Another mount unlinked it. Who has it open here may go on asking what it is.
+    fn unlinked_elsewhere(&self, ino: InodeId) -> OpResult {
+        let pin = self.inodes.find(ino).ok_or(Errno::ENOENT)?;
+        let mut attr = pin.lock().shown();
+        attr.nlink = 0;
+        Ok(OpReply::Attr { attr, ttl: self.config.ttl })
     }
 
     fn attr_reply(&self, attr: &Attr, source: Source) -> OpReply {
