@@ -110,6 +110,7 @@ impl MasterServer {
             looked: tokio::sync::Mutex::default(),
             table_version: tokio::sync::watch::Sender::new(0),
             begun: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
         });
         match Self::serve(Arc::clone(&app)).await {
             Ok(server) => Ok(server),
