@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 use chunkserver_core::Fault;
 use chunkserver_engine::{BufferPool, Engine, EngineConfig, EngineError, FormatOptions, OpenError, aside};
 use coord_types::{DiskId, Epoch, GroupId};
+use kuafu::Status;
+use master_api::model::Lineage;
 use nix::sys::statvfs::statvfs;
 
 use crate::config::Config;
@@ -19,6 +21,8 @@ use crate::scrub::Progress;
 const SETTING_SERVER: &str = "server";
 /// The cluster's id, text.
 const SETTING_CLUSTER: &str = "cluster";
+/// Cluster epoch and log index, 8 bytes each, little endian.
+const SETTING_LINEAGE: &str = "lineage";
 
 /// A disk and its engine.
 #[derive(Debug)]
@@ -173,6 +177,36 @@ pub(crate) fn cluster_id(disks: &[Arc<Disk>]) -> String {
         .iter()
         .find_map(|disk| disk.engine.get_setting(SETTING_CLUSTER).ok().flatten())
         .map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The newest state of the masters that any of the disks heard of.
+pub(crate) fn lineage(disks: &[Arc<Disk>]) -> Lineage {
+    let cluster_id = cluster_id(disks);
+    let read = |disk: &Arc<Disk>| {
+        let bytes = disk.engine.get_setting(SETTING_LINEAGE).ok().flatten()?;
+        let (epoch, log_index) = bytes.split_at_checked(8)?;
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+        Some((number(epoch)?, number(log_index)?))
+    };
+    // A disk that knows of no cluster knows of no state either.
+    let newest = disks.iter().filter_map(read).max().filter(|_| !cluster_id.is_empty());
+    let (epoch, log_index) = newest.unwrap_or_default();
+    Lineage { cluster_id, epoch, log_index }
+}
+
+/// Durable on return, on every disk that works; with none of them it fails.
+pub(crate) async fn keep_lineage(disks: &[Arc<Disk>], lineage: &Lineage) -> Result<(), Status> {
+    let value = [lineage.epoch.to_le_bytes(), lineage.log_index.to_le_bytes()].concat();
+    let mut kept = 0;
+    for disk in disks.iter().filter(|disk| !disk.failed()) {
+        match disk.engine.put_setting(SETTING_LINEAGE, &value).await {
+            Ok(()) => kept += 1,
+            Err(error) => {
+                tracing::warn!(path = %disk.path.display(), %error, "keep the cluster epoch on the disk");
+            }
+        }
+    }
+    if kept == 0 { Err(Status::unavailable("no disk can keep the cluster epoch")) } else { Ok(()) }
 }
 
 /// Remembers the cluster, so that no other one gets these disks by mistake.

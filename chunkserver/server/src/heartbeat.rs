@@ -67,15 +67,23 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
             tokio::time::sleep(REGISTER_PAUSE).await;
             continue;
         };
+        let known_version = node.table().version;
+        let asked = node.followed.known();
         let request = proto::GetTableRequest {
-            known_version: node.table().version,
+            known_version,
             wait_ms: millis(TABLE_WAIT),
             server: server.0,
             incarnation: node.incarnation,
             masters_version,
+            known: Some(asked.clone().into()),
         };
         let options = CallOptions::within(TABLE_WAIT + TABLE_GRACE);
-        match masters.attempt(|client| async move { client.get_table(&request, &options).await }).await {
+        let call = masters.attempt(|client| async move {
+            let reply = client.get_table(&request, &options).await?;
+            node.followed.follow(&node.disks, &asked, reply.message.lineage.as_ref()).await?;
+            Ok(reply)
+        });
+        match call.await {
             Ok(reply) => {
                 failures = 0;
                 let told: Vec<Address> = reply.masters.iter().filter_map(|text| text.parse().ok()).collect();
@@ -84,7 +92,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
                 masters_version = reply.masters_version;
                 if let Some(table) = reply.table {
                     adopt(node, table);
-                    if node.table().version == request.known_version {
+                    if node.table().version == known_version {
                         // It is of no use here: the leader would send it again at once.
                         tokio::time::sleep(HEARTBEAT_DEFAULT).await;
                     }
@@ -133,7 +141,9 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
         }
         masters.learn(&node.masters());
         let sent = Instant::now();
+        let asked = node.followed.known();
         let request = proto::HeartbeatRequest {
+            known: Some(asked.clone().into()),
             server: registered.server,
             incarnation: node.incarnation,
             disks: disk_states(node),
@@ -144,7 +154,12 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             number,
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
-        match masters.attempt(|client| async move { client.heartbeat(&request, &options).await }).await {
+        let call = masters.attempt(|client| async move {
+            let reply = client.heartbeat(&request, &options).await?;
+            node.followed.follow(&node.disks, &asked, reply.message.lineage.as_ref()).await?;
+            Ok(reply)
+        });
+        match call.await {
             Ok(reply) => {
                 failures = 0;
                 node.metrics.heartbeats.add(1);
@@ -197,6 +212,13 @@ struct Registered {
 async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) -> Registered {
     let mut failures: u32 = 0;
     loop {
+        // Registering is a change: it is only asked of masters that are followed.
+        if let Err(status) = look(node, masters).await {
+            note_failure(failures + 1, masters.len(), "register", &status);
+            failures = failures.saturating_add(1);
+            tokio::time::sleep(backoff(failures, masters.len())).await;
+            continue;
+        }
         let request = proto::RegisterServerRequest {
             uuid: identity.uuid.to_vec().into(),
             address: identity.address.to_string(),
@@ -206,7 +228,12 @@ async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) 
             cluster_id: disks::cluster_id(&node.disks),
         };
         let options = CallOptions::within(CALL_TIMEOUT);
-        let reply = masters.attempt(|client| async move { client.register_server(&request, &options).await });
+        let asked = node.followed.known();
+        let reply = masters.attempt(|client| async move {
+            let reply = client.register_server(&request, &options).await?;
+            node.followed.follow(&node.disks, &asked, reply.message.lineage.as_ref()).await?;
+            Ok(reply)
+        });
         match reply.await {
             Ok(reply) if reply.disks.len() == node.disks.len() => {
                 return registered(node, reply).await;
@@ -227,6 +254,26 @@ async fn register(node: &Arc<Node>, masters: &mut Masters, identity: &Identity) 
         failures = failures.saturating_add(1);
         tokio::time::sleep(backoff(failures, masters.len())).await;
     }
+}
+
+/// Whether the masters are followed, if anything is known of them.
+async fn look(node: &Node, masters: &mut Masters) -> Result<(), Status> {
+    let asked = node.followed.known();
+    if asked.cluster_id.is_empty() {
+        return Ok(());
+    }
+    let request = proto::GetTableRequest {
+        known_version: node.table().version,
+        known: Some(asked.clone().into()),
+        ..proto::GetTableRequest::default()
+    };
+    let options = CallOptions::within(CALL_TIMEOUT);
+    let call = masters.attempt(|client| async move {
+        let reply = client.get_table(&request, &options).await?;
+        node.followed.follow(&node.disks, &asked, reply.message.lineage.as_ref()).await?;
+        Ok(reply)
+    });
+    call.await.map(drop)
 }
 
 async fn registered(node: &Arc<Node>, reply: proto::RegisterServerReply) -> Registered {

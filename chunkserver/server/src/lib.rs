@@ -16,6 +16,7 @@ pub mod config;
 mod disks;
 pub mod error;
 mod fill;
+mod followed;
 mod group;
 mod heartbeat;
 mod lease;

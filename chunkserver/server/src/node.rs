@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::commits::Commits;
 use crate::disks::Disk;
+use crate::followed::Followed;
 use crate::group::Group;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ pub(crate) struct Node {
     /// Drawn at the start of the process; grows from start to start.
     pub(crate) incarnation: u64,
     pub(crate) disks: Vec<Arc<Disk>>,
+    pub(crate) followed: Followed,
     /// 0 before the first registration.
     pub(crate) server: AtomicU32,
     groups: RwLock<BTreeMap<GroupId, Vec<Arc<Group>>>>,
@@ -86,6 +88,7 @@ impl Node {
     pub(crate) fn new(disks: Vec<Arc<Disk>>, peer_config: ClientConfig, renew_damaged: bool) -> Self {
         Self {
             incarnation: clock_nanos(),
+            followed: Followed::load(&disks),
             disks,
             server: AtomicU32::new(0),
             groups: RwLock::default(),

@@ -89,11 +89,7 @@ async fn delete_aside(node: &Node, masters: &mut Masters, disk: &Disk) -> Result
         return Ok(());
     }
     for group in table.groups() {
-        let request = proto::MayDropRequest { disk: NO_DISK, group: group.id.0 };
-        let options = CallOptions::within(CALL_TIMEOUT);
-        let reply =
-            masters.attempt(|client| async move { client.may_drop(&request, &options).await }).await?;
-        if !reply.may {
+        if !ask(node, masters, proto::MayDropRequest { disk: NO_DISK, group: group.id.0 }).await? {
             return Ok(());
         }
     }
@@ -108,12 +104,21 @@ async fn delete_aside(node: &Node, masters: &mut Masters, disk: &Disk) -> Result
 
 /// The master's word, and that nothing newer is known here.
 async fn may_drop(node: &Node, masters: &mut Masters, disk: DiskId, group: GroupId) -> Result<bool, Status> {
-    let request = proto::MayDropRequest { disk: disk.0, group: group.0 };
-    let options = CallOptions::within(CALL_TIMEOUT);
-    let reply = masters.attempt(|client| async move { client.may_drop(&request, &options).await }).await?;
+    let may = ask(node, masters, proto::MayDropRequest { disk: disk.0, group: group.0 }).await?;
     let out = node.replica(disk, group).is_none_or(|replica| replica.stage() == Stage::Out);
     let member = node.table().group(group).is_some_and(|group| group.state_of(disk).is_some());
-    Ok(reply.may && out && !member)
+    Ok(may && out && !member)
+}
+
+async fn ask(node: &Node, masters: &mut Masters, request: proto::MayDropRequest) -> Result<bool, Status> {
+    let options = CallOptions::within(CALL_TIMEOUT);
+    let asked = node.followed.known();
+    let call = masters.attempt(|client| async move {
+        let reply = client.may_drop(&request, &options).await?;
+        node.followed.follow(&node.disks, &asked, reply.message.lineage.as_ref()).await?;
+        Ok(reply)
+    });
+    Ok(call.await?.may)
 }
 
 fn failed(node: &Arc<Node>, disk: &Arc<Disk>, error: &chunkserver_engine::EngineError) -> Status {

@@ -368,6 +368,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         .await
         .map_err(|panic| StorageIOError::write_snapshot(None, openraft::AnyError::new(&panic)))?;
         let applied = installed.map_err(error)?;
+        tracing::info!(
+            applied = applied.map_or(0, |id| id.index),
+            "this member got a snapshot from the leader: its own log ended too early"
+        );
         self.applied.send_replace(applied);
         self.service.restored();
         Ok(())

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use deploy_e2e::{Writer, verify};
+use deploy_e2e::{Writer, run_ok, verify};
 use deploy_local_cluster::{Cluster, Deadline, Options, Role, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -19,7 +21,10 @@ struct Scene {
 
 impl Scene {
     fn new(masters: u32, seed: u64) -> Self {
-        let mut options = Options::new(masters, 3);
+        Self::with(Options::new(masters, 3), seed)
+    }
+
+    fn with(mut options: Options, seed: u64) -> Self {
         options.capacity = "6G".to_owned();
         let mut cluster = options.start().unwrap();
         cluster.announce(" WARN ");
@@ -203,5 +208,81 @@ fn long_wrong_requests_are_refused_with_the_reason() {
     // Of two, the other one.
     scene.remove(Role::Master(3 - number(last)));
     scene.refused(&["master", "remove", &number(last).to_string()], "the only one");
+    scene.finish();
+}
+
+/// What the masters of the next test are told: a snapshot after few entries, and small files.
+const SHORT_LOG: &str = "snapshot_after_entries = 200\nkeep_entries = 50\nsegment_mib = 16\n";
+/// The bound of `master/docs/log.md` for them: 200 + 50 + 256 entries of up to 64 KiB are less than two files, and half as many may come
+/// while a snapshot is made; with four files more.
+const LOG_MAX: u64 = 7 * (16 << 20);
+/// Twice as much is written.
+const ATTRIBUTES: u32 = 4000;
+const ATTRIBUTE: usize = 60 << 10;
+
+/// Fills the masters' log and not their state: the same attribute again and again.
+fn fill_log(folder: &Path) {
+    let script = format!(
+        "import os\nfor n in range({ATTRIBUTES}): os.setxattr('.', 'user.long', (b'%08d' % n) * {})",
+        ATTRIBUTE / 8
+    );
+    run_ok(Command::new("python3").args(["-c", &script]).current_dir(folder), PATIENCE);
+}
+
+fn size(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).unwrap();
+    // Spare files come and go.
+    files.map(|file| file.unwrap().metadata().map_or(0, |meta| meta.len())).sum()
+}
+
+impl Scene {
+    fn logs_are_short(&self) {
+        for n in 1..=3 {
+            let log = self.cluster.folder().join(Role::Master(n).to_string()).join("log");
+            let mut now = 0;
+            let waited = wait_until("the log is short", Deadline::within(PATIENCE), || {
+                now = size(&log);
+                Ok(now <= LOG_MAX)
+            });
+            assert!(waited.is_ok(), "{}: {now} bytes, allowed are {LOG_MAX}", log.display());
+            println!("{}: {} MiB", log.display(), now >> 20);
+        }
+    }
+}
+
+#[test]
+fn long_a_master_that_was_away_for_long_is_sent_a_snapshot_and_can_lead() {
+    let mut options = Options::new(3, 3);
+    options.raft = SHORT_LOG.to_owned();
+    let mut scene = Scene::with(options, 54);
+    let away = scene.leader();
+    scene.cluster.kill(away).unwrap();
+    scene.work("the leader was killed");
+    let folder = scene.cluster.mounts()[0].1.clone();
+    fill_log(&folder);
+    let log = scene.cluster.folder().join("log").join(away.to_string());
+    let installed = || fs::read_to_string(&log).unwrap().contains("got a snapshot from the leader");
+    assert!(!installed());
+
+    scene.cluster.restart(away).unwrap();
+    let waited = wait_until("it was sent a snapshot", Deadline::within(PATIENCE), || Ok(installed()));
+    assert!(waited.is_ok(), "{}", scene.cluster.tails(30));
+    scene.work(&format!("{away} is back and was sent a snapshot"));
+    scene.logs_are_short();
+
+    // Of two that are left nothing is written without both, so it has caught up; and it leads once the other is stopped.
+    let leader = scene.leader();
+    assert_ne!(leader, away, "it may lead only after what follows");
+    let other = (1..=3).map(Role::Master).find(|role| ![leader, away].contains(role)).unwrap();
+    scene.cluster.kill(other).unwrap();
+    scene.work("one of the others was killed");
+    scene.cluster.stop(leader).unwrap();
+    scene.cluster.restart(leader).unwrap();
+    scene.work("the other one was stopped and started again");
+    assert_eq!(scene.leader(), away);
+    scene.cluster.restart(other).unwrap();
+    scene.work("all three are there");
+    fill_log(&folder);
+    scene.logs_are_short();
     scene.finish();
 }

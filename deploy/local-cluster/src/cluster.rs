@@ -70,6 +70,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Lines of the description's section `[survival]`.
     pub survival: String,
+    /// Lines of its section `[raft]`.
+    pub raft: String,
     /// Further arguments of `pangu-fuse`.
     pub client_arguments: Vec<OsString>,
     /// Each server has a network namespace of its own, and [`Cluster::cut`] works. As root only; the thread that starts the
@@ -90,6 +92,7 @@ impl Options {
             capacity: "12G".to_owned(),
             folder: None,
             survival: String::new(),
+            raft: String::new(),
             client_arguments: Vec::new(),
             network: false,
         }
@@ -175,9 +178,10 @@ impl Cluster {
             addresses.push(format!("\"tcp://{address}\""));
         }
         let mut text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
-        if !self.options.survival.is_empty() {
-            text.push_str("\n[survival]\n");
-            text.push_str(&self.options.survival);
+        for (section, lines) in [("survival", &self.options.survival), ("raft", &self.options.raft)] {
+            if !lines.is_empty() {
+                text.push_str(&format!("\n[{section}]\n{lines}"));
+            }
         }
         let path = self.description();
         fs::write(&path, text).map_err(|source| Error::File { action: "write", path, source })

@@ -63,6 +63,10 @@ impl Program {
         assert!(self.pid.is_none(), "{} is started twice", self.name);
         let settings = ["env", "-u", "FEITIAN_CLUSTER", "NO_COLOR=1", "RUST_BACKTRACE=1"];
         let mut words: Vec<&OsStr> = settings.iter().map(OsStr::new).collect();
+        // What a mount remembers of the cluster goes with the cluster.
+        let mut state = OsString::from("XDG_STATE_HOME=");
+        state.push(self.log.parent().unwrap_or(Path::new("/")));
+        words.push(&state);
         words.push(self.binary.as_os_str());
         words.extend(self.arguments.iter().map(OsString::as_os_str));
         let pid = self

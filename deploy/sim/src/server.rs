@@ -334,6 +334,7 @@ impl World {
             suspects,
             leased: server.lease.holds(sent),
             number: if self.options.bug == Some(Bug::LateHeartbeat) { 0 } else { server.beats },
+            known: None,
         };
         let timeout = CALL_TIMEOUT.min(LEASE_US / 4);
         self.call(End::Server(s), to, Request::Heartbeat(request), About::Heartbeat { sent }, timeout);
@@ -348,6 +349,7 @@ impl World {
             server: id.0,
             incarnation: server.incarnation,
             masters_version: 0,
+            known: None,
         };
         let to = End::Master(server.masters[1]);
         let timeout = TABLE_WAIT_MS * MS + TABLE_GRACE;

@@ -97,6 +97,11 @@ enum MasterCommand {
         #[arg(value_name = "ID")]
         id: u64,
     },
+    /// Say that masters which were restored from an older copy are to be followed
+    ///
+    /// Chunkservers and mounts follow no masters whose state is older than one they saw. This raises the cluster epoch, and they
+    /// do. What happened since the copy was made is lost as far as the masters kept it.
+    NewEpoch,
 }
 
 const EXAMPLES: &str = "\
@@ -194,6 +199,7 @@ fn run(flags: &Flags) -> anyhow::Result<Verdict> {
                 let text = match command {
                     MasterCommand::Add { address } => masters::add(&session, address).await,
                     MasterCommand::Remove { id } => masters::remove(&session, *id).await,
+                    MasterCommand::NewEpoch => masters::new_epoch(&session).await,
                 };
                 finish(session, text).await
             }

@@ -1,6 +1,6 @@
 //! A mount's life: the servers (if embedded), the client, the mount, and all of it down again in the opposite order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,9 @@ async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listen for signals")?;
     let masters = config.masters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+    let mut settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+    // An embedded store is copied and restored as a whole.
+    settings.memory = if embedded.is_some() { None } else { memory_dir() };
     let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
     let connect = FileSystem::over(master.clone(), config);
     tokio::pin!(connect);
@@ -149,6 +151,15 @@ async fn run(
             "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
         ))),
     }
+}
+
+/// Where is remembered how far the masters of a cluster had come: `$XDG_STATE_HOME/feitian/clusters`, else `/var/lib/feitian/clusters` for
+/// root and `~/.local/state/feitian/clusters` for others.
+fn memory_dir() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let root = || nix::unistd::geteuid().is_root().then(|| PathBuf::from("/var/lib"));
+    let home = || named("HOME").map(|home| home.join(".local/state"));
+    named("XDG_STATE_HOME").or_else(root).or_else(home).map(|base| base.join("feitian/clusters"))
 }
 
 /// What the control files call the cluster.

@@ -49,6 +49,10 @@ pub trait Cluster: Send + Sync + 'static {
 
 impl Cluster for MasterClient {
     fn status(&self, deadline: Instant) -> BoxFuture<'_, Result<StatusReply, ClientError>> {
+        // What masters say that are not followed is no state of this cluster.
+        if let Some(refusal) = self.refusal() {
+            return Box::pin(std::future::ready(Err(refusal.into())));
+        }
         Box::pin(Self::status(self, Some(deadline)))
     }
 

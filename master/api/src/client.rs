@@ -12,20 +12,25 @@
 
 mod background;
 mod endpoints;
+mod followed;
 mod retry;
 mod session;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_types::{InodeId, ServerId, SessionId};
 use kuafu::{Address, CallOptions, Status};
+use master_model::{Lineage, NotFollowed};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use self::endpoints::{Endpoint, Endpoints};
+use self::followed::Followed;
 use self::retry::{Attempts, Step, Target};
 use self::session::Sessions;
 use crate::convert::{self, Invalid};
@@ -44,6 +49,8 @@ pub struct ClientConfig {
     pub attempt_timeout: Duration,
     /// The connections.
     pub transport: kuafu::ClientConfig,
+    /// Where the newest state of the masters is remembered, one file a cluster. None: only while the client lives.
+    pub memory: Option<PathBuf>,
 }
 
 impl ClientConfig {
@@ -54,6 +61,7 @@ impl ClientConfig {
             description: description.into(),
             attempt_timeout: Duration::from_secs(4),
             transport: kuafu::ClientConfig::default(),
+            memory: None,
         }
     }
 }
@@ -74,6 +82,9 @@ pub enum ClientError {
     NoMasters,
     #[error("the masters belong to cluster {found}, this client to {expected}")]
     OtherCluster { expected: String, found: String },
+    /// Their state is older than one that was seen.
+    #[error(transparent)]
+    NotFollowed(#[from] NotFollowed),
     #[error("the client was closed")]
     Closed,
 }
@@ -89,6 +100,7 @@ impl ClientError {
             | Self::Reply(_)
             | Self::NoMasters
             | Self::OtherCluster { .. }
+            | Self::NotFollowed(_)
             | Self::Closed => Errno::EIO,
         }
     }
@@ -103,6 +115,7 @@ impl ClientError {
             | Self::Reply(_)
             | Self::NoMasters
             | Self::OtherCluster { .. }
+            | Self::NotFollowed(_)
             | Self::Closed => false,
         }
     }
@@ -126,6 +139,11 @@ struct Shared {
     cluster_id: Mutex<Option<String>>,
     reopened: Mutex<Vec<Reopened>>,
     closed: watch::Sender<bool>,
+    followed: Followed,
+    /// The masters showed an older state; nothing is asked of them until a session is open again.
+    refused: AtomicBool,
+    /// Why, the last time.
+    refusal: Mutex<Option<NotFollowed>>,
 }
 
 /// A session with the masters. Cheap to clone; the session ends when [`close`](Self::close) is called, or with its
@@ -171,6 +189,9 @@ impl MasterClient {
         let closed = watch::Sender::new(false);
         let shared = Arc::new(Shared {
             endpoints: Endpoints::new(&config.masters, config.transport.clone()),
+            followed: Followed::new(config.memory.clone()),
+            refused: AtomicBool::new(false),
+            refusal: Mutex::default(),
             config,
             runtime: Handle::current(),
             sessions: Arc::default(),
@@ -198,10 +219,16 @@ impl MasterClient {
         self.shared.cluster_id.lock().clone()
     }
 
+    /// Why the masters are not followed now, if they are not.
+    #[must_use]
+    pub fn refusal(&self) -> Option<NotFollowed> {
+        self.shared.refusal.lock().clone()
+    }
+
     /// Waits until a session is open.
     ///
     /// # Errors
-    /// [`ClientError::Closed`], [`ClientError::OtherCluster`].
+    /// [`ClientError::Closed`], [`ClientError::OtherCluster`], [`ClientError::NotFollowed`].
     pub async fn ready(&self) -> Result<SessionId, ClientError> {
         self.shared.session(None).await
     }
@@ -275,6 +302,10 @@ impl MasterClient {
     /// # Errors
     /// See [`ClientError`].
     pub async fn query_by(&self, query: Query, deadline: Option<Instant>) -> Result<Answer, ClientError> {
+        // Relaxed: a query that misses it is one that came before.
+        if self.shared.refused.load(Ordering::Relaxed) {
+            self.shared.session(deadline).await?;
+        }
         let session = self.session().map_or(0, |session| session.0);
         let request = proto::QueryRequest { session, op: Some(query.into()) };
         let message = &request;
@@ -405,6 +436,22 @@ impl MasterClient {
             })
             .await
             .map(drop)
+    }
+
+    /// Says that the masters' state, though older than one that was seen, is to be followed. Gives the new cluster epoch.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn new_epoch(&self, deadline: Option<Instant>) -> Result<u64, ClientError> {
+        let request = proto::NewEpochRequest {};
+        let message = &request;
+        let reply = self
+            .shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.new_epoch(message, &options).await
+            })
+            .await?;
+        Ok(reply.epoch)
     }
 
     /// Marks disks to be emptied, or takes that back.
@@ -585,7 +632,11 @@ impl Shared {
                 return Ok(session);
             }
             if *closed.borrow_and_update() {
-                return Err(ClientError::Closed);
+                return Err(self
+                    .refusal
+                    .lock()
+                    .clone()
+                    .map_or(ClientError::Closed, ClientError::NotFollowed));
             }
             let timeout = deadline.map_or(Duration::from_secs(3600), |deadline| {
                 deadline.saturating_duration_since(Instant::now())
@@ -612,16 +663,37 @@ impl Shared {
         }
     }
 
+    /// Whether the answer to a call is to be obeyed. `asked` was known when the call was made. If not, the session
+    /// is over, and another master is asked for one.
+    fn follow(&self, asked: &Lineage, shown: Option<proto::Lineage>) -> Result<(), ClientError> {
+        let Err(error) = self.followed.follow(asked, shown) else { return Ok(()) };
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "a master is not followed");
+        }
+        *self.refusal.lock() = Some(error.clone());
+        if let Some(endpoint) = self.endpoints.current() {
+            self.endpoints.rotate_from(&endpoint);
+        }
+        if let Some(session) = self.sessions.current()
+            && self.sessions.lost(session)
+        {
+            self.wanted.notify_one();
+        }
+        Err(error.into())
+    }
+
     async fn fetch_table(&self, deadline: Option<Instant>) -> Result<Arc<Table>, ClientError> {
         self.next_table(Duration::ZERO, deadline).await
     }
 
     /// Asks for a table newer than the newest here; the master answers when there is one, after `wait` at the latest.
     async fn next_table(&self, wait: Duration, deadline: Option<Instant>) -> Result<Arc<Table>, ClientError> {
+        let asked = self.followed.known();
         let request = proto::GetTableRequest {
             known_version: self.table.borrow().version,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             masters_version: self.endpoints.masters_version(),
+            known: Some(asked.clone().into()),
             ..proto::GetTableRequest::default()
         };
         let message = &request;
@@ -630,6 +702,7 @@ impl Shared {
                 endpoint.cluster.get_table(message, &options).await
             })
             .await?;
+        self.follow(&asked, reply.lineage)?;
         self.endpoints.learn(&reply.masters, reply.masters_version);
         if let Some(table) = reply.table {
             let table = Arc::new(Table::try_from(table)?);

@@ -12,10 +12,15 @@
 //! replace_after_s = 600
 //! resync_mib_per_s = 200
 //! scrub_period_s = 1209600
+//!
+//! [raft]                   # the same
+//! snapshot_after_entries = 50000
+//! keep_entries = 20000
+//! segment_mib = 32
 //! ```
 //!
 //! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
-//! `master/docs/groups.md`; the masters read it, chunkservers are told by them.
+//! `master/docs/groups.md`, what is in `raft` in `master/docs/log.md`; the masters read both, chunkservers are told by them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +35,7 @@ pub struct ClusterConfig {
     /// At least one, all different.
     pub masters: Vec<Address>,
     pub survival: Survival,
+    pub raft: RaftSettings,
 }
 
 /// How failures are met. Absent: the default.
@@ -46,6 +52,18 @@ pub struct Survival {
     pub resync_mib_per_s: Option<u32>,
     /// Every block is read and verified once in so many seconds. Default 1209600, which is 14 days; minimum 1.
     pub scrub_period_s: Option<u32>,
+}
+
+/// How much of their log the masters keep. Absent: the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RaftSettings {
+    /// A snapshot is made after so many entries. Default 50000, minimum 100.
+    pub snapshot_after_entries: Option<u64>,
+    /// Entries kept behind a snapshot, for masters that were away. Default 20000.
+    pub keep_entries: Option<u64>,
+    /// Size of a file of the log, in MiB. Default 32, from 16 to 1024.
+    pub segment_mib: Option<u32>,
 }
 
 /// What is wrong with a description.
@@ -68,6 +86,8 @@ struct File {
     masters: toml::Spanned<Vec<toml::Spanned<String>>>,
     #[serde(default)]
     survival: Survival,
+    #[serde(default)]
+    raft: RaftSettings,
 }
 
 /// Names the description for processes that are not told by a flag.
@@ -146,7 +166,7 @@ impl ClusterConfig {
             }
             masters.push(address);
         }
-        Ok(Self { name: file.name.into_inner(), masters, survival: file.survival })
+        Ok(Self { name: file.name.into_inner(), masters, survival: file.survival, raft: file.raft })
     }
 
     /// The masters by id.
@@ -170,6 +190,15 @@ mod tests {
         let members: Vec<_> =
             config.members().into_iter().map(|(id, address)| (id, address.to_string())).collect();
         assert_eq!(members, [(1, "unix:///a".to_owned()), (2, "tcp://127.0.0.1:7".to_owned())]);
+    }
+
+    #[test]
+    fn the_log_is_tuned_line_by_line() {
+        let text = "name = \"x\"\nmasters = [\"unix:///a\"]\n[raft]\nkeep_entries = 9\n";
+        let raft = parse(text).unwrap().raft;
+        assert_eq!(raft, RaftSettings { keep_entries: Some(9), ..RaftSettings::default() });
+        let error = parse(&text.replace("keep_entries", "keep")).unwrap_err();
+        assert!(error.starts_with("c.toml:4:"), "{error}");
     }
 
     #[test]

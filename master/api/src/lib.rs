@@ -15,6 +15,6 @@ pub mod proto {
 }
 
 pub use client::{ClientConfig, ClientError, MasterClient};
-pub use config::{ClusterConfig, ConfigError, Survival};
+pub use config::{ClusterConfig, ConfigError, RaftSettings, Survival};
 pub use coord_types::LayoutError;
 pub use master_model::{self as model, Errno, convert, errno};

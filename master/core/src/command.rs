@@ -78,6 +78,8 @@ pub enum Command {
         disks: Vec<DiskId>,
         draining: bool,
     },
+    /// The state is an older copy: nothing that may have been given out since is given out again.
+    NewEpoch,
 }
 
 /// How a cluster begins.
@@ -117,6 +119,8 @@ pub enum CommandReply {
     /// The cluster's first command, `Initialize`, is not applied yet: ask again.
     TooEarly,
     Changed(Changed),
+    /// The cluster epoch from now on.
+    Epoch(u64),
 }
 
 mod wire;
@@ -209,6 +213,7 @@ fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
             Ok(()) => CommandReply::Done,
             Err(unknown) => CommandReply::Refused(unknown.to_string()),
         },
+        Command::NewEpoch => CommandReply::Epoch(crate::table::lineage::new_epoch(state)?),
         Command::ChangeGroups { changes } => CommandReply::Changed(change::apply(state, &changes)?),
     })
 }
@@ -224,6 +229,7 @@ fn initialize(state: &mut State<'_>, op: Initialize) -> OpResult<String> {
         replicas,
         min_replicas: op.min_replicas.clamp(1, replicas),
         groups_per_disk: op.groups_per_disk.max(1),
+        epoch: 0,
     };
     state.put(keys::SETTINGS, keys::CLUSTER_KEY, records::encode(&record));
     state.start_counters(Counters {

@@ -121,6 +121,9 @@ pub struct ClusterRecord {
     pub min_replicas: u32,
     #[prost(uint32, tag = "4")]
     pub groups_per_disk: u32,
+    /// Raised by `NewEpoch` alone.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
 }
 
 /// A client's session.

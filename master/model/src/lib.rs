@@ -7,6 +7,7 @@
 pub mod attr;
 pub mod convert;
 pub mod errno;
+pub mod lineage;
 pub mod mutation;
 pub mod name;
 pub mod query;
@@ -20,6 +21,7 @@ pub mod proto {
 
 pub use attr::{Attr, Changes, SetAttr, Time, TimeSet, mode};
 pub use errno::Errno;
+pub use lineage::{Lineage, NotFollowed};
 pub use mutation::{
     CommitWrite, Create, FlagsError, Link, Mkdir, Mknod, Mutated, Mutation, RemoveXattr, Rename, RenameFlags,
     Rmdir, SetXattr, Symlink, Unlink, XattrFlags,

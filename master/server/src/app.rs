@@ -18,6 +18,9 @@ use crate::soft::Soft;
 /// How long the master's own commands may take before they are tried again.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
+const SUPERSEDED: &str =
+    "these masters were restored from an older copy: nothing is changed before `pangu master new-epoch`";
+
 /// A proposal queue that is full empties within a few entries.
 const BUSY_DELAY: Duration = Duration::from_millis(10);
 
@@ -34,6 +37,9 @@ pub(crate) struct App {
     pub(crate) table_version: watch::Sender<u64>,
     /// The cluster's beginning was seen in the state. It never goes away again.
     pub(crate) begun: AtomicBool,
+    /// Somebody saw a newer state than this one: nothing is changed until there is a new cluster epoch. Were it, the log would grow
+    /// until it looked like the one that was lost.
+    pub(crate) superseded: AtomicBool,
 }
 
 impl App {
@@ -44,7 +50,28 @@ impl App {
         command: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, Status> {
+        // Relaxed: what gets past it is what came before.
+        if self.superseded.load(Ordering::Relaxed) {
+            return Err(Status::unavailable(SUPERSEDED));
+        }
         self.raft.propose(Proposal { stamp, command }, deadline).await.map_err(|error| propose_status(&error))
+    }
+
+    /// A caller says what it knows, after a read barrier.
+    pub(crate) fn compare(&self, known: Option<proto::Lineage>) -> Result<(), Status> {
+        let (Some(known), Some(ours)) = (known, self.lineage()?) else { return Ok(()) };
+        let behind = known.cluster_id == ours.cluster_id
+            && (known.epoch, known.log_index) > (ours.epoch, ours.log_index);
+        if behind && !self.superseded.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                shown = ours.log_index,
+                epoch = ours.epoch,
+                known = known.log_index,
+                known_epoch = known.epoch,
+                "{SUPERSEDED}"
+            );
+        }
+        Ok(())
     }
 
     /// UNAVAILABLE until the cluster's first command is applied here: before it there is not even a root directory.
@@ -105,10 +132,26 @@ impl App {
     }
 
     /// The answer to whoever waits for the next table.
-    pub(crate) fn table_reply(&self, table: Option<proto::Table>) -> proto::GetTableReply {
+    pub(crate) fn table_reply(
+        &self,
+        table: Option<proto::Table>,
+        lineage: Option<proto::Lineage>,
+    ) -> proto::GetTableReply {
         // The version first: if they change in between the next call is answered at once.
         let masters_version = self.masters_version();
-        proto::GetTableReply { table, masters: self.master_addresses(), masters_version }
+        proto::GetTableReply { table, masters: self.master_addresses(), masters_version, lineage }
+    }
+
+    /// How far this state has come: whoever saw a newer one does not follow. To be asked for after what was read for the
+    /// answer, which is then not newer.
+    pub(crate) fn lineage(&self) -> Result<Option<proto::Lineage>, Status> {
+        let cluster = master_core::table::cluster(&self.raft.view()).map_err(|error| store_status(&error))?;
+        let log_index = self.raft.status().applied_index;
+        Ok(cluster.map(|cluster| proto::Lineage {
+            cluster_id: cluster.cluster_id,
+            epoch: cluster.epoch,
+            log_index,
+        }))
     }
 
     pub(crate) fn masters_version(&self) -> u64 {

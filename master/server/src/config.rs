@@ -56,6 +56,12 @@ pub struct Config {
     pub deletion_delay: Duration,
     /// Memory for the state's block cache. Default 256 MiB.
     pub cache_bytes: usize,
+    /// A snapshot is made after this many entries of the log. Default 50,000, minimum 100.
+    pub snapshot_after_entries: u64,
+    /// Entries kept behind a snapshot, for masters that were away. Default 20,000.
+    pub keep_entries: u64,
+    /// Size of a file of the log. Default 32 MiB, from 16 MiB to 1 GiB.
+    pub segment_bytes: u64,
 }
 
 /// A setting that cannot be.
@@ -74,6 +80,8 @@ pub enum ConfigError {
     TooShort { name: &'static str, value: Duration, minimum: Duration },
     #[error("{0} bytes a second for resync are too few: at least 1 MiB")]
     Resync(u64),
+    #[error("the setting {name} is {value}, it must be from {min} to {max}")]
+    OutOfRange { name: &'static str, value: u64, min: u64, max: u64 },
 }
 
 /// Below this a disk would not be filled within a year.
@@ -105,6 +113,9 @@ impl Config {
             group_settle_narrow: Duration::from_secs(3),
             deletion_delay: Duration::from_secs(2),
             cache_bytes: 256 << 20,
+            snapshot_after_entries: 50_000,
+            keep_entries: 20_000,
+            segment_bytes: 32 << 20,
         }
     }
 
@@ -134,6 +145,13 @@ impl Config {
         if self.resync_bytes_per_s < RESYNC_MIN_BYTES_PER_S {
             return Err(ConfigError::Resync(self.resync_bytes_per_s));
         }
+        let within = |name, value: u64, min: u64, max: u64| {
+            let error = ConfigError::OutOfRange { name, value, min, max };
+            if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
+        };
+        // Each snapshot writes out the whole state: more often than every hundred entries it would do nothing else.
+        within("snapshot_after_entries", self.snapshot_after_entries, 100, u64::MAX)?;
+        within("segment_mib", self.segment_bytes >> 20, 16, 1024)?;
         Ok(())
     }
 
@@ -173,6 +191,11 @@ mod tests {
         assert!(told(|c| c.chunkserver_heartbeat = Duration::from_millis(49)).contains("heartbeat"));
         assert!(told(|c| c.replace_after = Duration::ZERO).contains("replace_after"));
         assert!(told(|c| c.scrub_period = Duration::ZERO).contains("scrub_period"));
+        assert!(
+            told(|c| c.snapshot_after_entries = 9)
+                .contains("snapshot_after_entries is 9, it must be from 100")
+        );
+        assert!(told(|c| c.segment_bytes = 8 << 20).contains("segment_mib is 8"));
         assert!(told(|c| c.resync_bytes_per_s = 1).contains("at least 1 MiB"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use kuafu::Address;
-use master_api::{ClusterConfig, Survival};
+use master_api::ClusterConfig;
 use master_server::{Config, MasterServer};
 use monitor_telemetry::LogFlags;
 
@@ -123,13 +123,13 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     config.replicas = flags.replicas;
     config.min_replicas = flags.min_replicas.unwrap_or_else(|| flags.replicas.min(2));
     config.cache_bytes = flags.cache << 20;
-    tune(&mut config, &cluster.survival);
+    tune(&mut config, &cluster);
     config.validate()?;
     Ok(config)
 }
 
-/// What the cluster description says of failures.
-fn tune(config: &mut Config, survival: &Survival) {
+/// What the cluster description says of failures and of the log.
+fn tune(config: &mut Config, ClusterConfig { survival, raft, .. }: &ClusterConfig) {
     let set = |to: &mut Duration, value: Option<Duration>| *to = value.unwrap_or(*to);
     let millis = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
     set(&mut config.chunkserver_heartbeat, millis(survival.heartbeat_ms));
@@ -139,6 +139,9 @@ fn tune(config: &mut Config, survival: &Survival) {
     if let Some(mib) = survival.resync_mib_per_s {
         config.resync_bytes_per_s = u64::from(mib) << 20;
     }
+    config.snapshot_after_entries = raft.snapshot_after_entries.unwrap_or(config.snapshot_after_entries);
+    config.keep_entries = raft.keep_entries.unwrap_or(config.keep_entries);
+    config.segment_bytes = raft.segment_mib.map_or(config.segment_bytes, |mib| u64::from(mib) << 20);
 }
 
 /// Resolves with the name of the first of SIGTERM and SIGINT.

@@ -92,6 +92,9 @@ impl MasterServer {
         let mut config = config;
         let mut raft_config = RaftConfig::new(config.id, config.advertised().to_string(), &config.data_dir);
         raft_config.store.cache_bytes = config.cache_bytes;
+        raft_config.snapshot_after_entries = config.snapshot_after_entries;
+        raft_config.keep_entries = config.keep_entries;
+        raft_config.segment_bytes = config.segment_bytes;
         let raft = RaftNode::open(raft_config, Machine)
             .await
             .map_err(|source| StartError::Open { path: config.data_dir.clone(), source })?;
@@ -107,6 +110,7 @@ impl MasterServer {
             looked: tokio::sync::Mutex::default(),
             table_version: tokio::sync::watch::Sender::new(0),
             begun: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
         });
         match Self::serve(Arc::clone(&app)).await {
             Ok(server) => Ok(server),

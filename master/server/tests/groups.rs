@@ -56,6 +56,7 @@ fn beat_of(server: u8, incarnation: u64, news: Vec<proto::GroupNews>) -> proto::
         suspects: Vec::new(),
         leased: true,
         number: 0,
+        known: None,
     }
 }
 
@@ -102,6 +103,7 @@ async fn a_broken_stream_is_looked_at_without_a_report() {
             server: 3,
             incarnation: 1,
             masters_version: masters,
+            known: None,
         };
         async move { master.get_table(&request, &CallOptions::within(PATIENCE)).await }
     });

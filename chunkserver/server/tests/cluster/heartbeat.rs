@@ -110,3 +110,42 @@ async fn what_is_left_of_a_group_goes_when_the_master_says_so() {
     let report = chunkserver_server::verify::verify(&cluster.disk(at)).await.expect("a disk");
     assert_eq!(report.chunks, 2, "those of the group that was not let go");
 }
+
+/// What was seen is remembered over a restart; a master that shows less gives no lease, no table, and no leave to delete.
+#[tokio::test]
+async fn a_master_whose_state_is_older_is_not_followed() {
+    let mut cluster = Cluster::start().await;
+    cluster.write(key(1, 0), 0, &pattern(1, 5000)).await;
+    let disk = DiskId(3);
+    let at = (0..3).find(|at| cluster.disk_id(*at) == disk).expect("the third that registered");
+    for (epoch, behind) in [(4, 0), (5, 1000)] {
+        cluster.kill(at);
+        cluster.master.show(epoch, behind);
+        cluster.master.forget_heartbeats();
+        cluster.start_server(at);
+        eventually("it asks in vain", || async { (cluster.master.looks() > 3).then_some(()) }).await;
+        assert!(cluster.master.heartbeats().is_empty(), "epoch {epoch}, {behind} behind: it follows");
+        cluster.master.show(5, 0);
+        cluster.wait_active(at..at + 1).await;
+    }
+    // It runs, and the master becomes an older one.
+    cluster.master.show(4, 0);
+    cluster.master.may_drop(GroupId(1));
+    cluster.master.take_out(disk, GroupId(1));
+    let refused = || metric(&cluster, at, "pangu_chunkserver_heartbeats_failed_total");
+    let before = refused().await;
+    eventually("heartbeats are in vain", || async { (refused().await > before + 20).then_some(()) }).await;
+    assert_eq!(cluster.master.asked_to_drop(), [0_u32; 0], "it took the table");
+    // The cluster epoch is raised: it goes on, and remembers.
+    cluster.master.show(6, 0);
+    eventually("it takes the table", || async { (!cluster.master.asked_to_drop().is_empty()).then_some(()) })
+        .await;
+    cluster.kill(at);
+    cluster.master.show(5, 0);
+    cluster.master.forget_heartbeats();
+    cluster.start_server(at);
+    eventually("it asks in vain", || async { (cluster.master.looks() > 3).then_some(()) }).await;
+    assert!(cluster.master.heartbeats().is_empty());
+    cluster.master.show(6, 0);
+    eventually("it follows", || async { (!cluster.master.heartbeats().is_empty()).then_some(()) }).await;
+}

@@ -1,4 +1,4 @@
-//! `pangu master add` and `remove`: which masters there are.
+//! `pangu master add`, `remove` and `new-epoch`: which masters there are, and that they are to be followed.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,16 @@ pub(super) async fn remove(session: &Session, id: u64) -> anyhow::Result<String>
     removed.map_err(told).with_context(|| format!("remove master {id}"))?;
     after(session, &format!("master {id} is none of the cluster any more: stop it and delete its data\n"))
         .await
+}
+
+pub(super) async fn new_epoch(session: &Session) -> anyhow::Result<String> {
+    // Without a session: there is none before the epoch is raised.
+    let epoch = session.master.new_epoch(session.deadline()).await;
+    let epoch = epoch.map_err(told).context("raise the cluster epoch")?;
+    if session.json {
+        return Ok(format!("{:#}\n", json!({ "cluster_epoch": epoch })));
+    }
+    Ok(format!("the cluster epoch is {epoch}: chunkservers and mounts follow these masters from now on\n"))
 }
 
 /// What a master refused is for people as it stands.

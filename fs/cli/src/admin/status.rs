@@ -64,6 +64,7 @@ fn value(session: &Session, status: &StatusReply) -> Value {
     json!({
         "cluster": session.found.cluster.name,
         "cluster_id": status.cluster_id,
+        "cluster_epoch": status.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
         "leader": status.leader_id,
         "term": status.term,
         "last_log_index": status.last_log_index,

@@ -1,6 +1,7 @@
 //! Keeps the session alive and the table fresh, on a task of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use coord_types::SessionId;
@@ -38,12 +39,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn keep(shared: &Shared) {
     let mut lease = LEASE_GUESS;
     let mut previous = None;
+    let mut refusals = 0;
     loop {
         let session = match shared.sessions.current() {
             Some(session) => session,
             None => match open(shared).await {
                 Ok((session, granted)) => {
                     lease = granted;
+                    refusals = 0;
                     shared.sessions.opened(session);
                     announce(shared, previous.replace(session), session);
                     session
@@ -52,6 +55,18 @@ async fn keep(shared: &Shared) {
                     tracing::error!(%error, "open a session; giving up");
                     shared.closed.send_replace(true);
                     return;
+                }
+                // A client that never had a session has nothing to wait for, once all masters were asked.
+                Err(ClientError::NotFollowed(_))
+                    if previous.is_none() && refusals >= shared.endpoints.len() =>
+                {
+                    shared.closed.send_replace(true);
+                    return;
+                }
+                Err(ClientError::NotFollowed(_)) => {
+                    refusals += 1;
+                    tokio::time::sleep(REFUSED_WAIT).await;
+                    continue;
                 }
                 Err(error) => {
                     tracing::error!(%error, "open a session; trying again");
@@ -138,21 +153,32 @@ fn announce(shared: &Shared, previous: Option<SessionId>, session: SessionId) {
 }
 
 async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
+    // A session is a change: it is only asked of masters that are followed.
+    shared.fetch_table(None).await?;
     let request = proto::OpenSessionRequest { description: shared.config.description.clone() };
     let message = &request;
+    let asked = shared.followed.known();
     let reply = shared
         .call_sessionless(None, |endpoint, options| async move {
             endpoint.namespace.open_session(message, &options).await
         })
         .await?;
-    let mut known = shared.cluster_id.lock();
-    match known.as_ref() {
-        Some(expected) if *expected != reply.cluster_id => {
-            return Err(ClientError::OtherCluster { expected: expected.clone(), found: reply.cluster_id });
+    {
+        let mut known = shared.cluster_id.lock();
+        match known.as_ref() {
+            Some(expected) if *expected != reply.cluster_id => {
+                return Err(ClientError::OtherCluster {
+                    expected: expected.clone(),
+                    found: reply.cluster_id,
+                });
+            }
+            Some(_) => {}
+            None => *known = Some(reply.cluster_id),
         }
-        Some(_) => {}
-        None => *known = Some(reply.cluster_id),
     }
+    shared.follow(&asked, reply.lineage)?;
+    shared.refused.store(false, Ordering::Relaxed);
+    *shared.refusal.lock() = None;
     Ok((SessionId(reply.session), Duration::from_millis(reply.lease_ms.max(1))))
 }
 
@@ -160,6 +186,7 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
     let request = proto::RenewSessionRequest { session: session.0 };
     let message = &request;
     let deadline = Instant::now() + *lease / RENEWALS_PER_LEASE;
+    let asked = shared.followed.known();
     let renewed = shared
         .call(Some(deadline), |endpoint, options| async move {
             endpoint.namespace.renew_session(message, &options).await
@@ -167,6 +194,9 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
         .await;
     match renewed {
         Ok(Some(reply)) => {
+            if shared.follow(&asked, reply.lineage).is_err() {
+                return;
+            }
             *lease = Duration::from_millis(reply.lease_ms.max(1));
             if reply.table_version > shared.table.borrow().version {
                 refresh(shared, *lease).await;

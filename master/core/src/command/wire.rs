@@ -22,7 +22,7 @@ pub enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Internal {
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     op: Option<Op>,
 }
 
@@ -44,6 +44,8 @@ enum Op {
     ChangeGroups(Changes),
     #[prost(message, tag = "8")]
     DrainDisks(DrainMessage),
+    #[prost(bool, tag = "9")]
+    NewEpoch(bool),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -122,7 +124,7 @@ struct Ids {
 
 #[derive(Clone, PartialEq, Message)]
 struct Reply {
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     answer: Option<Answer>,
 }
 
@@ -147,6 +149,8 @@ enum Answer {
     Changed(ChangedMessage),
     #[prost(bool, tag = "9")]
     TooEarly(bool),
+    #[prost(uint64, tag = "10")]
+    Epoch(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -190,6 +194,7 @@ impl Command {
             Self::DeletionsDone { data } => {
                 Op::DeletionsDone(Ids { ids: data.into_iter().map(|data| data.0).collect() })
             }
+            Self::NewEpoch => Op::NewEpoch(true),
             Self::ChangeGroups { changes } => {
                 Op::ChangeGroups(Changes { changes: changes.iter().map(Into::into).collect() })
             }
@@ -217,6 +222,7 @@ impl Command {
             Op::DeletionsDone(Ids { ids }) => {
                 Self::DeletionsDone { data: ids.into_iter().map(DataId).collect() }
             }
+            Op::NewEpoch(_) => Self::NewEpoch,
             Op::ChangeGroups(Changes { changes }) => Self::ChangeGroups {
                 changes: changes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
@@ -245,6 +251,7 @@ impl CommandReply {
             Self::Done => Answer::Done(true),
             Self::Refused(why) => Answer::Refused(why),
             Self::TooEarly => Answer::TooEarly(true),
+            Self::Epoch(epoch) => Answer::Epoch(epoch),
             Self::Changed(Changed { done, skipped }) => Answer::Changed(ChangedMessage { done, skipped }),
         };
         Reply { answer: Some(answer) }.encode_to_vec().into()
@@ -267,6 +274,7 @@ impl CommandReply {
             Answer::Done(_) => Self::Done,
             Answer::Refused(why) => Self::Refused(why),
             Answer::TooEarly(_) => Self::TooEarly,
+            Answer::Epoch(epoch) => Self::Epoch(epoch),
             Answer::Changed(ChangedMessage { done, skipped }) => Self::Changed(Changed { done, skipped }),
         })
     }
@@ -304,6 +312,7 @@ mod tests {
                 .to_vec(),
             },
             Command::DrainDisks { disks: vec![DiskId(3), DiskId(4)], draining: true },
+            Command::NewEpoch,
         ] {
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }
@@ -323,6 +332,7 @@ mod tests {
             CommandReply::Refused("no".into()),
             CommandReply::TooEarly,
             CommandReply::Changed(Changed { done: 4, skipped: 5 }),
+            CommandReply::Epoch(6),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);
         }

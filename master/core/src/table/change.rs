@@ -171,7 +171,7 @@ pub(crate) fn apply(state: &mut State<'_>, changes: &[GroupChange]) -> OpResult<
     Ok(result)
 }
 
-fn record(group: &Group) -> GroupRecord {
+pub(super) fn record(group: &Group) -> GroupRecord {
     let member = |member: &Member| MemberRecord {
         disk: member.disk.0,
         state: proto::MemberState::from(member.state).into(),

@@ -6,6 +6,7 @@ use coord_kv::Read;
 use coord_types::GroupId;
 use master_model::{MemberState, proto};
 
+use super::lineage::floor;
 use super::placement::{self, Domain, Place};
 use super::register::split_location;
 use super::{cluster, read_groups, servers};
@@ -16,7 +17,7 @@ use crate::state::State;
 
 /// Groups made by one command, so that none holds up all others for long.
 pub const GROUPS_PER_COMMAND: u32 = 1024;
-/// What a group begins with; 0 is the epoch of nothing.
+/// What a group begins with in a cluster that was never restored; 0 is the epoch of nothing.
 const EPOCH_FIRST: u64 = 1;
 
 /// How many groups there are and should be.
@@ -40,6 +41,8 @@ struct Plan {
     formation: Formation,
     places: Vec<Place>,
     replicas: usize,
+    /// Of a group that is made now.
+    epoch: u64,
 }
 
 /// Whether groups should be made, and how well apart their members would be.
@@ -53,7 +56,7 @@ pub fn formation(read: &dyn Read) -> OpResult<Formation> {
 fn plan(read: &dyn Read) -> OpResult<Plan> {
     let Some(cluster) = cluster(read)? else {
         let formation = Formation { existing: 0, wanted: 0, domain: None };
-        return Ok(Plan { formation, places: Vec::new(), replicas: 1 });
+        return Ok(Plan { formation, places: Vec::new(), replicas: 1, epoch: EPOCH_FIRST });
     };
     let mut places = places(read)?;
     let mut existing = 0;
@@ -73,7 +76,8 @@ fn plan(read: &dyn Read) -> OpResult<Plan> {
     let domain = placement::domain(&places, replicas);
     let wanted = places.len() as u64 * u64::from(cluster.groups_per_disk) / u64::from(cluster.replicas);
     let wanted = if domain.is_some() { u32::try_from(wanted.max(1)).unwrap_or(u32::MAX) } else { 0 };
-    Ok(Plan { formation: Formation { existing, wanted, domain }, places, replicas })
+    let epoch = floor(cluster.epoch).max(EPOCH_FIRST);
+    Ok(Plan { formation: Formation { existing, wanted, domain }, places, replicas, epoch })
 }
 
 /// All disks that work, with numbers for their racks and hosts.
@@ -97,7 +101,7 @@ fn places(read: &dyn Read) -> OpResult<Vec<Place>> {
 
 /// Makes the groups that are missing.
 pub(crate) fn form(state: &mut State<'_>) -> OpResult<Formed> {
-    let Plan { formation, mut places, replicas } = plan(state.read())?;
+    let Plan { formation, mut places, replicas, epoch } = plan(state.read())?;
     let Some(domain) = formation.domain else { return Ok(Formed { made: 0, more: false }) };
     let missing = formation.wanted.saturating_sub(formation.existing);
     let mut made = 0;
@@ -106,7 +110,7 @@ pub(crate) fn form(state: &mut State<'_>) -> OpResult<Formed> {
         let Some(members) = placement::choose(&mut places, replicas, domain, id.into()) else { break };
         let serving = i32::from(proto::MemberState::from(MemberState::Serving));
         let members = members.into_iter().map(|disk| MemberRecord { disk: disk.0, state: serving }).collect();
-        let record = GroupRecord { epoch: EPOCH_FIRST, members };
+        let record = GroupRecord { epoch, members };
         state.put(keys::TABLE, keys::group(GroupId(id)), records::encode(&record));
         made += 1;
     }

@@ -1,12 +1,13 @@
 //! Administration, for people and programs: by frames and by gRPC.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use coord_types::{DiskId, InodeId};
 use kuafu::{Request, Response, Status};
 use master_api::model::{Attr, Query, Table};
 use master_api::proto;
-use master_core::{Command, OpError, OpResult};
+use master_core::{Command, CommandReply, OpError, OpResult};
 
 use crate::app::{App, store_status};
 use crate::service::cluster::{table_seen, usage_seen};
@@ -50,6 +51,7 @@ impl proto::Admin for Admin {
             usage: Some(usage.into()),
             sessions: counters.map_or(0, |counters| counters.sessions),
             deletions_pending: counters.map_or(0, |counters| counters.deletions_pending),
+            lineage: self.0.lineage()?,
         }))
     }
 
@@ -100,6 +102,23 @@ impl proto::Admin for Admin {
         self.0.registered.notify_one();
         self.0.soft.news.notify_one();
         Ok(Response::new(proto::DrainReply {}))
+    }
+
+    async fn new_epoch(
+        &self,
+        request: Request<proto::NewEpochRequest>,
+    ) -> Result<Response<proto::NewEpochReply>, Status> {
+        self.0.current(request.deadline).await?;
+        self.0.superseded.store(false, Ordering::Relaxed);
+        let reply = self.0.command(&Command::NewEpoch, request.deadline).await?;
+        let CommandReply::Epoch(epoch) = reply else {
+            return Err(Status::internal("the cluster epoch was not raised"));
+        };
+        tracing::warn!(
+            epoch,
+            "the cluster epoch was raised: the state is an older copy that is to be followed"
+        );
+        Ok(Response::new(proto::NewEpochReply { epoch }))
     }
 }
 

@@ -50,6 +50,7 @@ impl proto::Cluster for Cluster {
             lease_ms: millis(self.0.config.chunkserver_lease),
             resync_bytes_per_s: self.0.config.resync_bytes_per_s,
             scrub_period_ms: millis(self.0.config.scrub_period),
+            lineage: self.0.lineage()?,
         }))
     }
 
@@ -60,6 +61,7 @@ impl proto::Cluster for Cluster {
         let message = request.message;
         let server = ServerId(message.server);
         let view = self.0.current(request.deadline).await?;
+        self.0.compare(message.known)?;
         let registered = match self.0.soft.server(server) {
             Some(seen) => seen.incarnation == message.incarnation,
             // This leader has not heard of it yet: the table has.
@@ -91,6 +93,7 @@ impl proto::Cluster for Cluster {
             register_again: !registered,
             table_version,
             table,
+            lineage: self.0.lineage()?,
         }))
     }
 
@@ -112,13 +115,16 @@ impl proto::Cluster for Cluster {
                 Ok(view) => view,
                 Err(status) => break Err(status),
             };
+            if let Err(status) = self.0.compare(wanted.known.clone()) {
+                break Err(status);
+            }
             if table_version(&view)? != wanted.known_version {
                 let table = table_seen(&self.0, &view)?;
-                break Ok(self.0.table_reply(Some(proto::Table::from(&table))));
+                break Ok(self.0.table_reply(Some(proto::Table::from(&table)), self.0.lineage()?));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.0.masters_version() != wanted.masters_version {
-                break Ok(self.0.table_reply(None));
+                break Ok(self.0.table_reply(None, self.0.lineage()?));
             }
             tokio::select! {
                 _ = next.changed() => {}
@@ -160,7 +166,7 @@ impl proto::Cluster for Cluster {
     ) -> Result<Response<proto::MayDropReply>, Status> {
         let view = self.0.current(request.deadline).await?;
         let may = may_drop(&self.0, &view, &request.message)?;
-        Ok(Response::new(proto::MayDropReply { may }))
+        Ok(Response::new(proto::MayDropReply { may, lineage: self.0.lineage()? }))
     }
 }
 

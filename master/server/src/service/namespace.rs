@@ -47,6 +47,7 @@ impl proto::Namespace for Namespace {
             session: session.0,
             lease_ms: self.lease_ms(),
             cluster_id: cluster.cluster_id,
+            lineage: self.0.lineage()?,
         }))
     }
 
@@ -64,6 +65,7 @@ impl proto::Namespace for Namespace {
         Ok(Response::new(proto::RenewSessionReply {
             lease_ms: self.lease_ms(),
             table_version: counters.map_or(0, |counters| counters.table_version),
+            lineage: self.0.lineage()?,
         }))
     }
 

@@ -25,6 +25,8 @@ struct State {
     heartbeat_ms: u64,
     /// When heartbeats of the third server came, and whether it had a lease.
     heartbeats: Vec<(Instant, bool)>,
+    /// Calls for the table of servers that are not registered.
+    looks: u32,
     /// Heartbeats are told of a newer table and do not get it.
     withheld: bool,
     /// Tables that are sent make no sense.
@@ -34,6 +36,18 @@ struct State {
     /// Groups whose data may go, and those that were asked about.
     may_drop: BTreeSet<u32>,
     asked_to_drop: Vec<u32>,
+    /// As it is shown; the epoch of a master that was restored.
+    epoch: u64,
+    /// Taken off the end of the log that is shown.
+    behind: u64,
+}
+
+impl State {
+    #[expect(clippy::unnecessary_wraps, reason = "as it is in the answers")]
+    fn lineage(&self) -> Option<proto::Lineage> {
+        let log_index = self.version.saturating_sub(self.behind);
+        Some(proto::Lineage { cluster_id: "test".to_owned(), epoch: self.epoch, log_index })
+    }
 }
 
 #[derive(Debug)]
@@ -57,11 +71,14 @@ impl FakeMaster {
             lease_ms: 4000,
             heartbeat_ms: 100,
             heartbeats: Vec::new(),
+            looks: 0,
             withheld: false,
             spoilt: false,
             unnumbered: false,
             may_drop: BTreeSet::new(),
             asked_to_drop: Vec::new(),
+            epoch: 5,
+            behind: 0,
         }));
         let address = Address::Unix(socket.to_owned());
         let server =
@@ -92,13 +109,27 @@ impl FakeMaster {
         self.state.lock().heartbeats.clone()
     }
 
+    /// And looks.
     pub(crate) fn forget_heartbeats(&self) {
-        self.state.lock().heartbeats.clear();
+        let mut state = self.state.lock();
+        state.heartbeats.clear();
+        state.looks = 0;
+    }
+
+    /// How often servers that are not registered looked whether to follow.
+    pub(crate) fn looks(&self) -> u32 {
+        self.state.lock().looks
     }
 
     /// From now on there is always a newer table than what servers have, and heartbeats do not bring it.
     pub(crate) fn withhold_tables(&self) {
         self.state.lock().withheld = true;
+    }
+
+    /// What answers show from now on: a cluster epoch, and a log that is that much shorter than it is.
+    pub(crate) fn show(&self, epoch: u64, behind: u64) {
+        let mut state = self.state.lock();
+        (state.epoch, state.behind) = (epoch, behind);
     }
 
     pub(crate) fn spoil_tables(&self, spoilt: bool) {
@@ -195,6 +226,7 @@ impl proto::Cluster for Cluster {
             lease_ms: state.lease_ms,
             resync_bytes_per_s: 200 << 20,
             scrub_period_ms: state.scrub_period_ms,
+            lineage: state.lineage(),
         }))
     }
 
@@ -212,7 +244,8 @@ impl proto::Cluster for Cluster {
         let news = request.message.table_version != table_version && !state.withheld;
         let table = news.then(|| table(&state));
         let lease_ms = state.lease_ms;
-        Ok(Response::new(proto::HeartbeatReply { lease_ms, register_again, table_version, table }))
+        let lineage = state.lineage();
+        Ok(Response::new(proto::HeartbeatReply { lease_ms, register_again, table_version, table, lineage }))
     }
 
     async fn report(
@@ -229,7 +262,8 @@ impl proto::Cluster for Cluster {
         let mut state = self.0.lock();
         let group = request.message.group;
         state.asked_to_drop.push(group);
-        Ok(Response::new(proto::MayDropReply { may: state.may_drop.contains(&group) }))
+        let may = state.may_drop.contains(&group);
+        Ok(Response::new(proto::MayDropReply { may, lineage: state.lineage() }))
     }
 
     async fn goodbye(
@@ -245,12 +279,15 @@ impl proto::Cluster for Cluster {
     ) -> Result<Response<proto::GetTableReply>, Status> {
         // News are looked for now and then: a test's master need not be quick.
         let until = Instant::now() + Duration::from_millis(request.message.wait_ms);
+        // Of a server that has no number yet.
+        self.0.lock().looks += u32::from(request.message.server == 0);
         loop {
             {
                 let state = self.0.lock();
                 if request.message.known_version != state.version || state.spoilt {
                     return Ok(Response::new(proto::GetTableReply {
                         table: Some(table(&state)),
+                        lineage: state.lineage(),
                         ..proto::GetTableReply::default()
                     }));
                 }
