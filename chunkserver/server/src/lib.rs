@@ -23,6 +23,7 @@ mod lost;
 mod masters;
 mod metrics;
 mod node;
+mod pace;
 mod peers;
 mod repair;
 mod replicate;
