@@ -32,6 +32,7 @@ use crate::error::{EngineError, Failure, IoError};
 use crate::index::{Change, Index, IndexError};
 use crate::io::{FileId, Io};
 use crate::journal::Ring;
+use crate::latency::Latency;
 use crate::superblock::Geometry;
 use crate::types::{Stats, Usage};
 use crate::update::Update;
@@ -99,6 +100,8 @@ pub(crate) struct State {
     pub(crate) tasks: usize,
     pub(crate) stopping: bool,
     pub(crate) stats: Stats,
+    /// Of frames of the journal, which every change waits for.
+    pub(crate) latency: Latency,
 }
 
 /// Freed blocks that may not be handed out yet.
@@ -200,6 +203,7 @@ impl Core {
                 tasks: 0,
                 stopping: false,
                 stats: Stats::default(),
+                latency: Latency::default(),
             }),
             commit: Notify::new(),
             keeper: Notify::new(),

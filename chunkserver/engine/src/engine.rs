@@ -299,6 +299,19 @@ impl Engine {
         self.core.state.lock().stats
     }
 
+    /// What a durable write takes: the mean of the last seconds, or the age of one under way if that is more. `None`: nothing was
+    /// written lately.
+    #[must_use]
+    pub fn write_latency(&self) -> Option<Duration> {
+        self.core.state.lock().latency.estimate(Instant::now())
+    }
+
+    /// How long nothing was written durably; `None`: something is being written.
+    #[must_use]
+    pub fn write_idle(&self) -> Option<Duration> {
+        self.core.state.lock().latency.idle(Instant::now())
+    }
+
     /// Why the disk is out, if it is.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<Failure>> {

@@ -16,6 +16,7 @@ mod error;
 mod index;
 pub mod io;
 mod journal;
+mod latency;
 mod records;
 mod recovery;
 mod superblock;

@@ -20,6 +20,7 @@ use crate::heartbeat::{self, Identity};
 use crate::lost;
 use crate::metrics;
 use crate::node::Node;
+use crate::pace;
 use crate::repair;
 use crate::scrub;
 use crate::service::admin::AdminService;
@@ -116,6 +117,7 @@ async fn start_with(
     tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
     tasks.push(tokio::spawn(repair::run(node.clone())));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(scrub::run(node.clone(), disk.clone()))));
+    tasks.extend(disks.iter().map(|disk| tokio::spawn(pace::run(node.clone(), disk.clone()))));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(lost::run(node.clone(), disk.clone()))));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
     Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })

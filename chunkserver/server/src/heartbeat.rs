@@ -310,10 +310,11 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
                 capacity_bytes: usage.capacity_bytes,
                 used_bytes: usage.used_bytes,
                 failed: disk.failed(),
-                draining: false,
                 scrub_began_ms: pass.began_ms,
                 scrub_ended_ms: pass.last_ended_ms,
                 damaged_chunks: disk.id().map_or(0, |id| node.repairs.damaged(id) as u64),
+                write_latency_us: disk.engine.write_latency().map_or(0, micros),
+                ..proto::Disk::default()
             }
         })
         .collect()
@@ -327,6 +328,10 @@ fn adopt(node: &Arc<Node>, table: proto::Table) {
         }
         Err(error) => tracing::error!(%error, "the master's table is not valid"),
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -24,6 +24,7 @@ mod lost;
 mod masters;
 mod metrics;
 mod node;
+mod pace;
 mod peers;
 mod repair;
 mod replicate;

@@ -126,6 +126,13 @@ pub(crate) fn text(node: &Node) -> String {
         "when the last pass ended, since 1970; 0: none has",
         &|disk| disk.scrub.get().last_ended_ms / 1000,
     );
+    by_disk(
+        "pangu_chunkserver_disk_write_latency_microseconds",
+        "what a durable write takes, of late; 0: nothing was written",
+        &|disk| {
+            disk.engine.write_latency().map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
+        },
+    );
     by_disk("pangu_chunkserver_disk_failed", "1 if the disk is out", &|disk| u64::from(disk.failed()));
     let replicas = node.replicas();
     let count = |wanted: &dyn Fn(&crate::group::Group) -> bool| {

@@ -1,14 +1,14 @@
 //! A file system of its own for each chunkserver, in a file: to be filled, and to be slowed.
 //!
-//! Slow is a disk whose writes the kernel lets through a few at a time (cgroup `blkio.throttle`, or `io.max` of version
-//! two), as of a process: device-mapper's delay is not in every kernel, and this is.
+//! Slow is a disk whose writes the kernel lets through a few at a time, as of a process.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use deploy_local_cluster::Throttle;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
@@ -24,7 +24,7 @@ const SLOW_WRITES: u64 = 40;
 pub(crate) struct Disk {
     device: PathBuf,
     point: PathBuf,
-    limits: Option<PathBuf>,
+    throttle: Option<Throttle>,
 }
 
 impl Disk {
@@ -37,7 +37,7 @@ impl Disk {
         fs::create_dir(&point)?;
         let text = run(Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(&image))?;
         let device = PathBuf::from(text.trim());
-        let disk = Self { device, point, limits: None };
+        let disk = Self { device, point, throttle: None };
         mount(Some(&disk.device), &disk.point, Some("ext4"), MsFlags::MS_NOATIME, None::<&str>)
             .with_context(|| format!("mount {}", disk.device.display()))?;
         // From here on it goes with its mount.
@@ -88,35 +88,19 @@ impl Disk {
 
     /// Lets a process write to it a few times a second only.
     pub(crate) fn slow(&mut self, pid: u32) -> anyhow::Result<()> {
-        let number = fs::metadata(&self.device)?.rdev();
-        let device = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
-        let group = Throttle::find().context(NO_THROTTLE)?;
-        let name = format!("feitian-{}-{}", std::process::id(), device.replace(':', "-"));
-        let folder = group.folder().join(name);
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        self.limits = Some(folder.clone());
-        let (file, line) = match group {
-            Throttle::One => ("blkio.throttle.write_iops_device", format!("{device} {SLOW_WRITES}")),
-            Throttle::Two => ("io.max", format!("{device} wiops={SLOW_WRITES}")),
-        };
-        fs::write(folder.join(file), line).context("limit a disk")?;
-        fs::write(folder.join("cgroup.procs"), pid.to_string()).context("limit a process")
+        self.throttle = Some(Throttle::start(&self.point, pid, SLOW_WRITES)?);
+        Ok(())
     }
 
     /// As fast as before.
-    pub(crate) fn fast(&mut self) -> anyhow::Result<()> {
-        let Some(folder) = self.limits.take() else { return Ok(()) };
-        let parent = folder.parent().context("a control group is in another")?;
-        for pid in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
-            fs::write(parent.join("cgroup.procs"), pid).context("let a process go")?;
-        }
-        fs::remove_dir(&folder).with_context(|| format!("remove {}", folder.display()))
+    pub(crate) fn fast(&mut self) {
+        self.throttle = None;
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _gone = self.fast();
+        self.fast();
         if umount2(&self.point, MntFlags::empty()).is_err() {
             let _later = umount2(&self.point, MntFlags::MNT_DETACH);
         }
@@ -125,36 +109,6 @@ impl Drop for Disk {
 
 pub(crate) const NO_THROTTLE: &str =
     "this kernel limits no disks: neither cgroup blkio.throttle nor io.max is there";
-
-/// The control group of disks in its two versions.
-#[derive(Clone, Copy)]
-enum Throttle {
-    One,
-    Two,
-}
-
-impl Throttle {
-    fn find() -> Option<Self> {
-        let has = |path: &str| Path::new(path).exists();
-        if has("/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device") {
-            return Some(Self::One);
-        }
-        let on = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+io");
-        on.is_ok().then_some(Self::Two)
-    }
-
-    fn folder(self) -> &'static Path {
-        Path::new(match self {
-            Self::One => "/sys/fs/cgroup/blkio",
-            Self::Two => "/sys/fs/cgroup",
-        })
-    }
-}
-
-/// Whether disks can be slowed here.
-pub(crate) fn can_be_slowed() -> bool {
-    Throttle::find().is_some()
-}
 
 fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("run {command:?}"))?;

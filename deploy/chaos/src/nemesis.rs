@@ -130,7 +130,7 @@ impl Nemesis {
             Fault::Deaf | Fault::DeafMaster => self.cluster.lose(role, Way::To, false)?,
             Fault::Mute | Fault::MuteMaster => self.cluster.lose(role, Way::From, false)?,
             Fault::Full => self.disk(role)?.free()?,
-            Fault::Slow => self.disk(role)?.fast()?,
+            Fault::Slow => self.disk(role)?.fast(),
             Fault::Everything => {
                 // Nobody may go where the mounts were while they are not: it would be the directory below.
                 let _nobody = crew.hold(LET_GO).context("operations on dead mounts did not end")?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use deploy_e2e::{Ended, Load, Owed, Watch, verify};
-use deploy_local_cluster::{Options, Role};
+use deploy_local_cluster::{Options, Role, Throttle};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -76,7 +76,7 @@ pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<boo
     eprintln!("chaos: seed {seed}, {} s", flags.seconds);
     let mut left_out = Vec::new();
     let mut faults = if flags.only.is_empty() { Fault::ALL.to_vec() } else { flags.only.clone() };
-    if faults.contains(&Fault::Slow) && !disks::can_be_slowed() {
+    if faults.contains(&Fault::Slow) && !Throttle::is_possible() {
         left_out.push(format!("{}: {}", Fault::Slow, disks::NO_THROTTLE));
         faults.retain(|fault| *fault != Fault::Slow);
     }

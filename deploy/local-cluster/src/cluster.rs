@@ -20,6 +20,7 @@ use crate::mount::{self, is_mounted, sweep_stale, unmount};
 use crate::network::{Network, Way};
 use crate::ports::free_port;
 use crate::process::Program;
+use crate::throttle::Throttle;
 use crate::wait::{Deadline, wait_until};
 
 /// A server must take connections this long after its start: recovery of a store included, on a busy machine.
@@ -456,6 +457,12 @@ impl Cluster {
         let address = self.address(role)?;
         let network = self.network.as_ref().ok_or_else(|| Error::NoMember("network".to_owned()))?;
         network.lose(address.ip(), way, lose)
+    }
+
+    /// Lets a member write to its disk only so often, until what comes back is dropped. Only where [`Throttle::is_possible`].
+    pub fn slow(&self, role: Role, writes_per_s: u64) -> Result<Throttle, Error> {
+        let pid = self.pid(role).ok_or_else(|| Error::NoMember(role.to_string()))?;
+        Throttle::start(&self.folder.join(role.to_string()), pid, writes_per_s)
     }
 
     /// Fails if a member ended that nobody asked to.

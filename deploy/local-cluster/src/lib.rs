@@ -23,6 +23,7 @@ mod mount;
 mod network;
 mod ports;
 mod process;
+mod throttle;
 mod wait;
 
 pub use cluster::{Cluster, Options, Role};
@@ -33,4 +34,5 @@ pub use mount::{is_mounted, sweep_stale, unmount};
 pub use network::Way;
 pub use ports::free_port;
 pub use process::{Program, end_process, start_time};
+pub use throttle::Throttle;
 pub use wait::{Deadline, wait_until};

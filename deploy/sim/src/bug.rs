@@ -22,4 +22,6 @@ pub enum Bug {
     AckEarly,
     /// Heartbeats are not numbered: one that comes late gives back a lease that was granted since.
     LateHeartbeat,
+    /// The master takes a slow disk out of use without calling its server's lease back.
+    SlowLease,
 }

@@ -97,6 +97,9 @@ pub(crate) struct Disk {
     pub(crate) chunks: BTreeMap<ChunkKey, Rec>,
     promised: BTreeMap<GroupId, Epoch>,
     jobs: BTreeMap<u64, Job>,
+    /// When each of them began, and what those that ended took of late: sum, and how many.
+    began: BTreeMap<u64, Micros>,
+    took: (Micros, u64),
     next_job: u64,
     /// When the newest job of a chunk will be done: jobs of a chunk end in order.
     last_done: BTreeMap<ChunkKey, Micros>,
@@ -123,6 +126,8 @@ impl Disk {
             chunks: BTreeMap::new(),
             promised: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            began: BTreeMap::new(),
+            took: (0, 0),
             next_job: 0,
             last_done: BTreeMap::new(),
             slow: 1,
@@ -147,7 +152,21 @@ impl Disk {
         }
         self.next_job += 1;
         self.jobs.insert(self.next_job, job);
+        self.began.insert(self.next_job, now);
         (self.next_job, done)
+    }
+
+    /// What a write takes of late (`chunkserver/engine/src/latency.rs`); a disk that has nothing to write is tried
+    /// (`chunkserver/server/src/pace.rs`).
+    pub(crate) fn latency(&mut self, now: Micros, dice: &mut Dice) -> Micros {
+        let oldest = self.began.values().min().map_or(0, |began| now.saturating_sub(*began));
+        if self.took.1 == 0 {
+            self.took = (dice.between(100, 5 * MS) * self.slow, 1);
+        }
+        let mean = self.took.0 / self.took.1;
+        // The next heartbeat tells of what ends until then.
+        self.took = (0, 0);
+        mean.max(oldest)
     }
 
     /// How long a read takes.
@@ -157,7 +176,9 @@ impl Disk {
 
     /// The job becomes durable, and is confirmed. `None`: it is gone.
     pub(crate) fn finish(&mut self, job: u64, now: Micros) -> Option<(Job, Result<(), Fault>)> {
+        let began = self.began.remove(&job);
         let job = self.jobs.remove(&job)?;
+        self.took = (self.took.0 + now.saturating_sub(began.unwrap_or(now)), self.took.1 + 1);
         if self.failed {
             return Some((job, Err(Fault::Disk)));
         }
@@ -230,6 +251,8 @@ impl Disk {
             }
         }
         self.last_done.clear();
+        self.began.clear();
+        self.took = (0, 0);
         self.slow = 1;
         crash
     }

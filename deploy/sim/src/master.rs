@@ -7,15 +7,15 @@ use bytes::Bytes;
 use coord_kv::{Durability, Kv as _, MemKv};
 use coord_types::ServerId;
 use master_core::health::{GroupNews, Limits, Moment, ServerSeen, Ward};
-use master_core::table::change::CHANGES_PER_COMMAND;
-use master_core::table::plan::{Seen, may_drop, plan};
+use master_core::table::change::{CHANGES_PER_COMMAND, Change, GroupChange};
+use master_core::table::plan::{Health, Seen, may_drop, plan};
 use master_core::{Command, CommandReply, Context};
 use master_model::{Table, proto};
 
 use crate::bug::Bug;
 use crate::clock::{Clock, MS, Micros};
 use crate::message::{Answer, End, Failure, Reply, Request};
-use crate::world::{Event, LEASE, REPLACE_AFTER, World};
+use crate::world::{Event, LEASE, REPLACE_AFTER, SLOW, World};
 
 /// `background/groups.rs`
 const TICK: Micros = 100 * MS;
@@ -117,7 +117,7 @@ impl Master {
 impl World {
     fn limits(&self) -> Limits {
         let lease = if self.options.bug == Some(Bug::LeaseWait) { LEASE / 10 } else { LEASE };
-        Limits { lease, replace_after: REPLACE_AFTER }
+        Limits { lease, replace_after: REPLACE_AFTER, slow: SLOW }
     }
 
     /// Applies what is committed; gives the last reply.
@@ -198,8 +198,22 @@ impl World {
         if same && !leading.open {
             return;
         }
-        let due = plan(&table, &seen, CHANGES_PER_COMMAND);
-        let due = leading.ward.clear(due, &table, &seen, Moment { limits, now, open: leading.open });
+        let all = plan(&table, &seen, CHANGES_PER_COMMAND);
+        let mut due =
+            leading.ward.clear(all.clone(), &table, &seen, Moment { limits, now, open: leading.open });
+        let is_slow = |change: &GroupChange| match change.change {
+            Change::Out(disk) => {
+                let server = table.server_of(disk).and_then(|server| seen.servers.get(&server.id));
+                seen.slow.contains(&disk) && server == Some(&Health::Well)
+            }
+            _ => false,
+        };
+        if self.options.bug == Some(Bug::SlowLease) {
+            due.extend(
+                all.into_iter().filter(is_slow).filter(|change| !due.contains(change)).collect::<Vec<_>>(),
+            );
+        }
+        let slow = due.iter().filter(|change| is_slow(change)).count() as u64;
         if due.is_empty() && !leading.open {
             leading.looked = Some((table.version, seen));
             return;
@@ -207,6 +221,7 @@ impl World {
         leading.open = true;
         leading.busy = true;
         leading.looked = None;
+        self.count_many("slow members taken out", slow);
         self.trace(|| format!("master {at} proposes {due:?}"));
         let command = Command::ChangeGroups { changes: due }.encode();
         self.propose(at, command, After::ChangeGroups { term });

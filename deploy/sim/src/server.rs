@@ -163,8 +163,9 @@ impl Server {
         self.location.split('/').nth(2).unwrap_or_default()
     }
 
-    fn disk_states(&self) -> Vec<proto::Disk> {
+    fn disk_states(&self, write_latency_us: Micros) -> Vec<proto::Disk> {
         vec![proto::Disk {
+            write_latency_us,
             uuid: uuid_bytes(self.disk.uuid).to_vec().into(),
             capacity_bytes: 1 << 40,
             failed: self.disk.failed,
@@ -305,13 +306,14 @@ impl World {
         server.beating = true;
         server.wanted = false;
         server.beats += 1;
+        let latency = server.disk.latency(now, &mut self.dice);
         let to = End::Master(server.masters[0]);
         let Some(id) = server.id else {
             let request = proto::RegisterServerRequest {
                 uuid: uuid_bytes(server.uuid).to_vec().into(),
                 address: address(s),
                 location: server.location.clone(),
-                disks: server.disk_states(),
+                disks: server.disk_states(latency),
                 incarnation: server.incarnation,
                 cluster_id: String::new(),
             };
@@ -328,7 +330,7 @@ impl World {
         let request = proto::HeartbeatRequest {
             server: id.0,
             incarnation: server.incarnation,
-            disks: server.disk_states(),
+            disks: server.disk_states(latency),
             table_version: server.table.version,
             news: server.group_news(self.options.bug),
             suspects,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_types::{ChunkKey, DataId, DiskId, GroupId, ServerId, SessionId};
-use master_core::Command;
 use master_core::command::Initialize;
+use master_core::{Command, slow};
 use master_model::Table;
 
 use crate::client::{Client, Tasks};
@@ -25,6 +25,15 @@ use crate::{Options, Violation};
 pub(crate) const HEARTBEAT: Micros = 150 * MS;
 pub(crate) const LEASE: Duration = Duration::from_millis(600);
 pub(crate) const REPLACE_AFTER: Duration = Duration::from_millis(2500);
+/// As in the product, with shorter times.
+pub(crate) const SLOW: slow::Rules = slow::Rules {
+    floor: Duration::from_millis(50),
+    ratio: 4,
+    after: Duration::from_millis(500),
+    return_after: Duration::from_millis(800),
+    servers_max: 1,
+    percent_max: 34,
+};
 /// How often servers look for what is left of groups they are in no more.
 pub(crate) const SURPLUS: Micros = 1500 * MS;
 /// How often all disks are compared.

@@ -38,6 +38,7 @@ fn a_healthy_system_passes_and_things_go_wrong_in_it() {
         ("bursts of lost messages", 20),
         ("processes stopped for a while", 20),
         ("slow disks", 20),
+        ("slow members taken out", 20),
         ("disks that came back empty", 8),
         ("disks that failed", 8),
         ("disks drained", 15),
@@ -118,4 +119,9 @@ fn an_answer_before_all_members_have_the_write_is_noticed() {
 #[test]
 fn heartbeats_without_numbers_are_noticed() {
     is_noticed(Bug::LateHeartbeat, &["leases", "I4"]);
+}
+
+#[test]
+fn a_slow_disk_that_keeps_its_lease_is_noticed() {
+    is_noticed(Bug::SlowLease, &["leases", "I4"]);
 }

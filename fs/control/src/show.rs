@@ -22,7 +22,7 @@ pub use metrics::metrics;
 pub use place::{chunks, place};
 pub use recovery::recovery;
 
-use master_api::proto::{Disk, Group, MemberState, Server, StatusReply, Table};
+use master_api::proto::{Disk, Group, MemberState, Pace, Server, StatusReply, Table};
 
 /// A chunkserver heard this recently is up: a few heartbeats.
 const UP_MS: u64 = 2_000;
@@ -36,6 +36,25 @@ pub fn state_name(state: MemberState) -> &'static str {
         MemberState::Offline => "offline",
         MemberState::Joining => "joining",
         MemberState::Unspecified => "unknown",
+    }
+}
+
+/// One word for how fast a disk is beside the others.
+#[must_use]
+pub fn pace_name(pace: Pace) -> &'static str {
+    match pace {
+        Pace::Unspecified => "usual",
+        Pace::Slow => "slow",
+        Pace::Out => "slow, out of use",
+    }
+}
+
+/// What a durable write takes on a disk: "0.4 ms".
+fn latency(disk: &Disk) -> String {
+    match disk.write_latency_us {
+        0 => "unknown".to_owned(),
+        us if us < 10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
+        us => format!("{} ms", us / 1000),
     }
 }
 

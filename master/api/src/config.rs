@@ -12,11 +12,20 @@
 //! replace_after_s = 600
 //! resync_mib_per_s = 200
 //! scrub_period_s = 1209600
+<<<<<<< HEAD
 //!
 //! [raft]                   # the same
 //! snapshot_after_entries = 50000
 //! keep_entries = 20000
 //! segment_mib = 32
+=======
+//! slow_ms = 50
+//! slow_ratio = 5
+//! slow_after_s = 10
+//! slow_return_s = 60
+//! slow_servers_max = 1
+//! slow_percent_max = 34
+>>>>>>> health
 //! ```
 //!
 //! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
@@ -52,6 +61,18 @@ pub struct Survival {
     pub resync_mib_per_s: Option<u32>,
     /// Every block is read and verified once in so many seconds. Default 1209600, which is 14 days; minimum 1.
     pub scrub_period_s: Option<u32>,
+    /// A durable write that takes less than so many milliseconds is not slow. Default 50, minimum 1.
+    pub slow_ms: Option<u32>,
+    /// Nor is one that takes less than so many times what it takes the other disks. Default 5, minimum 2.
+    pub slow_ratio: Option<u32>,
+    /// A disk that was slow for so many seconds is taken out of use. Default 10, minimum 1.
+    pub slow_after_s: Option<u32>,
+    /// One that was fast for so many seconds is used again. Default 60, minimum 1.
+    pub slow_return_s: Option<u32>,
+    /// Servers of which disks may be out of use for slowness at one time. Default 1; 0: none is ever taken out.
+    pub slow_servers_max: Option<u32>,
+    /// Percent of all capacity that may be out of use for slowness at one time. Default 34, maximum 50.
+    pub slow_percent_max: Option<u32>,
 }
 
 /// How much of their log the masters keep. Absent: the default.

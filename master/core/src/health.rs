@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
-use master_model::{DiskState, MemberState, Table, proto};
+use master_model::{DiskState, MemberState, Pace, Table, proto};
 
+use crate::slow::{self, Judge, Measure};
 use crate::table::change::{Change, GroupChange};
 use crate::table::plan::{Health, Seen};
 
@@ -76,6 +77,7 @@ struct Gone {
 pub struct Limits {
     pub lease: Duration,
     pub replace_after: Duration,
+    pub slow: slow::Rules,
 }
 
 impl Limits {
@@ -111,6 +113,7 @@ pub struct Ward {
     level: BTreeSet<(GroupId, Epoch, DiskId)>,
     active: BTreeMap<GroupId, Epoch>,
     damaged: BTreeMap<GroupId, Epoch>,
+    judge: Judge,
 }
 
 impl Ward {
@@ -226,12 +229,46 @@ impl Ward {
             let failed = server.disks.iter().filter(|(_, disk)| failed.contains(&disk.uuid));
             seen.failed.extend(failed.map(|(disk, _)| *disk));
         }
+        if let Some(begun) = self.leading_since {
+            let measures = self.measures(table, &seen);
+            self.judge.judge(&measures, &limits.slow, begun, now);
+        }
+        seen.slow = self.judge.out().collect();
         seen.leaseless = self.called_back.iter().filter(|(_, none)| **none).map(|(id, _)| *id).collect();
         seen
     }
 
+    /// How fast a disk was found beside the others.
+    #[must_use]
+    pub fn pace(&self, disk: DiskId) -> Pace {
+        self.judge.pace(disk)
+    }
+
+    /// Of disks that work, on servers that are not gone.
+    fn measures(&self, table: &Table, seen: &Seen) -> Vec<Measure> {
+        let health = |server| seen.servers.get(&server).copied().unwrap_or(Health::Quiet);
+        let servers = table.servers().filter(|server| health(server.id) != Health::Gone);
+        let disks = servers.flat_map(|server| server.disks.iter().map(move |disk| (server.id, disk)));
+        let works = disks.filter(|(_, (id, state))| !state.failed && !seen.failed.contains(id));
+        works
+            .map(|(server, (disk, state))| {
+                let heard = self.servers.get(&server).filter(|_| health(server) == Health::Well);
+                let said =
+                    heard.and_then(|heard| heard.disks.iter().find(|said| said.uuid[..] == state.uuid[..]));
+                let latency_us = said.map(|said| said.write_latency_us).filter(|us| *us > 0);
+                Measure {
+                    disk: *disk,
+                    server,
+                    capacity_bytes: state.capacity_bytes,
+                    latency: latency_us.map(Duration::from_micros),
+                    away: self.offline_since.contains_key(disk),
+                }
+            })
+            .collect()
+    }
+
     /// Which of the changes that are due may be proposed now. Who is taken out for being gone is marked, if it still is;
-    /// who is dropped must have no lease first, which is called back. `open`: the fate of an earlier proposal is not known.
+    /// who is dropped or too slow must have no lease first, which is called back. `open`: the fate of an earlier proposal is not known.
     #[must_use]
     pub fn clear(
         &mut self,
@@ -249,10 +286,10 @@ impl Ward {
             }
             _ => true,
         });
-        // Who is dropped serves reads until it knows, unless it has no lease.
-        let dropped = |change: &GroupChange| dropped(change, table);
-        let leaseless = self.call_back(&due.iter().filter_map(dropped).collect(), at.open);
-        due.retain(|change| dropped(change).is_none_or(|server| leaseless.contains(&server)));
+        // Who is well and let go serves reads until it knows, unless it has no lease.
+        let let_go = |change: &GroupChange| let_go(change, table, seen);
+        let leaseless = self.call_back(&due.iter().filter_map(let_go).collect(), at.open);
+        due.retain(|change| let_go(change).is_none_or(|server| leaseless.contains(&server)));
         due
     }
 
@@ -323,9 +360,14 @@ fn leaving(due: &[GroupChange], table: &Table, seen: &Seen) -> BTreeSet<ServerId
     outs.filter(|server| seen.servers.get(server) == Some(&Health::Gone)).collect()
 }
 
-/// The server of a member that may be read and is to be dropped.
-fn dropped(change: &GroupChange, table: &Table) -> Option<ServerId> {
-    let Change::Drop(disk) = change.change else { return None };
+/// The server of a member that may be read and is to be dropped, or to be taken out although it is well.
+fn let_go(change: &GroupChange, table: &Table, seen: &Seen) -> Option<ServerId> {
+    let disk = match change.change {
+        Change::Drop(disk) => disk,
+        // Who is gone has no lease, and a server stops the groups of a disk that failed before it says so.
+        Change::Out(disk) if seen.is_only_slow(table, disk) => disk,
+        _ => return None,
+    };
     let state = table.group(change.group)?.state_of(disk)?;
     let read = matches!(state, MemberState::Serving | MemberState::Joining);
     table.server_of(disk).filter(|_| read).map(|server| server.id)

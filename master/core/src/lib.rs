@@ -18,6 +18,7 @@ pub mod keys;
 pub mod ops;
 pub mod records;
 pub mod session;
+pub mod slow;
 pub mod state;
 pub mod table;
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use coord_kv::Read;
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
-use master_model::{DiskState, Group, Member, Scrub, Server, Table, convert};
+use master_model::{DiskState, Group, Member, Scrub, Server, Table, Vitals, convert};
 
 use crate::error::{OpResult, corrupt};
 use crate::keys;
@@ -91,6 +91,7 @@ fn disk_state(record: &DiskRecord) -> OpResult<DiskState> {
         failed: record.failed,
         draining: record.draining,
         scrub: Scrub::default(),
+        vitals: Vitals::default(),
     })
 }
 

@@ -28,4 +28,4 @@ pub use mutation::{
 };
 pub use name::{Name, NameError, SYMLINK_TARGET_MAX_BYTES, SymlinkTarget, XattrName};
 pub use query::{Answer, DirEntry, Query, ReadDir, StatFs};
-pub use table::{DiskState, Group, Member, MemberState, Scrub, Server, Table};
+pub use table::{DiskState, Group, Member, MemberState, Pace, Scrub, Server, Table, Vitals};

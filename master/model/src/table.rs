@@ -64,6 +64,27 @@ pub struct DiskState {
     /// An operator wants it empty. The table's word, not the server's.
     pub draining: bool,
     pub scrub: Scrub,
+    pub vitals: Vitals,
+}
+
+/// How a disk does. Known from heartbeats only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// What a durable write takes, in microseconds; 0: not known.
+    pub write_latency_us: u64,
+    /// The leader's word.
+    pub pace: Pace,
+}
+
+/// How fast a disk is beside the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    #[default]
+    Usual,
+    /// Much slower, for a while now; it stays in use.
+    Slow,
+    /// The same; groups go on without it.
+    Out,
 }
 
 /// How the data of a disk was found. Known from heartbeats only.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kuafu::Address;
 use master_core::health::Limits;
+use master_core::slow;
 
 /// Settings of one master. [`Config::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub resync_bytes_per_s: u64,
     /// Every block is read and verified once in this time. Default 14 days, minimum 1 s.
     pub scrub_period: Duration,
+    /// When a disk is slow, and how many may be out of use for it. See [`slow::Rules`] for defaults, [`ConfigError`] for minima.
+    pub slow: slow::Rules,
     /// Groups are made when no chunkserver joined for this long, so that they spread over all that are just
     /// starting. Default 300 ms, 0 in an embedded platform.
     pub group_settle: Duration,
@@ -82,6 +85,12 @@ pub enum ConfigError {
     Resync(u64),
     #[error("the setting {name} is {value}, it must be from {min} to {max}")]
     OutOfRange { name: &'static str, value: u64, min: u64, max: u64 },
+    #[error("a disk that is {0} times as slow as others is as good as they are: at least 2")]
+    SlowRatio(u32),
+    #[error(
+        "slow_percent_max is {0}, of all capacity at most 50 percent may be out of use because it is slow"
+    )]
+    SlowPercent(u32),
 }
 
 /// Below this a disk would not be filled within a year.
@@ -109,6 +118,7 @@ impl Config {
             replace_after: Duration::from_secs(600),
             resync_bytes_per_s: 200 << 20,
             scrub_period: Duration::from_hours(14 * 24),
+            slow: slow::Rules::DEFAULT,
             group_settle: Duration::from_millis(300),
             group_settle_narrow: Duration::from_secs(3),
             deletion_delay: Duration::from_secs(2),
@@ -142,6 +152,15 @@ impl Config {
         at_least("chunkserver_lease", self.chunkserver_lease, 3 * self.chunkserver_heartbeat)?;
         at_least("replace_after", self.replace_after, Duration::from_secs(1))?;
         at_least("scrub_period", self.scrub_period, Duration::from_secs(1))?;
+        at_least("slow_ms", self.slow.floor, Duration::from_millis(1))?;
+        at_least("slow_after_s", self.slow.after, Duration::from_secs(1))?;
+        at_least("slow_return_s", self.slow.return_after, Duration::from_secs(1))?;
+        if self.slow.ratio < 2 {
+            return Err(ConfigError::SlowRatio(self.slow.ratio));
+        }
+        if self.slow.percent_max > 50 {
+            return Err(ConfigError::SlowPercent(self.slow.percent_max));
+        }
         if self.resync_bytes_per_s < RESYNC_MIN_BYTES_PER_S {
             return Err(ConfigError::Resync(self.resync_bytes_per_s));
         }
@@ -162,7 +181,7 @@ impl Config {
     }
 
     pub(crate) const fn limits(&self) -> Limits {
-        Limits { lease: self.chunkserver_lease, replace_after: self.replace_after }
+        Limits { lease: self.chunkserver_lease, replace_after: self.replace_after, slow: self.slow }
     }
 }
 
@@ -196,6 +215,9 @@ mod tests {
                 .contains("snapshot_after_entries is 9, it must be from 100")
         );
         assert!(told(|c| c.segment_bytes = 8 << 20).contains("segment_mib is 8"));
+        assert!(told(|c| c.slow.after = Duration::ZERO).contains("slow_after_s"));
+        assert!(told(|c| c.slow.ratio = 1).contains("at least 2"));
+        assert!(told(|c| c.slow.percent_max = 51).contains("at most 50"));
         assert!(told(|c| c.resync_bytes_per_s = 1).contains("at least 1 MiB"));
     }
 }

@@ -136,6 +136,12 @@ fn tune(config: &mut Config, ClusterConfig { survival, raft, .. }: &ClusterConfi
     set(&mut config.chunkserver_lease, millis(survival.lease_ms));
     set(&mut config.replace_after, survival.replace_after_s.map(|s| Duration::from_secs(s.into())));
     set(&mut config.scrub_period, survival.scrub_period_s.map(|s| Duration::from_secs(s.into())));
+    set(&mut config.slow.floor, millis(survival.slow_ms));
+    set(&mut config.slow.after, survival.slow_after_s.map(|s| Duration::from_secs(s.into())));
+    set(&mut config.slow.return_after, survival.slow_return_s.map(|s| Duration::from_secs(s.into())));
+    config.slow.ratio = survival.slow_ratio.unwrap_or(config.slow.ratio);
+    config.slow.servers_max = survival.slow_servers_max.unwrap_or(config.slow.servers_max);
+    config.slow.percent_max = survival.slow_percent_max.unwrap_or(config.slow.percent_max);
     if let Some(mib) = survival.resync_mib_per_s {
         config.resync_bytes_per_s = u64::from(mib) << 20;
     }

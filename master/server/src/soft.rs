@@ -8,8 +8,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use coord_types::{ServerId, SessionId};
-use master_api::model::Table;
+use coord_types::{DiskId, ServerId, SessionId};
+use master_api::model::{Pace, Table};
 use master_core::health::{GroupNews, Limits, Moment, ServerSeen, Ward};
 use master_core::table::change::GroupChange;
 use master_core::table::plan::Seen;
@@ -68,6 +68,11 @@ impl Soft {
             self.news.notify_one();
         }
         heard.leased
+    }
+
+    /// How fast a disk was found beside the others.
+    pub(crate) fn pace(&self, disk: DiskId) -> Pace {
+        self.inner.lock().ward.pace(disk)
     }
 
     pub(crate) fn server(&self, server: ServerId) -> Option<ServerSeen> {
@@ -162,7 +167,7 @@ impl Soft {
 
 #[cfg(test)]
 mod tests {
-    use coord_types::{DiskId, Epoch, GroupId};
+    use coord_types::{Epoch, GroupId};
     use master_api::model::{DiskState, Group, Member, MemberState, Server};
     use master_core::health::News;
     use master_core::table::plan::Health;
@@ -172,7 +177,11 @@ mod tests {
     const ONE: ServerId = ServerId(1);
     const DISK: DiskId = DiskId(1);
     const GROUP: GroupId = GroupId(1);
-    const LIMITS: Limits = Limits { lease: Duration::from_secs(3), replace_after: Duration::from_secs(60) };
+    const LIMITS: Limits = Limits {
+        lease: Duration::from_secs(3),
+        replace_after: Duration::from_secs(60),
+        slow: master_core::slow::Rules::DEFAULT,
+    };
 
     fn beat(incarnation: u64, heard: Instant) -> ServerSeen {
         ServerSeen { incarnation, number: 0, heard, disks: Vec::new() }
@@ -277,6 +286,57 @@ mod tests {
         assert_eq!(soft.call_back(&BTreeSet::new(), false), BTreeSet::new());
         assert!(soft.heard_server(ONE, beat(5, at(400)), false));
         assert_eq!(soft.call_back(&one, false), BTreeSet::new(), "forgotten with the call");
+    }
+
+    /// A slow disk's server is well and answers reads: it must have no lease before groups go on without it.
+    #[test]
+    fn a_slow_disk_is_let_go_when_its_server_has_no_lease() {
+        let soft = Soft::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        soft.set_leading(Some(start));
+        let servers = (1..4_u8).map(|id| Server {
+            id: ServerId(id.into()),
+            address: String::new(),
+            location: format!("/r/rack{id}/h"),
+            disks: vec![(DiskId(id.into()), DiskState::try_from(&fast_or_slow(id)).unwrap())],
+            incarnation: 5,
+            silent_ms: 0,
+        });
+        let member = |id| Member { disk: DiskId(id), state: MemberState::Serving };
+        let group = Group { id: GROUP, epoch: Epoch(1), members: [1, 2, 3].map(member).to_vec() };
+        let table = Table::new(1, servers.collect(), vec![group]).with_replicas(3, 2);
+        let mut limits = LIMITS;
+        limits.lease = Duration::from_secs(60);
+        let say = |ms, leased| {
+            for id in 1..4_u8 {
+                let seen = ServerSeen { disks: vec![fast_or_slow(id)], ..beat(5, at(ms)) };
+                soft.heard_server(ServerId(id.into()), seen, leased);
+            }
+        };
+        let due = |ms| {
+            let seen = soft.seen(&table, &limits, at(ms));
+            let due = master_core::table::plan::plan(&table, &seen, 10);
+            soft.clear(due, &table, &seen, Moment { limits, now: at(ms), open: false })
+        };
+        say(0, true);
+        assert_eq!((due(0), due(10_000)), (vec![], vec![]), "it may hold a lease");
+        assert_eq!(soft.pace(DISK), Pace::Out);
+        say(10_100, true);
+        assert_eq!(due(10_100), [], "it does hold one");
+        say(10_200, false);
+        let out = GroupChange {
+            group: GROUP,
+            epoch: Epoch(1),
+            change: master_core::table::change::Change::Out(DISK),
+        };
+        assert_eq!(due(10_200), [out]);
+    }
+
+    /// The first is slow.
+    fn fast_or_slow(id: u8) -> master_api::proto::Disk {
+        let write_latency_us = if id == 1 { 900_000 } else { 2_000 };
+        master_api::proto::Disk { uuid: vec![id; 16].into(), write_latency_us, ..proto_disk(false) }
     }
 
     /// A heartbeat that was given up, and is read after a later one, says that the server has no lease: it had none then.

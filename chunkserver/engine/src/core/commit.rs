@@ -20,6 +20,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::alloc::Run;
 use crate::buffer::PoolBuf;
@@ -157,6 +158,7 @@ impl Core {
         let mut buffer = self.pool.allocate(frame.len());
         buffer.copy_from_slice(&frame);
         let op = Op::Write { data: PoolBuf::freeze(buffer), mode: WriteMode::Durable };
+        state.latency.begin(sequence, Instant::now());
         let completion = self.io.submit(FileId::Journal, place.offset_bytes, op);
         frames.writing.push(async move { (sequence, completion.await) }.boxed());
         true
@@ -169,6 +171,7 @@ impl Core {
         }
         let settled = frames.note_written(sequence);
         let mut state = self.state.lock();
+        state.latency.end(sequence, Instant::now());
         state.settled = state.settled.max(settled);
         self.release(&mut state);
     }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use master_api::proto::{MemberState, StatusReply};
+use master_api::proto::{MemberState, Pace, StatusReply};
 
-use super::{disks_of, groups_of, heard, now_ms, scrubbed, servers_of, state_name};
+use super::{disks_of, groups_of, heard, latency, now_ms, pace_name, scrubbed, servers_of, state_name};
 use crate::text::{Table, size};
 
 /// `None` if there is no such chunkserver.
@@ -17,19 +17,21 @@ pub fn chunkserver(status: &StatusReply, id: u32) -> Option<String> {
     line("address", &server.address);
     line("location", &server.location);
     line("heard", &heard(server.silent_ms));
-    let mut table = Table::new(["disk", "state", "used", "size", "scrubbed", "damaged", "groups"]);
+    let mut table = Table::new(["disk", "state", "used", "size", "write", "scrubbed", "damaged", "groups"]);
     let now_ms = now_ms();
     for (disk, state) in disks_of(server) {
-        let word = match (state.failed, state.draining) {
-            (true, _) => "failed",
-            (false, true) => "draining",
-            (false, false) => "in use",
+        let word = match (state.failed, state.draining, state.pace()) {
+            (true, _, _) => "failed",
+            (false, true, _) => "draining",
+            (false, false, Pace::Unspecified) => "in use",
+            (false, false, pace) => pace_name(pace),
         };
         table.row([
             disk.to_string(),
             word.to_owned(),
             size(state.used_bytes),
             size(state.capacity_bytes),
+            latency(state),
             scrubbed(std::iter::once(state), now_ms),
             state.damaged_chunks.to_string(),
             places(status, &[disk]),
@@ -58,13 +60,18 @@ mod tests {
     #[test]
     fn tells_of_each_disk() {
         let mut status = with_states([MemberState::Serving, MemberState::Syncing, MemberState::Serving]);
-        status.table.as_mut().unwrap().servers[1].disk_states[0].draining = true;
+        let servers = &mut status.table.as_mut().unwrap().servers;
+        servers[1].disk_states[0].draining = true;
+        servers[2].disk_states[0].write_latency_us = 812_345;
+        servers[2].disk_states[0].set_pace(Pace::Out);
         assert_eq!(
             chunkserver(&status, 2).unwrap(),
             "chunkserver 2\naddress     tcp://10.0.0.2:7000\nlocation    /r/rack2/h\nheard       now\n\
-             disk  state     used     size     scrubbed  damaged  groups\n\
-             20    draining  1.0 MiB  1.0 GiB  not yet   0        1 serving, 1 syncing\n"
+             disk  state     used     size     write    scrubbed  damaged  groups\n\
+             20    draining  1.0 MiB  1.0 GiB  unknown  not yet   0        1 serving, 1 syncing\n"
         );
+        let third = chunkserver(&status, 3).unwrap();
+        assert!(third.contains("slow, out of use  1.0 MiB  1.0 GiB  812 ms"), "{third}");
         assert_eq!(chunkserver(&status, 4), None);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use master_api::proto::{Disk, Group, MemberState, Server, StatusReply};
+use master_api::proto::{Disk, Group, MemberState, Pace, Server, StatusReply};
 
-use super::{UP_MS, disks_of, groups_of, has, servers_of, tables};
+use super::{UP_MS, disks_of, groups_of, has, latency, servers_of, tables};
 use crate::Freshness;
 use crate::text::{ago, count, size};
 
@@ -90,6 +90,19 @@ fn of_server(server: &Server, reasons: &mut Vec<String>) {
             reasons.push(format!("{} failed", named()));
             continue;
         }
+        match disk.pace() {
+            Pace::Unspecified => {}
+            Pace::Slow => reasons.push(format!(
+                "{} is slow (a write takes {}) and stays in use: no more disks may be out for that",
+                named(),
+                latency(disk)
+            )),
+            Pace::Out => reasons.push(format!(
+                "{} is slow (a write takes {}): its groups go on without it until it is fast",
+                named(),
+                latency(disk)
+            )),
+        }
         if damaged_chunks > 0 {
             let chunks = count(usize::try_from(damaged_chunks).unwrap_or(usize::MAX), "damaged chunk");
             reasons.push(format!("{} has {chunks} that wait for repair", named()));
@@ -166,6 +179,10 @@ mod tests {
         let servers = &mut status.table.as_mut().unwrap().servers;
         servers[0].silent_ms = 12_000;
         servers[1].disk_states[0].failed = true;
+        servers[0].disk_states[0].write_latency_us = 1_234;
+        servers[0].disk_states[0].set_pace(Pace::Slow);
+        servers[2].disk_states[0].write_latency_us = 90_000;
+        servers[2].disk_states[0].set_pace(Pace::Out);
         servers[2].disk_states[0].damaged_chunks = 2;
         servers[2].disk_states[0].used_bytes = (1 << 30) - 1;
         assert_eq!(
@@ -174,7 +191,9 @@ mod tests {
                 "degraded",
                 "master 3 (tcp://10.0.0.9:1) was last heard 70 s ago",
                 "chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) was last heard 12 s ago",
+                "disk 10 of chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) is slow (a write takes 1.2 ms) and stays in use: no more disks may be out for that",
                 "disk 20 of chunkserver 2 (tcp://10.0.0.2:7000, /r/rack2/h) failed",
+                "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) is slow (a write takes 90 ms): its groups go on without it until it is fast",
                 "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) has 2 damaged chunks that wait for repair",
                 "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) is nearly full: 1 B free of 1.0 GiB",
             ]

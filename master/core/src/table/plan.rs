@@ -36,6 +36,8 @@ pub struct Seen {
     pub leaseless: BTreeSet<ServerId>,
     /// Disks whose server says they failed.
     pub failed: BTreeSet<DiskId>,
+    /// Disks that work, but so slowly that groups should go on without them.
+    pub slow: BTreeSet<DiskId>,
     /// Disks that were away for so long that their data should be elsewhere.
     pub absent: BTreeSet<DiskId>,
     /// Syncing members that are level, at the epoch they are.
@@ -44,6 +46,13 @@ pub struct Seen {
     pub active: BTreeMap<GroupId, Epoch>,
     /// The epoch in which a group's primary could not read what it has.
     pub damaged: BTreeMap<GroupId, Epoch>,
+}
+
+impl Seen {
+    /// The disk should be out for its slowness and nothing else.
+    pub(crate) fn is_only_slow(&self, table: &Table, disk: DiskId) -> bool {
+        self.slow.contains(&disk) && health(table, self, disk) != Health::Gone
+    }
 }
 
 /// The changes that are due, at most one a group and `limit` in all.
@@ -59,7 +68,7 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
         }
         let mut change = next_change(table, seen, group, &mut spares);
         if change.is_none() && moving < MOVES_MAX {
-            change = drain(table, group, &mut spares);
+            change = empty(table, seen, group, &mut spares);
             moving += usize::from(change.is_some());
         }
         due.extend(change.map(|change| GroupChange { group: group.id, epoch: group.epoch, change }));
@@ -112,6 +121,9 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     if let Some(change) = out.or(lost) {
         return Some(change);
     }
+    if let Some(disk) = slow_one(table, seen, group).filter(|disk| allowed(&Change::Out(*disk))) {
+        return Some(Change::Out(disk));
+    }
     if seen.active.get(&group.id) == Some(&group.epoch)
         && let Some(disk) = group.in_state(MemberState::Joining).next()
     {
@@ -123,7 +135,9 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
         // The last: if it cannot read something else, the next turn is another's.
         return Some(change);
     }
-    let level = |disk: &DiskId| seen.level.contains(&(group.id, group.epoch, *disk));
+    // A slow copy is better than none.
+    let wanted = |disk: &DiskId| !seen.slow.contains(disk) || is_short(table, seen, group);
+    let level = |disk: &DiskId| seen.level.contains(&(group.id, group.epoch, *disk)) && wanted(disk);
     if let Some(disk) = group.in_state(MemberState::Syncing).find(level) {
         return Some(Change::Join(disk));
     }
@@ -132,7 +146,7 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     {
         return Some(Change::Drop(disk));
     }
-    let well = |disk: &DiskId| health(table, seen, *disk) == Health::Well;
+    let well = |disk: &DiskId| health(table, seen, *disk) == Health::Well && wanted(disk);
     if let Some(disk) = group.in_state(MemberState::Offline).find(well) {
         return Some(Change::Sync(disk));
     }
@@ -146,9 +160,32 @@ fn rules(table: &Table) -> Rules {
     Rules { replicas: table.replicas, min_replicas: table.min_replicas }
 }
 
-/// A whole group with a member on a disk that is to be emptied gets another.
-fn drain(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
-    let leaving = group.members.iter().map(|member| member.disk).find(|disk| spares.drains(*disk))?;
+/// The members that writes wait for and that are not gone.
+fn takes_writes<'a>(table: &'a Table, seen: &'a Seen, group: &'a Group) -> impl Iterator<Item = DiskId> + 'a {
+    group.serving().filter(|disk| health(table, seen, *disk) != Health::Gone)
+}
+
+/// Too few of its members are left for writes.
+fn is_short(table: &Table, seen: &Seen, group: &Group) -> bool {
+    takes_writes(table, seen, group).count() < table.min_replicas as usize
+}
+
+/// A slow member that writes wait for and need not, because enough others are fast and well; or one that is filled for nothing.
+fn slow_one(table: &Table, seen: &Seen, group: &Group) -> Option<DiskId> {
+    let fast = |disk: &DiskId| !seen.slow.contains(disk) && health(table, seen, *disk) == Health::Well;
+    let enough = takes_writes(table, seen, group).filter(fast).count() >= table.min_replicas as usize;
+    let is_moving = group.members.len() > table.replicas as usize;
+    let filled = group.in_state(MemberState::Syncing).filter(|_| !is_moving);
+    let slow = |disk: &DiskId| enough && seen.is_only_slow(table, *disk);
+    group.serving().chain(filled).find(slow)
+}
+
+/// A whole group with a member on a disk that is to be emptied gets another; and so does one that cannot do without a member that
+/// is slow.
+fn empty(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -> Option<Change> {
+    let stays = |disk: &DiskId| changed(group, Change::Out(*disk), rules(table)).is_none();
+    let leaves = |disk: &DiskId| spares.drains(*disk) || seen.slow.contains(disk) && stays(disk);
+    let leaving = group.members.iter().map(|member| member.disk).find(leaves)?;
     let spare = spares.best(group, leaving)?;
     changed(group, Change::Add(spare), rules(table))?;
     spares.shift(spare, 1);
@@ -190,6 +227,7 @@ struct SparePlace {
     capacity_bytes: u64,
     well: bool,
     drains: bool,
+    slow: bool,
 }
 
 impl SparePlace {
@@ -209,9 +247,10 @@ impl Spares {
             let Some((region, rack, host)) = split_location(&server.location) else { continue };
             for (disk, state) in &server.disks {
                 let drains = state.draining;
-                let well = health(table, seen, *disk) == Health::Well && !drains;
+                let slow = seen.slow.contains(disk);
+                let well = health(table, seen, *disk) == Health::Well && !drains && !slow;
                 let capacity_bytes = state.capacity_bytes;
-                places.insert(*disk, SparePlace { groups: 0, capacity_bytes, well, drains });
+                places.insert(*disk, SparePlace { groups: 0, capacity_bytes, well, drains, slow });
                 let rack = format!("{region}/{rack}");
                 let host = format!("{rack}/{host}");
                 racks.insert(*disk, (rack, host));
@@ -227,6 +266,10 @@ impl Spares {
 
     fn drains(&self, disk: DiskId) -> bool {
         self.places.get(&disk).is_some_and(|place| place.drains)
+    }
+
+    fn is_slow(&self, disk: DiskId) -> bool {
+        self.places.get(&disk).is_some_and(|place| place.slow)
     }
 
     fn load(&self, disk: DiskId) -> u128 {
@@ -307,13 +350,14 @@ impl Spares {
     }
 
     /// The member a group that has one too many can do without: of those whose leaving keeps the others as far apart as they can
-    /// be (I6) one that is away, one whose disk is to be emptied, or the most loaded.
+    /// be (I6) one that is away, one whose disk is to be emptied or slow, or the most loaded.
     fn superfluous(&self, group: &Group) -> Option<DiskId> {
         let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
         let rank = |disk: &DiskId| {
             let left: Vec<_> = all.iter().copied().filter(|other| other != disk).collect();
             let away = group.state_of(*disk) == Some(MemberState::Offline);
-            (self.domain(&left), away || self.drains(*disk), self.load(*disk), *disk)
+            let leaves = away || self.drains(*disk) || self.is_slow(*disk);
+            (self.domain(&left), leaves, self.load(*disk), *disk)
         };
         all.iter().copied().max_by_key(rank)
     }
@@ -352,6 +396,8 @@ fn leads(table: &Table) -> Vec<GroupChange> {
 }
 
 #[cfg(test)]
+mod slow_tests;
+#[cfg(test)]
 mod tests {
     use master_model::{DiskState, Server};
 
@@ -359,7 +405,7 @@ mod tests {
     use crate::table::change::changed;
 
     /// Servers 1.. in racks of their own with one disk each, `groups` groups of the first three.
-    fn table(servers: u32, groups: u32) -> Table {
+    pub(super) fn table(servers: u32, groups: u32) -> Table {
         let server = |id: u32| Server {
             id: ServerId(id),
             address: format!("tcp://10.0.0.{id}:1"),
@@ -373,6 +419,7 @@ mod tests {
                     failed: false,
                     draining: false,
                     scrub: master_model::Scrub::default(),
+                    vitals: master_model::Vitals::default(),
                 },
             )],
             incarnation: 1,
@@ -388,13 +435,13 @@ mod tests {
         table.with_replicas(3, 2)
     }
 
-    fn well(servers: &[u32]) -> Seen {
+    pub(super) fn well(servers: &[u32]) -> Seen {
         let servers = servers.iter().map(|id| (ServerId(*id), Health::Well)).collect();
         Seen { servers, ..Seen::default() }
     }
 
     /// Applies what is due until nothing is.
-    fn settle(table: Table, seen: &Seen) -> Table {
+    pub(super) fn settle(table: Table, seen: &Seen) -> Table {
         let mut table = table;
         for _ in 0..100 {
             let before = table.version;
@@ -407,7 +454,7 @@ mod tests {
     }
 
     /// Applies what is due once.
-    fn settle_once(table: Table, seen: &Seen) -> Table {
+    pub(super) fn settle_once(table: Table, seen: &Seen) -> Table {
         let due = plan(&table, seen, 100);
         if due.is_empty() {
             return table;
@@ -419,7 +466,8 @@ mod tests {
             assert_eq!(group.epoch, epoch);
             *group = changed(group, change, rules(&table)).expect("only what is allowed is due");
         }
-        Table::new(table.version + 1, servers, groups).with_replicas(3, 2)
+        let (replicas, least) = (table.replicas, table.min_replicas);
+        Table::new(table.version + 1, servers, groups).with_replicas(replicas, least)
     }
 
     #[test]
@@ -484,7 +532,7 @@ mod tests {
     }
 
     /// What chunkservers do with what is due: who syncs gets level, who joined gets active.
-    fn work(table: Table, seen: &Seen) -> Table {
+    pub(super) fn work(table: Table, seen: &Seen) -> Table {
         let mut table = table;
         for _ in 0..200 {
             let before = table.version;
@@ -502,7 +550,7 @@ mod tests {
         panic!("never at rest: {:?}", plan(&table, seen, 100));
     }
 
-    fn counts(table: &Table, disks: u32) -> Vec<usize> {
+    pub(super) fn counts(table: &Table, disks: u32) -> Vec<usize> {
         let on = |disk| table.groups().filter(|group| group.state_of(DiskId(disk)).is_some()).count();
         (1..=disks).map(on).collect()
     }

@@ -4,7 +4,7 @@ use coord_types::{DiskId, Epoch, GroupId, ServerId};
 
 use super::{Invalid, uuid};
 use crate::proto;
-use crate::{DiskState, Group, Member, MemberState, Scrub, Server, Table};
+use crate::{DiskState, Group, Member, MemberState, Pace, Scrub, Server, Table, Vitals};
 
 impl From<MemberState> for proto::MemberState {
     fn from(state: MemberState) -> Self {
@@ -67,6 +67,28 @@ impl From<DiskState> for proto::Disk {
             scrub_began_ms: disk.scrub.began_ms,
             scrub_ended_ms: disk.scrub.ended_ms,
             damaged_chunks: disk.scrub.damaged_chunks,
+            write_latency_us: disk.vitals.write_latency_us,
+            pace: proto::Pace::from(disk.vitals.pace).into(),
+        }
+    }
+}
+
+impl From<Pace> for proto::Pace {
+    fn from(pace: Pace) -> Self {
+        match pace {
+            Pace::Usual => Self::Unspecified,
+            Pace::Slow => Self::Slow,
+            Pace::Out => Self::Out,
+        }
+    }
+}
+
+impl From<proto::Pace> for Pace {
+    fn from(pace: proto::Pace) -> Self {
+        match pace {
+            proto::Pace::Unspecified => Self::Usual,
+            proto::Pace::Slow => Self::Slow,
+            proto::Pace::Out => Self::Out,
         }
     }
 }
@@ -86,6 +108,7 @@ impl TryFrom<&proto::Disk> for DiskState {
                 ended_ms: disk.scrub_ended_ms,
                 damaged_chunks: disk.damaged_chunks,
             },
+            vitals: Vitals { write_latency_us: disk.write_latency_us, pace: disk.pace().into() },
         })
     }
 }
@@ -161,6 +184,7 @@ mod tests {
             failed: false,
             draining: true,
             scrub,
+            vitals: Vitals { write_latency_us: 10, pace: Pace::Out },
         };
         let server = Server {
             id: ServerId(1),

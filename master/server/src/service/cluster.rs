@@ -228,8 +228,9 @@ pub(crate) fn usage_seen(app: &App, view: &coord_raft::View) -> Result<StatFs, S
 /// Puts what the last heartbeat said of a server's disks in place of what it said when it registered.
 fn refresh(app: &App, server: &mut Server) {
     let Some(seen) = app.soft.server(server.id) else { return };
-    for disk in seen.disks.iter().filter_map(|disk| DiskState::try_from(disk).ok()) {
-        for (_, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
+    for mut disk in seen.disks.iter().filter_map(|disk| DiskState::try_from(disk).ok()) {
+        for (id, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
+            disk.vitals.pace = app.soft.pace(*id);
             *state = DiskState { draining: state.draining, ..disk };
         }
     }

@@ -4,7 +4,7 @@ use chunkserver_api::checksum::piece_crcs;
 use chunkserver_api::{Map, Punch, Read, ReadData, Write, Written};
 use coord_types::{DataId, DiskId, GroupId, ServerId, SessionId, Version};
 use futures::FutureExt as _;
-use master_api::model::{DiskState, Member, MemberState, Scrub, Server};
+use master_api::model::{DiskState, Member, MemberState, Scrub, Server, Vitals};
 use tokio::sync::watch;
 
 use super::*;
@@ -137,6 +137,7 @@ fn table(version: u64, serving: &[u32]) -> Arc<Table> {
         failed: false,
         draining: false,
         scrub: Scrub::default(),
+        vitals: Vitals::default(),
     };
     let server = |id| Server {
         id: ServerId(id),

@@ -1,0 +1,46 @@
+//! Writes a little to a disk that has nothing else to write, so that the heartbeat can say how fast it is: one that is out of use
+//! because it was slow is used again only when it is seen to be fast. Alone in a cluster there is nothing to compare with, and
+//! nothing is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disks::Disk;
+use crate::node::Node;
+
+/// What is written.
+const SETTING: &str = "pace";
+/// How often, at most.
+const PERIOD: Duration = Duration::from_secs(1);
+/// After an error that is not the disk's end.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Runs until the node stops or the disk fails.
+pub(crate) async fn run(node: Arc<Node>, disk: Arc<Disk>) {
+    let stop = node.stop.clone();
+    tokio::select! {
+        () = probe(&node, &disk) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn probe(node: &Arc<Node>, disk: &Arc<Disk>) {
+    let mut count: u64 = 0;
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let has_peers = node.table().servers().nth(1).is_some();
+        let is_idle = disk.engine.write_idle().is_some_and(|idle| idle >= PERIOD);
+        if !has_peers || !is_idle {
+            continue;
+        }
+        count += 1;
+        if let Err(error) = disk.engine.put_setting(SETTING, &count.to_le_bytes()).await {
+            if disk.failed() {
+                node.disk_failed(disk, &error);
+                return;
+            }
+            tracing::warn!(path = %disk.path.display(), %error, "write to an idle disk");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
