@@ -6,11 +6,13 @@
 mod command;
 mod content;
 mod load;
+mod tree_writer;
 mod watch;
 mod writer;
 
 pub use command::{run, run_ok, shell, spawn_logged};
 pub use content::{Content, first_difference};
 pub use load::{Ended, Load, Met};
+pub use tree_writer::{TreeOwed, TreeWriter};
 pub use watch::Watch;
 pub use writer::{Owed, Writer, verify};

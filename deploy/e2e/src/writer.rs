@@ -392,7 +392,7 @@ impl Work {
 }
 
 /// Closes and answers what close said, which dropping a `File` does not.
-fn close(file: File) -> io::Result<()> {
+pub(crate) fn close(file: File) -> io::Result<()> {
     // SAFETY: the descriptor was taken out of the file, which closes nothing any more; it is open and ours alone.
     match unsafe { libc::close(file.into_raw_fd()) } {
         0 => Ok(()),

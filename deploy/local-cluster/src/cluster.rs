@@ -69,6 +69,8 @@ pub struct Options {
     pub capacity: String,
     /// The folder for everything; none: a temporary one, removed at the end.
     pub folder: Option<PathBuf>,
+    /// A folder for the servers' data directories; none: the one for everything.
+    pub disks: Option<PathBuf>,
     /// Lines of the description's section `[survival]`.
     pub survival: String,
     /// Lines of its section `[raft]`.
@@ -92,6 +94,7 @@ impl Options {
             min_replicas: replicas.saturating_sub(1).max(1),
             capacity: "12G".to_owned(),
             folder: None,
+            disks: None,
             survival: String::new(),
             raft: String::new(),
             client_arguments: Vec::new(),
@@ -261,7 +264,7 @@ impl Cluster {
     /// Deletes everything a member that does not run has kept.
     pub fn wipe(&mut self, role: Role) -> Result<(), Error> {
         assert!(self.pid(role).is_none(), "{role} runs");
-        let path = self.folder.join(role.to_string());
+        let path = self.data_of(role);
         fs::remove_dir_all(&path).map_err(|source| Error::File { action: "delete", path, source })?;
         self.data(role).map(drop)
     }
@@ -309,9 +312,15 @@ impl Cluster {
 
     /// A data directory of its own for a member.
     fn data(&self, role: Role) -> Result<PathBuf, Error> {
-        let path = self.folder.join(role.to_string());
+        let path = self.data_of(role);
         make_folder(&path)?;
         Ok(path)
+    }
+
+    /// The data directory of a server.
+    #[must_use]
+    pub fn data_of(&self, role: Role) -> PathBuf {
+        self.options.disks.as_ref().unwrap_or(&self.folder).join(role.to_string())
     }
 
     fn address(&self, role: Role) -> Result<SocketAddr, Error> {
@@ -389,8 +398,18 @@ impl Cluster {
         self.program(role)?.kill()
     }
 
-    /// Ends every process of the cluster, mounts included, as a loss of power of the whole site would.
+    /// Ends every process of the cluster, mounts included, as a crash of each would.
     pub fn kill_all(&mut self) -> Result<(), Error> {
+        self.cut_power(|| ())
+    }
+
+    /// Ends every process of the cluster, mounts included, as a loss of power of the whole site would. `disks` is
+    /// called when all are told and nobody is waited for yet: some may be held by a disk that stands still.
+    pub fn cut_power(&mut self, disks: impl FnOnce()) -> Result<(), Error> {
+        for program in self.programs.values() {
+            program.tell_to_die();
+        }
+        disks();
         for program in self.programs.values_mut() {
             program.kill()?;
         }

@@ -104,6 +104,13 @@ impl Program {
         Err(Error::Ended { name: self.name.clone(), status, tail: logs::tail(&self.log, 30) })
     }
 
+    /// As [`Self::kill`], but does not wait for its end.
+    pub(crate) fn tell_to_die(&self) {
+        if let Some(pid) = self.pid {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+
     /// Ends it at once, as a crash would: no handler of its own runs.
     pub fn kill(&mut self) -> Result<(), Error> {
         if let Some(pid) = self.pid {
