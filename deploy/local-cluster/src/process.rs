@@ -65,7 +65,7 @@ impl Program {
         let mut words: Vec<&OsStr> = settings.iter().map(OsStr::new).collect();
         // What a mount remembers of the cluster goes with the cluster.
         let mut state = OsString::from("XDG_STATE_HOME=");
-        state.push(self.log.parent().unwrap_or(Path::new("/")));
+        state.push(self.log.parent().unwrap_or_else(|| Path::new("/")));
         words.push(&state);
         words.push(self.binary.as_os_str());
         words.extend(self.arguments.iter().map(OsString::as_os_str));

@@ -12,20 +12,17 @@
 //! replace_after_s = 600
 //! resync_mib_per_s = 200
 //! scrub_period_s = 1209600
-<<<<<<< HEAD
-//!
-//! [raft]                   # the same
-//! snapshot_after_entries = 50000
-//! keep_entries = 20000
-//! segment_mib = 32
-=======
 //! slow_ms = 50
 //! slow_ratio = 5
 //! slow_after_s = 10
 //! slow_return_s = 60
 //! slow_servers_max = 1
 //! slow_percent_max = 34
->>>>>>> health
+//!
+//! [raft]                   # the same
+//! snapshot_after_entries = 50000
+//! keep_entries = 20000
+//! segment_mib = 32
 //! ```
 //!
 //! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
