@@ -44,6 +44,7 @@ fn masters_from_an_older_copy_are_followed_only_when_somebody_says_so() {
     let mut cluster = Cluster::start(3, 3).unwrap();
     cluster.announce(" WARN ");
     cluster.announce("a master is not followed");
+    cluster.announce("these masters were restored from an older copy");
     let root = cluster.mount().unwrap();
     let content = |seed| Content::new(seed).bytes(LENGTH);
     fs::write(root.join("kept"), content(1)).unwrap();

@@ -1,8 +1,9 @@
 //! Which masters a client follows: it remembers how far their state had come, over its own end if it is given a directory, and follows
 //! none that shows an older one. `master/docs/restore.md` says why.
 //!
-//! One file a cluster, named after its id: `epoch log-index`, in decimal. It is replaced whole (new name, sync, rename), and a file
-//! that cannot be read counts as none: the guard is then as good as this process is old.
+//! One file a cluster, named after its id: `epoch log-index`, in decimal. It is replaced whole (new name, rename), synced if the epoch is
+//! new: a mount's event loop should not wait for a disk every few seconds. A file that cannot be read counts as none: the guard is then
+//! as good as this process is old.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ impl Followed {
             return;
         }
         state.kept_at = Some(Instant::now());
-        match write(dir, &state.known) {
+        match write(dir, &state.known, urgent) {
             Ok(()) => state.kept = state.known.clone(),
             Err(error) if !state.said => {
                 state.said = true;
@@ -91,16 +92,18 @@ fn read(dir: &Path, cluster_id: &str) -> Option<Lineage> {
     Some(Lineage { cluster_id: cluster_id.to_owned(), epoch, log_index })
 }
 
-fn write(dir: &Path, lineage: &Lineage) -> std::io::Result<()> {
+fn write(dir: &Path, lineage: &Lineage, durably: bool) -> std::io::Result<()> {
     let Some(path) = path(dir, &lineage.cluster_id) else { return Ok(()) };
     std::fs::create_dir_all(dir)?;
     // Several mounts of one machine share the file: each has a new name of its own, and the last to rename wins.
     let new = dir.join(format!(".{}.{}", lineage.cluster_id, std::process::id()));
     let mut file = std::fs::File::create(&new)?;
     writeln!(file, "{} {}", lineage.epoch, lineage.log_index)?;
-    file.sync_all()?;
+    if durably {
+        file.sync_all()?;
+    }
     std::fs::rename(&new, &path)?;
-    std::fs::File::open(dir)?.sync_all()
+    if durably { std::fs::File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
