@@ -338,6 +338,20 @@ impl RaftNode {
         within(deadline, self.inner.raft.change_membership(voters, false)).await
     }
 
+    /// This member is reached elsewhere from now on. Only of the one member of a cluster: others would look for it where it was.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn set_address(&self, address: String, deadline: Instant) -> Result<(), MembershipError> {
+        let id = self.inner.node_id;
+        if self.inner.members().keys().any(|member| *member != id) {
+            let reason = "it has other members, who would not find it".to_owned();
+            return Err(MembershipError::Refused { reason });
+        }
+        let here = ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]));
+        within(deadline, self.inner.raft.change_membership(here, true)).await
+    }
+
     /// Removes a member, voter or not. Removing one that is none already is no error.
     ///
     /// # Errors

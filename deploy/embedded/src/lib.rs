@@ -2,12 +2,14 @@
 //! code and the same formats as in a cluster, over Unix sockets in its own data directory.
 //!
 //! Read in this order: [`EmbeddedConfig`] (what is wanted), `store` (what a data directory is: its lock, its
-//! description, where the sockets go), [`Embedded`] (start and stop).
+//! description, where the sockets go), [`Embedded`] (start and stop), [`adopt`](fn@adopt) (it becomes a cluster).
 
+mod adopt;
 mod config;
 mod platform;
 mod store;
 
+pub use adopt::{AdoptError, Adoption, FirstNode, adopt, quoted};
 pub use config::{ConfigError, EmbeddedConfig, default_data_dir};
 pub use platform::{Embedded, EmbeddedError};
 pub use store::StoreError;

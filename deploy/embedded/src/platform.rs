@@ -234,7 +234,7 @@ async fn run(
     master.shutdown().await;
 }
 
-async fn start_master(store: &Store) -> Result<MasterServer, EmbeddedError> {
+pub(crate) async fn start_master(store: &Store) -> Result<MasterServer, EmbeddedError> {
     let address = store.master_address();
     let mut config = master_server::Config::new(1, [(1, address)].into(), store.master_dir());
     config.replicas = store.shape.replicas;

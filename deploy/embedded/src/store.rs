@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `store.toml` is written before any server first starts and only ever grows; a crash in between leaves a store that
-//! the next start fills in. Its format: `version = 1`, `replicas`, `chunkservers`.
+//! the next start fills in. Its format: `version = 1`, `replicas`, `chunkservers`. Version 2 has `adopted` besides, "begun" or "done": the
+//! store belongs to a cluster, or is on its way there, and is not started as an embedded one again.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -29,6 +30,8 @@ use crate::config::{ConfigError, EmbeddedConfig, Shape};
 /// `sun_path` holds 108 bytes with the zero at its end.
 const SOCKET_PATH_MAX: usize = 107;
 const VERSION: u32 = 1;
+/// Of a store that was adopted by a cluster: who does not know that must not start it.
+const VERSION_ADOPTED: u32 = 2;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +53,7 @@ pub enum StoreError {
     #[error("{path} is not readable as a store's description: {reason}", path = path.display())]
     Description { path: PathBuf, reason: String },
     #[error(
-        "the store in {path} was made by a newer version (format {found}, known up to {VERSION}): upgrade",
+        "the store in {path} was made by a newer version (format {found}, known up to {VERSION_ADOPTED}): upgrade",
         path = path.display()
     )]
     Newer { path: PathBuf, found: u32 },
@@ -60,6 +63,17 @@ pub enum StoreError {
         path = path.display()
     )]
     Sockets { path: PathBuf },
+    #[error(
+        "the store in {path} is the first node of a cluster: mount it with `pangu-fuse MOUNT --cluster {path}/cluster.toml`",
+        path = path.display()
+    )]
+    Adopted { path: PathBuf },
+    #[error(
+        "the store in {path} is on its way to be the first node of a cluster: `pangu adopt {path}` again, with all that was said \
+         then, finishes it",
+        path = path.display()
+    )]
+    HalfAdopted { path: PathBuf },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +81,16 @@ struct Description {
     version: u32,
     replicas: u32,
     chunkservers: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adopted: Option<Adopted>,
+}
+
+/// How far a store is on its way into a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Adopted {
+    Begun,
+    Done,
 }
 
 /// A data directory in use by this process.
@@ -77,6 +101,7 @@ pub(crate) struct Store {
     pub(crate) shape: Shape,
     /// Chunkservers that were there before this start.
     pub(crate) chunkservers_before: u32,
+    pub(crate) adopted: Option<Adopted>,
     /// Held as long as the store is open.
     _lock: Flock<File>,
 }
@@ -84,27 +109,58 @@ pub(crate) struct Store {
 impl Store {
     /// Takes the directory, makes it if it is not there, and settles what it is made of.
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, StoreError> {
+        let (store, found) = Self::take(config)?;
+        let path = store.dir.clone();
+        match store.adopted {
+            None => {}
+            Some(Adopted::Begun) => return Err(StoreError::HalfAdopted { path }),
+            Some(Adopted::Done) => return Err(StoreError::Adopted { path }),
+        }
+        if found != Some(store.shape) {
+            store.describe(None)?;
+        }
+        store.write_cluster("embedded", &store.master_address())?;
+        Ok(store)
+    }
+
+    /// Takes a directory that is a store, adopted or not, and leaves it as it is.
+    pub(crate) fn open_to_adopt(config: &EmbeddedConfig) -> Result<Self, StoreError> {
+        Self::take(config).map(|(store, _)| store)
+    }
+
+    fn take(config: &EmbeddedConfig) -> Result<(Self, Option<Shape>), StoreError> {
         make_dir(&config.data_dir)?;
         let dir = fs::canonicalize(&config.data_dir).map_err(failed("find", &config.data_dir))?;
         let lock = take(&dir)?;
-        let found = read(&dir)?;
-        let shape = config.shape(found)?;
-        let sockets = socket_dir(&dir)?;
-        let store = Self {
-            sockets,
-            shape,
-            chunkservers_before: found.map_or(0, |found| found.chunkservers),
-            _lock: lock,
-            dir,
+        let said = read(&dir)?;
+        let found =
+            said.as_ref().map(|said| Shape { replicas: said.replicas, chunkservers: said.chunkservers });
+        let adopted = said.and_then(|said| said.adopted);
+        // What a cluster made of it is no setting of an embedded store any more.
+        let shape = match (found, adopted) {
+            (Some(found), Some(_)) => found,
+            _ => config.shape(found)?,
         };
-        if found != Some(shape) {
-            let Shape { replicas, chunkservers } = shape;
-            let text = toml::to_string(&Description { version: VERSION, replicas, chunkservers })
-                .expect("three numbers are TOML");
-            replace(&store.dir.join("store.toml"), &text)?;
-        }
-        replace(&store.cluster_file(), &store.cluster_text())?;
-        Ok(store)
+        let sockets = socket_dir(&dir)?;
+        let chunkservers_before = found.map_or(0, |found| found.chunkservers);
+        Ok((Self { sockets, shape, chunkservers_before, adopted, _lock: lock, dir }, found))
+    }
+
+    /// Writes `store.toml`.
+    pub(crate) fn describe(&self, adopted: Option<Adopted>) -> Result<(), StoreError> {
+        let Shape { replicas, chunkservers } = self.shape;
+        let version = if adopted.is_some() { VERSION_ADOPTED } else { VERSION };
+        let text = toml::to_string(&Description { version, replicas, chunkservers, adopted })
+            .expect("three numbers and a word are TOML");
+        replace(&self.dir.join("store.toml"), &text)
+    }
+
+    /// Writes `cluster.toml`.
+    pub(crate) fn write_cluster(&self, name: &str, master: &Address) -> Result<(), StoreError> {
+        let by =
+            if name == "embedded" { "at each start by the embedded platform" } else { "by `pangu adopt`" };
+        let (name, master) = (toml::Value::from(name), toml::Value::from(vec![master.to_string()]));
+        replace(&self.cluster_file(), &format!("# Written {by}.\nname = {name}\nmasters = {master}\n"))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -129,13 +185,6 @@ impl Store {
 
     pub(crate) fn cluster_file(&self) -> PathBuf {
         self.dir.join("cluster.toml")
-    }
-
-    fn cluster_text(&self) -> String {
-        let masters = toml::Value::Array(vec![toml::Value::String(self.master_address().to_string())]);
-        format!(
-            "# Written at each start by the embedded platform.\nname = \"embedded\"\nmasters = {masters}\n"
-        )
     }
 }
 
@@ -187,7 +236,7 @@ fn in_use(dir: &Path, pid: &str) -> StoreError {
     StoreError::InUse { path: dir.to_owned(), pid, what }
 }
 
-fn read(dir: &Path) -> Result<Option<Shape>, StoreError> {
+fn read(dir: &Path) -> Result<Option<Description>, StoreError> {
     let path = dir.join("store.toml");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -198,10 +247,10 @@ fn read(dir: &Path) -> Result<Option<Shape>, StoreError> {
         path: path.clone(),
         reason: error.message().to_owned(),
     })?;
-    if said.version > VERSION {
+    if said.version > VERSION_ADOPTED {
         return Err(StoreError::Newer { path: dir.to_owned(), found: said.version });
     }
-    Ok(Some(Shape { replicas: said.replicas, chunkservers: said.chunkservers }))
+    Ok(Some(said))
 }
 
 /// Writes a file so that a crash leaves the old one or the new one: new name, sync, rename, sync of the directory.
@@ -277,6 +326,21 @@ mod tests {
         let address = store.chunkserver_address(1).to_string();
         assert!(address.parse::<Address>().is_ok(), "{address}");
         fs::remove_dir_all(&store.sockets).unwrap();
+    }
+
+    #[test]
+    fn an_adopted_store_is_not_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(dir.path());
+        drop(Store::open(&config).unwrap());
+        for (adopted, says) in [(Adopted::Begun, "pangu adopt"), (Adopted::Done, "--cluster")] {
+            let store = Store::open_to_adopt(&config).unwrap();
+            store.describe(Some(adopted)).unwrap();
+            drop(store);
+            let refused = Store::open(&config).unwrap_err().to_string();
+            assert!(refused.contains(says), "{refused}");
+            assert_eq!(Store::open_to_adopt(&config).unwrap().adopted, Some(adopted));
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The command line of `pangu`, one command a file.
 
+mod adopt;
 mod df;
 mod drain;
 mod masters;
+mod replicas;
 mod status;
 mod verify;
 mod r#where;
@@ -72,6 +74,38 @@ enum Command {
     /// Add a master to the cluster, or remove one
     #[command(subcommand)]
     Master(MasterCommand),
+    /// Make an embedded store, as `pangu-fuse MOUNT` keeps one, the first node of a cluster
+    ///
+    /// Unmount it first. Nothing is copied: its servers run on the directories it has, as processes of their own from then on. Prints
+    /// what to start here and on the machines that are added.
+    Adopt {
+        /// The store's directory [default: where pangu-fuse keeps it]
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Where its master listens from now on, tcp://HOST:PORT; other machines must reach it there
+        #[arg(long, value_name = "ADDRESS")]
+        listen: String,
+        /// What the cluster is called
+        #[arg(long, value_name = "NAME", default_value = "pangu")]
+        name: String,
+        /// Copies of everything, each in another rack, as soon as there are so many
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        replicas: u32,
+        /// Copies a write must reach, as soon as everything has so many [default: 2, or 1 with one replica]
+        #[arg(long, value_name = "N")]
+        min_replicas: Option<u32>,
+    },
+    /// Change how many copies there are of everything
+    ///
+    /// Copies are made, or deleted, in the background.
+    Replicas {
+        /// Copies of everything, each in another rack
+        #[arg(value_name = "N")]
+        replicas: u32,
+        /// Copies a write must reach, as soon as everything has so many [default: 2, or 1 with one replica]
+        #[arg(long, value_name = "N")]
+        min: Option<u32>,
+    },
     /// Take a drain back: the disks are used again
     Undrain {
         /// The chunkserver's id, as `pangu status` shows it
@@ -112,6 +146,7 @@ Examples:
   pangu --cluster cluster.toml df --json
   pangu drain 3
   pangu master add tcp://10.0.0.9:7101
+  pangu adopt /var/lib/feitian --listen tcp://10.0.0.1:7101
 
 Exit status: 0 if all is well, 1 if an answer could not be had, 2 for wrong flags, 3 if verify found damage.";
 
@@ -192,6 +227,17 @@ fn run(flags: &Flags) -> anyhow::Result<Verdict> {
             Command::Undrain { chunkserver, disk } => {
                 let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
                 let text = drain::undo(&session, what(*chunkserver, *disk)?).await;
+                finish(session, text).await
+            }
+            Command::Adopt { dir, listen, name, replicas, min_replicas } => {
+                let (dir, json, min_replicas) = (dir.as_ref(), flags.json, *min_replicas);
+                let wanted = adopt::Wanted { dir, listen, name, replicas: *replicas, min_replicas, json };
+                print(&adopt::run(wanted).await?);
+                Ok(Verdict::Well)
+            }
+            Command::Replicas { replicas, min } => {
+                let session = Session::open(crate::find::cluster(cluster, mount)?, flags).await?;
+                let text = replicas::run(&session, *replicas, *min).await;
                 finish(session, text).await
             }
             Command::Master(command) => {

@@ -454,6 +454,41 @@ impl MasterClient {
         Ok(reply.epoch)
     }
 
+    /// Sets how many copies there are to be, and how many a write must reach.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused if the numbers cannot be.
+    pub async fn set_replicas(
+        &self,
+        replicas: u32,
+        min_replicas: u32,
+        deadline: Option<Instant>,
+    ) -> Result<(), ClientError> {
+        let request = proto::SetReplicasRequest { replicas, min_replicas };
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.set_replicas(message, &options).await
+            })
+            .await
+            .map(drop)
+    }
+
+    /// The only master listens at another address from its next start on.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused if there are more masters.
+    pub async fn move_master(&self, address: &str, deadline: Option<Instant>) -> Result<(), ClientError> {
+        let request = proto::MoveMasterRequest { address: address.to_owned() };
+        let message = &request;
+        self.shared
+            .call_sessionless(deadline, |endpoint, options| async move {
+                endpoint.admin.move_master(message, &options).await
+            })
+            .await
+            .map(drop)
+    }
+
     /// Marks disks to be emptied, or takes that back.
     ///
     /// # Errors

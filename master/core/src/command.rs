@@ -22,6 +22,7 @@ use crate::table::change::{self, Changed, GroupChange};
 use crate::table::drain;
 use crate::table::groups::{self, Formed};
 use crate::table::register::{self, Registered};
+use crate::table::replicas;
 use crate::{deletion, state};
 
 /// First byte of the master's own commands.
@@ -80,6 +81,11 @@ pub enum Command {
     },
     /// The state is an older copy: nothing that may have been given out since is given out again.
     NewEpoch,
+    /// How many copies there are to be, and how many a write must reach.
+    SetReplicas {
+        replicas: u32,
+        min_replicas: u32,
+    },
 }
 
 /// How a cluster begins.
@@ -214,6 +220,12 @@ fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
             Err(unknown) => CommandReply::Refused(unknown.to_string()),
         },
         Command::NewEpoch => CommandReply::Epoch(crate::table::lineage::new_epoch(state)?),
+        Command::SetReplicas { replicas, min_replicas } => {
+            match replicas::set(state, replicas, min_replicas)? {
+                Ok(()) => CommandReply::Done,
+                Err(wrong) => CommandReply::Refused(wrong.to_string()),
+            }
+        }
         Command::ChangeGroups { changes } => CommandReply::Changed(change::apply(state, &changes)?),
     })
 }
@@ -230,6 +242,7 @@ fn initialize(state: &mut State<'_>, op: Initialize) -> OpResult<String> {
         min_replicas: op.min_replicas.clamp(1, replicas),
         groups_per_disk: op.groups_per_disk.max(1),
         epoch: 0,
+        min_replicas_wanted: 0,
     };
     state.put(keys::SETTINGS, keys::CLUSTER_KEY, records::encode(&record));
     state.start_counters(Counters {

@@ -124,6 +124,9 @@ pub struct ClusterRecord {
     /// Raised by `NewEpoch` alone.
     #[prost(uint64, tag = "5")]
     pub epoch: u64,
+    /// What `min_replicas` is to be as soon as every group has so many. At most `min_replicas`: no more than it is.
+    #[prost(uint32, tag = "6")]
+    pub min_replicas_wanted: u32,
 }
 
 /// A client's session.

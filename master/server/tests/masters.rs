@@ -185,3 +185,25 @@ async fn the_end_of_a_session_frees_what_it_held() {
     assert_eq!(cluster.status(1).await.unwrap().sessions, 1);
     cluster.shutdown().await;
 }
+
+/// Where others would look for it, it has to stay.
+#[tokio::test]
+async fn only_a_master_without_others_moves() {
+    let cluster = Cluster::start(3).await;
+    let to = "tcp://10.0.0.1:7101";
+    let refused = cluster.client().move_master(to, Some(soon())).await.unwrap_err();
+    assert!(refused.to_string().contains("would not find it"), "{refused}");
+    cluster.shutdown().await;
+
+    let mut alone = Cluster::start(1).await;
+    let client = alone.client();
+    let refused = client.move_master("nonsense", Some(soon())).await.unwrap_err();
+    assert!(refused.to_string().contains("no address of a master"), "{refused}");
+    client.move_master(to, Some(soon())).await.unwrap();
+    // It is asked where it is, and knows where it will be, over a restart too.
+    alone.crash(1).await;
+    alone.start_one(1).await;
+    alone.leader().await;
+    assert_eq!(alone.status(1).await.unwrap().members[0].address, to);
+    alone.shutdown().await;
+}

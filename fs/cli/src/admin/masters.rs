@@ -44,14 +44,14 @@ pub(super) async fn new_epoch(session: &Session) -> anyhow::Result<String> {
 }
 
 /// What a master refused is for people as it stands.
-fn told(error: ClientError) -> anyhow::Error {
+pub(super) fn told(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Refused { status, .. } => anyhow::anyhow!("{}", status.message),
         other => other.into(),
     }
 }
 
-async fn ready(session: &Session) -> anyhow::Result<()> {
+pub(super) async fn ready(session: &Session) -> anyhow::Result<()> {
     let ready = tokio::time::timeout(session.timeout, session.master.ready()).await;
     ready
         .with_context(|| format!("no master answered within {:?}: are they running?", session.timeout))??;

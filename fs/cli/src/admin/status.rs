@@ -66,6 +66,8 @@ fn value(session: &Session, status: &StatusReply) -> Value {
         "cluster": session.found.cluster.name,
         "cluster_id": status.cluster_id,
         "cluster_epoch": status.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
+        "replicas": status.table.as_ref().map_or(0, |table| table.replicas),
+        "min_replicas": status.table.as_ref().map_or(0, |table| table.min_replicas),
         "leader": status.leader_id,
         "term": status.term,
         "last_log_index": status.last_log_index,

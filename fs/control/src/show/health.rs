@@ -67,6 +67,14 @@ fn have(groups: usize) -> String {
 
 /// Copies that are missing or being made.
 fn copies(status: &StatusReply, reasons: &mut Vec<String>) {
+    let replicas = tables(status).next().map_or(0, |table| table.replicas as usize);
+    let few = groups_of(status).filter(|group| group.members.len() < replicas).count();
+    if few > 0 {
+        reasons.push(format!(
+            "{} fewer than {replicas} members: more get them as chunkservers in other racks come",
+            have(few)
+        ));
+    }
     let having = |states: &[MemberState]| groups_of(status).filter(|group| has(group, states)).count();
     let away = having(&[MemberState::Offline]);
     let filling = having(&[MemberState::Syncing, MemberState::Joining]);
@@ -146,6 +154,10 @@ mod tests {
         );
         let one = lines(&with_states([Serving, Syncing, Offline]));
         assert_eq!(one[..2], ["blocked", "1 group has fewer than 2 serving members: writes there wait"]);
+        let mut few = status();
+        few.table.as_mut().unwrap().groups[0].members.pop();
+        let wants = "1 group has fewer than 3 members: more get them as chunkservers in other racks come";
+        assert_eq!(lines(&few), ["degraded", wants]);
         let none = lines(&with_states([Offline, Offline, Offline]));
         assert_eq!(none[..2], ["blocked", "1 group has no serving member: reads and writes there wait"]);
         let mut empty = status();

@@ -31,7 +31,7 @@ pub fn recovery(status: &StatusReply) -> String {
     let replicas = super::tables(status).next().map_or(0, |table| table.replicas as usize);
     let mut table = Table::new(["group", "epoch", "members (disks)"]);
     let mut moving = 0;
-    for group in groups_of(status).filter(|group| !is_whole(group) || group.members.len() > replicas) {
+    for group in groups_of(status).filter(|group| !is_whole(group) || group.members.len() != replicas) {
         moving += 1;
         table.row([group.id.to_string(), group.epoch.to_string(), members(group)]);
     }

@@ -22,7 +22,7 @@ pub enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Internal {
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     op: Option<Op>,
 }
 
@@ -46,6 +46,16 @@ enum Op {
     DrainDisks(DrainMessage),
     #[prost(bool, tag = "9")]
     NewEpoch(bool),
+    #[prost(message, tag = "10")]
+    SetReplicas(ReplicasMessage),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct ReplicasMessage {
+    #[prost(uint32, tag = "1")]
+    replicas: u32,
+    #[prost(uint32, tag = "2")]
+    min_replicas: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -195,6 +205,9 @@ impl Command {
                 Op::DeletionsDone(Ids { ids: data.into_iter().map(|data| data.0).collect() })
             }
             Self::NewEpoch => Op::NewEpoch(true),
+            Self::SetReplicas { replicas, min_replicas } => {
+                Op::SetReplicas(ReplicasMessage { replicas, min_replicas })
+            }
             Self::ChangeGroups { changes } => {
                 Op::ChangeGroups(Changes { changes: changes.iter().map(Into::into).collect() })
             }
@@ -223,6 +236,9 @@ impl Command {
                 Self::DeletionsDone { data: ids.into_iter().map(DataId).collect() }
             }
             Op::NewEpoch(_) => Self::NewEpoch,
+            Op::SetReplicas(ReplicasMessage { replicas, min_replicas }) => {
+                Self::SetReplicas { replicas, min_replicas }
+            }
             Op::ChangeGroups(Changes { changes }) => Self::ChangeGroups {
                 changes: changes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
@@ -313,6 +329,7 @@ mod tests {
             },
             Command::DrainDisks { disks: vec![DiskId(3), DiskId(4)], draining: true },
             Command::NewEpoch,
+            Command::SetReplicas { replicas: 3, min_replicas: 2 },
         ] {
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use coord_types::{DiskId, Epoch, GroupId};
 use master_model::{Group, Member, MemberState, proto};
 
-use super::{cluster, disk_failed, read_group};
+use super::{cluster, disk_failed, read_group, replicas};
 use crate::error::{OpError, OpResult};
 use crate::keys;
 use crate::records::{self, GroupRecord, MemberRecord};
@@ -167,6 +167,7 @@ pub(crate) fn apply(state: &mut State<'_>, changes: &[GroupChange]) -> OpResult<
     }
     if !groups.is_empty() {
         state.counters_mut()?.table_version += 1;
+        replicas::settle(state, &groups)?;
     }
     Ok(result)
 }

@@ -62,11 +62,16 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
     let mut due = Vec::new();
     let replicas = table.replicas as usize;
     let mut moving = table.groups().filter(|group| group.members.len() > replicas).count();
+    let mut growing = table.groups().filter(|group| group.in_state(MemberState::Syncing).count() > 0).count();
     for group in table.groups() {
         if due.len() >= limit {
             return due;
         }
         let mut change = next_change(table, seen, group, &mut spares);
+        if change.is_none() && growing < MOVES_MAX {
+            change = grow(table, group, &mut spares);
+            growing += usize::from(change.is_some());
+        }
         if change.is_none() && moving < MOVES_MAX {
             change = empty(table, seen, group, &mut spares);
             moving += usize::from(change.is_some());
@@ -160,6 +165,17 @@ fn rules(table: &Table) -> Rules {
     Rules { replicas: table.replicas, min_replicas: table.min_replicas }
 }
 
+/// A group that has fewer members than there should be, because there should be more than there were, gets another.
+fn grow(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
+    if group.members.len() >= table.replicas as usize {
+        return None;
+    }
+    let spare = spares.further(group)?;
+    changed(group, Change::Add(spare), rules(table))?;
+    spares.shift(spare, 1);
+    Some(Change::Add(spare))
+}
+
 /// The members that writes wait for and that are not gone.
 fn takes_writes<'a>(table: &'a Table, seen: &'a Seen, group: &'a Group) -> impl Iterator<Item = DiskId> + 'a {
     group.serving().filter(|disk| health(table, seen, *disk) != Health::Gone)
@@ -205,6 +221,10 @@ fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
     for group in table.groups() {
         if moved.len() >= MOVES_MAX {
             break;
+        }
+        if group.members.len() < spares.replicas {
+            // It waits for one more member, and would keep the one that was to take another's place.
+            continue;
         }
         if let Some(disk) = spares.lighten(group) {
             moved.push(GroupChange { group: group.id, epoch: group.epoch, change: Change::Add(disk) });
@@ -315,6 +335,21 @@ impl Spares {
             let mut others = all.iter().filter(|other| **other != leaving);
             !all.contains(&disk) && others.all(|other| !self.same(*other, disk, domain))
         };
+        self.least(group, fits)
+    }
+
+    /// The least loaded disk that can be one member more: in a rack of its own, or on a host of its own if there is one
+    /// rack only.
+    fn further(&self, group: &Group) -> Option<DiskId> {
+        let racks: BTreeSet<_> = self.racks.values().map(|(rack, _)| rack).collect();
+        let domain = if racks.len() > 1 { Domain::Rack } else { Domain::Host };
+        let apart = |disk: DiskId| {
+            group.members.iter().all(|member| member.disk != disk && !self.same(member.disk, disk, domain))
+        };
+        self.least(group, apart)
+    }
+
+    fn least(&self, group: &Group, fits: impl Fn(DiskId) -> bool) -> Option<DiskId> {
         let candidates = self.places.iter().filter(|(disk, place)| place.well && fits(**disk));
         let least = candidates.min_by_key(|(disk, place)| {
             (place.load(0), crate::state::mix(u64::from(group.id.0) << 32 | u64::from(disk.0)))
@@ -506,6 +541,78 @@ mod tests {
             let leads = whole.groups().filter(|group| group.primary() == Some(DiskId(disk))).count();
             assert!((2..=4).contains(&leads), "disk {disk} leads {leads} of 9");
         }
+    }
+
+    /// Whoever is being filled is level and settles, until nothing is due.
+    fn settle_filled(table: Table, seen: &Seen) -> Table {
+        let mut table = table;
+        for _ in 0..100 {
+            let syncing = |g: &Group| g.in_state(MemberState::Syncing).collect::<Vec<_>>();
+            let level = table.groups().flat_map(|g| syncing(g).into_iter().map(|disk| (g.id, g.epoch, disk)));
+            let level = level.collect();
+            let active = table.groups().map(|group| (group.id, group.epoch)).collect();
+            let before = table.version;
+            table = settle_once(table, &Seen { level, active, ..seen.clone() });
+            if table.version == before {
+                return table;
+            }
+        }
+        panic!("never at rest: {:?}", plan(&table, seen, 100));
+    }
+
+    /// Groups of the first disk only.
+    fn alone(groups: u32) -> Vec<Group> {
+        let members = vec![master_model::Member { disk: DiskId(1), state: MemberState::Serving }];
+        (1..=groups).map(|id| Group { id: GroupId(id), epoch: Epoch(1), members: members.clone() }).collect()
+    }
+
+    /// A cluster that kept one copy of everything, and is to keep three.
+    #[test]
+    fn groups_grow_as_racks_come() {
+        const GROUPS: u32 = 20;
+        let of = |servers: Vec<Server>, groups: &Table| {
+            Table::new(1, servers, groups.groups().cloned().collect()).with_replicas(3, 1)
+        };
+        let all: Vec<_> = table(5, 0).servers().cloned().collect();
+        let single = Table::new(1, all[..1].to_vec(), alone(GROUPS)).with_replicas(3, 1);
+        assert_eq!(plan(&single, &well(&[1]), 100), [], "there is no other rack");
+
+        // A second rack with two hosts: two copies, and no third in the same rack.
+        let mut beside = all[2].clone();
+        beside.location = "/r/rack2/other".to_owned();
+        let two = of([&all[..2], &[beside]].concat(), &single);
+        assert_eq!(plan(&two, &well(&[1, 2, 3]), 100).len(), MOVES_MAX, "not all at a time");
+        let two = settle_filled(two, &well(&[1, 2, 3]));
+        assert!(two.groups().all(|group| group.members.len() == 2 && is_whole(group)));
+
+        let four = of(
+            vec![
+                all[0].clone(),
+                two.server(ServerId(2)).unwrap().clone(),
+                two.server(ServerId(3)).unwrap().clone(),
+                all[3].clone(),
+            ],
+            &two,
+        );
+        let three = settle_filled(four, &well(&[1, 2, 3, 4]));
+        for group in three.groups() {
+            let mut racks: Vec<_> =
+                group.members.iter().map(|m| &three.server_of(m.disk).unwrap().location[..8]).collect();
+            racks.sort_unstable();
+            assert_eq!(racks, ["/r/rack1", "/r/rack2", "/r/rack4"], "{group:?}");
+        }
+    }
+
+    /// Hosts, if there is one rack only.
+    #[test]
+    fn in_one_rack_groups_grow_over_hosts() {
+        let mut servers: Vec<_> = table(3, 0).servers().cloned().collect();
+        for (at, server) in servers.iter_mut().enumerate() {
+            server.location = format!("/r/rack/h{}", at.min(1));
+        }
+        let single = Table::new(1, servers, alone(1)).with_replicas(3, 1);
+        let grown = settle_filled(single, &well(&[1, 2, 3]));
+        assert_eq!(grown.groups().next().unwrap().members.len(), 2, "the third would share a host");
     }
 
     #[test]

@@ -120,6 +120,26 @@ impl proto::Admin for Admin {
         );
         Ok(Response::new(proto::NewEpochReply { epoch }))
     }
+
+    async fn set_replicas(
+        &self,
+        request: Request<proto::SetReplicasRequest>,
+    ) -> Result<Response<proto::SetReplicasReply>, Status> {
+        let proto::SetReplicasRequest { replicas, min_replicas } = request.message;
+        self.0.command(&Command::SetReplicas { replicas, min_replicas }, request.deadline).await?;
+        tracing::info!(replicas, min_replicas, "replicas set");
+        self.0.registered.notify_one();
+        self.0.soft.news.notify_one();
+        Ok(Response::new(proto::SetReplicasReply {}))
+    }
+
+    async fn move_master(
+        &self,
+        request: Request<proto::MoveMasterRequest>,
+    ) -> Result<Response<proto::MoveMasterReply>, Status> {
+        masters::move_to(&self.0, &request.message.address, request.deadline).await?;
+        Ok(Response::new(proto::MoveMasterReply {}))
+    }
 }
 
 fn find(view: &coord_raft::View, file: proto::where_request::File) -> OpResult<Attr> {

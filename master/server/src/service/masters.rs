@@ -1,4 +1,4 @@
-//! Adding and removing masters: what is refused and why, and in which order things happen. Only the leader does it.
+//! Adding, removing and moving masters: what is refused and why, and in which order things happen. Only the leader does it.
 
 use std::time::{Duration, Instant};
 
@@ -106,6 +106,16 @@ pub(super) async fn remove(app: &App, id: u64, deadline: Instant) -> Result<(), 
     }
     app.raft.remove_member(id, deadline).await.map_err(|error| status(&error))?;
     tracing::info!(id, "master removed");
+    Ok(())
+}
+
+/// The only master listens elsewhere from its next start on.
+pub(super) async fn move_to(app: &App, text: &str, deadline: Instant) -> Result<(), Status> {
+    let address: Address =
+        text.parse().map_err(|error| refused(format!("{text:?} is no address of a master: {error}")))?;
+    must_lead(app)?;
+    app.raft.set_address(address.to_string(), deadline).await.map_err(|error| status(&error))?;
+    tracing::info!(%address, "this master listens there from its next start on");
     Ok(())
 }
 
