@@ -149,3 +149,23 @@ async fn a_master_whose_state_is_older_is_not_followed() {
     cluster.master.show(6, 0);
     eventually("it follows", || async { (!cluster.master.heartbeats().is_empty()).then_some(()) }).await;
 }
+
+/// Masters that were made anew, or whose address now belongs to others, once had their table taken by servers that were running: only a
+/// registration asked which cluster it was. The table of another cluster, with a word that data may go, costs data.
+#[tokio::test]
+async fn no_table_is_taken_from_masters_of_another_cluster() {
+    let cluster = Cluster::start().await;
+    let disk = DiskId(3);
+    let at = (0..3).find(|at| cluster.disk_id(*at) == disk).expect("the third that registered");
+    cluster.write(key(1, 0), 0, &pattern(1, 5000)).await;
+    cluster.master.belong_to("another");
+    cluster.master.may_drop(GroupId(1));
+    cluster.master.take_out(disk, GroupId(1));
+    let refused = || metric(&cluster, at, "pangu_chunkserver_heartbeats_failed_total");
+    let before = refused().await;
+    eventually("heartbeats are in vain", || async { (refused().await > before + 20).then_some(()) }).await;
+    assert_eq!(cluster.master.asked_to_drop(), [0_u32; 0], "it took the table");
+    cluster.master.belong_to("test");
+    eventually("it takes the table", || async { (!cluster.master.asked_to_drop().is_empty()).then_some(()) })
+        .await;
+}

@@ -36,6 +36,7 @@ struct State {
     /// Groups whose data may go, and those that were asked about.
     may_drop: BTreeSet<u32>,
     asked_to_drop: Vec<u32>,
+    cluster_id: &'static str,
     /// As it is shown; the epoch of a master that was restored.
     epoch: u64,
     /// Taken off the end of the log that is shown.
@@ -46,7 +47,7 @@ impl State {
     #[expect(clippy::unnecessary_wraps, reason = "as it is in the answers")]
     fn lineage(&self) -> Option<proto::Lineage> {
         let log_index = self.version.saturating_sub(self.behind);
-        Some(proto::Lineage { cluster_id: "test".to_owned(), epoch: self.epoch, log_index })
+        Some(proto::Lineage { cluster_id: self.cluster_id.to_owned(), epoch: self.epoch, log_index })
     }
 }
 
@@ -77,6 +78,7 @@ impl FakeMaster {
             unnumbered: false,
             may_drop: BTreeSet::new(),
             asked_to_drop: Vec::new(),
+            cluster_id: "test",
             epoch: 5,
             behind: 0,
         }));
@@ -130,6 +132,11 @@ impl FakeMaster {
     pub(crate) fn show(&self, epoch: u64, behind: u64) {
         let mut state = self.state.lock();
         (state.epoch, state.behind) = (epoch, behind);
+    }
+
+    /// Whose master answers say that it is, from now on.
+    pub(crate) fn belong_to(&self, cluster_id: &'static str) {
+        self.state.lock().cluster_id = cluster_id;
     }
 
     pub(crate) fn spoil_tables(&self, spoilt: bool) {
