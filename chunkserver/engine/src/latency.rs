@@ -1,4 +1,6 @@
-//! How long a durable write takes on this disk: the mean of the last seconds. Cheap: two numbers, and the few frames under way.
+//! How long a durable write takes on this disk: the mean over the time of the last seconds. Cheap: two numbers, and the few frames
+//! under way. A sample counts for the time since the one before it: else a disk that did a thousand writes a second, and now does
+//! five, would look fast for many seconds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,13 +11,16 @@ use tokio::time::Instant;
 const HALF_LIFE: Duration = Duration::from_secs(3);
 /// A write that took longer counts for this: a process that was stopped for a while must not look slow for long.
 const SAMPLE_MAX: Duration = Duration::from_secs(1);
+/// One write after a long while does not stand for all of it, and two at a time both count.
+const WEIGHT_MAX: Duration = Duration::from_secs(1);
+const WEIGHT_MIN: Duration = Duration::from_micros(10);
 /// What is older says nothing of now.
 const OLD: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Latency {
-    /// Seconds, weighted, and the weights; as of `noted`.
+    /// Samples in seconds, weighted, and the weights; as of `noted`.
     sum_s: f64,
     weight: f64,
     noted: Option<Instant>,
@@ -30,13 +35,12 @@ impl Latency {
 
     pub(crate) fn end(&mut self, number: u64, now: Instant) {
         let Some(began) = self.under_way.remove(&number) else { return };
-        let kept = self.noted.map_or(0.0, |noted| {
-            let half_lives = now.saturating_duration_since(noted).as_secs_f64() / HALF_LIFE.as_secs_f64();
-            (-half_lives).exp2()
-        });
+        let elapsed = self.noted.map_or(WEIGHT_MAX, |noted| now.saturating_duration_since(noted));
+        let kept = (-elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
+        let weight = elapsed.clamp(WEIGHT_MIN, WEIGHT_MAX).as_secs_f64();
         let took = now.saturating_duration_since(began).min(SAMPLE_MAX);
-        self.sum_s = self.sum_s * kept + took.as_secs_f64();
-        self.weight = self.weight * kept + 1.0;
+        self.sum_s = self.sum_s * kept + took.as_secs_f64() * weight;
+        self.weight = self.weight * kept + weight;
         self.noted = Some(now);
     }
 
@@ -82,6 +86,20 @@ mod tests {
         let slow = latency.estimate(start + 25 * SECOND).unwrap();
         assert!((450..=500).contains(&slow.as_millis()), "{slow:?}");
         assert_eq!(latency.estimate(start + 60 * SECOND), None, "that was long ago");
+    }
+
+    #[test]
+    fn few_slow_writes_outweigh_many_fast_ones_before() {
+        let mut latency = Latency::default();
+        let start = Instant::now();
+        for at in 0..5000 {
+            write(&mut latency, start + at * SECOND / 1000, SECOND / 1000);
+        }
+        for at in 0..15 {
+            write(&mut latency, start + 5 * SECOND + at * SECOND / 5, SECOND / 5);
+        }
+        let slow = latency.estimate(start + 8 * SECOND).unwrap();
+        assert!(slow > SECOND / 12, "{slow:?} after three seconds");
     }
 
     #[test]

@@ -89,6 +89,9 @@ fn long_writes_are_fast_again_soon_after_a_disk_became_slow() {
         assert_eq!(disk(&cluster, other)["pace"], "usual");
     }
 
+    // It has little to do now, and is slow all the same: longer than it would have to be fast.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(disk(&cluster, "rack2")["pace"], "slow, out of use", "{}", cluster.tails(30));
     drop(throttle);
     let back = wait_pace(&cluster, "rack2", "usual", PATIENCE);
     wait_until("all groups are whole", Deadline::within(PATIENCE), || {
