@@ -16,6 +16,7 @@ use crate::buffers::Buffers;
 use crate::config::Config;
 use crate::disks;
 use crate::error::StartError;
+use crate::errors;
 use crate::heartbeat::{self, Identity};
 use crate::lost;
 use crate::metrics;
@@ -117,6 +118,7 @@ async fn start_with(
     tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
     tasks.push(tokio::spawn(repair::run(node.clone())));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(scrub::run(node.clone(), disk.clone()))));
+    tasks.extend(disks.iter().map(|disk| tokio::spawn(errors::run(node.clone(), disk.clone()))));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(pace::run(node.clone(), disk.clone()))));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(lost::run(node.clone(), disk.clone()))));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");

@@ -15,6 +15,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::config::Config;
 use crate::error::StartError;
+use crate::errors::Errors;
 use crate::scrub::Progress;
 
 /// The server's uuid, 16 bytes.
@@ -30,6 +31,7 @@ pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     pub(crate) engine: Engine,
     pub(crate) scrub: Progress,
+    pub(crate) errors: Errors,
     /// Set by the first registration of this process.
     id: OnceLock<DiskId>,
 }
@@ -87,6 +89,7 @@ pub(crate) async fn open_all(config: &Config, pool: &Arc<BufferPool>) -> Result<
             path: path.clone(),
             engine,
             scrub: Progress::default(),
+            errors: Errors::default(),
             id: OnceLock::new(),
         }));
     }
@@ -231,7 +234,8 @@ mod tests {
         Engine::format(dir.path(), &FormatOptions::new(FormatOptions::CAPACITY_MIN_BYTES)).unwrap();
         let open = async || {
             let engine = Engine::open(dir.path(), EngineConfig::new(BufferPool::new(1 << 20))).await.unwrap();
-            Disk { path: dir.path().to_owned(), engine, id: OnceLock::new(), scrub: Progress::default() }
+            let (scrub, errors) = (Progress::default(), Errors::default());
+            Disk { path: dir.path().to_owned(), engine, id: OnceLock::new(), scrub, errors }
         };
         let disk = open().await;
         disk.promise(GroupId(1), Epoch(0x0102)).await.unwrap();

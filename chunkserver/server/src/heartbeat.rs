@@ -318,6 +318,7 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
             }
         })
         .collect()
+                errors: disk.errors.recent(),
 }
 
 fn adopt(node: &Arc<Node>, table: proto::Table) {

@@ -15,6 +15,7 @@ mod commits;
 pub mod config;
 mod disks;
 pub mod error;
+mod errors;
 mod fill;
 mod followed;
 mod group;

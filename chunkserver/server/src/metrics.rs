@@ -133,6 +133,11 @@ pub(crate) fn text(node: &Node) -> String {
             disk.engine.write_latency().map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
         },
     );
+    by_disk(
+        "pangu_chunkserver_disk_errors",
+        "blocks found damaged and repaired within the last day",
+        &|disk| disk.errors.recent(),
+    );
     by_disk("pangu_chunkserver_disk_failed", "1 if the disk is out", &|disk| u64::from(disk.failed()));
     let replicas = node.replicas();
     let count = |wanted: &dyn Fn(&crate::group::Group) -> bool| {

@@ -223,6 +223,11 @@ async fn piece(
         }
         bad = still;
     }
+    // Of a segment that was lost much is damaged, and the medium need not be.
+    let lost = engine.lost_segments();
+    if lost.is_empty() || !engine.is_in_segments(key, lost)? {
+        group.disk.errors.note((found - bad.len()) as u64);
+    }
     Ok((found - bad.len(), bad.len()))
 }
 

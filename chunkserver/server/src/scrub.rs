@@ -236,7 +236,7 @@ async fn keep(disk: &Disk, pass: &Pass) -> Result<(), EngineError> {
     disk.engine.put_setting(SETTING, &pass.encode()).await
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -402,6 +402,62 @@ fn long_damaged_data_is_repaired_before_anybody_sees_it() {
 }
 
 #[test]
+fn long_a_disk_with_many_damaged_blocks_is_emptied() {
+    let mut options = Options::new(3, 4);
+    options.survival = "scrub_period_s = 3\nerrors_max = 20\n".to_owned();
+    let mut scene = Scene::of(options, 25);
+    scene.work(200);
+    let (result, owed) = scene.writer.take().unwrap().finish();
+    result.unwrap();
+    let began = Instant::now();
+    let blocks = damage(&scene.cluster.folder().join(Role::Chunkserver(2).to_string()), 0);
+    let disk = || scene.server(2)["disks"][0].clone();
+    let wait = |what: &str, met: &dyn Fn() -> bool| {
+        let waited = wait_until(what, Deadline::within(PATIENCE), || {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(met())
+        });
+        if let Err(error) = waited {
+            panic!("{error}: {}\n{}\n{}", disk(), scene.status(), scene.cluster.tails(40));
+        }
+        println!("{what}: after {:?}", began.elapsed());
+    };
+    wait("the disk is marked", &|| disk()["draining"] == true);
+    let root = scene.cluster.mounts()[0].1.clone();
+    // The mount asks for the cluster's state now and then.
+    wait("health says why", &|| {
+        fs::read_to_string(root.join(".pangu/health")).is_ok_and(|text| text.contains("is failing"))
+    });
+    wait("it is in no group", &|| {
+        let id = disk()["id"].clone();
+        let is_member = |group: &serde_json::Value| {
+            group["members"]
+                .as_array()
+                .is_some_and(|members| members.iter().any(|member| member["disk"] == id))
+        };
+        let groups = scene.groups();
+        !groups.is_empty() && !groups.iter().any(is_member)
+    });
+    let (wrong, right) = verify(&owed);
+    assert_eq!(wrong, Vec::<String>::new(), "{right} were right");
+    println!("{blocks} blocks were damaged, {right} files and blocks read right");
+    let marked = scene.servers().iter().filter(|server| server["disks"][0]["draining"] == true).count();
+    assert_eq!(marked, 1, "{}", scene.status());
+    // Somebody looked at it: it is used again, and what it had is forgotten.
+    let output = scene.cluster.pangu(&["undrain", &scene.server(2)["id"].to_string()]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let disk = || scene.server(2)["disks"][0].clone();
+    wait_until("its errors are forgotten", Deadline::within(PATIENCE), || {
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(disk()["errors"] == 0 && disk()["failing"] == false)
+    })
+    .unwrap();
+    scene.wait_share(2, 4);
+    assert!(disk()["draining"] == false, "{}", disk());
+    scene.cluster.finish().unwrap();
+}
+
+#[test]
 fn long_lost_and_cut_off_segments_are_filled_by_the_other_members() {
     let mut scene = Scene::of(Options::new(3, 3), 22);
     scene.cluster.announce("a segment is lost");

@@ -18,6 +18,7 @@
 //! slow_return_s = 60
 //! slow_servers_max = 1
 //! slow_percent_max = 34
+//! errors_max = 100
 //!
 //! [raft]                   # the same
 //! snapshot_after_entries = 50000
@@ -70,6 +71,8 @@ pub struct Survival {
     pub slow_servers_max: Option<u32>,
     /// Percent of all capacity that may be out of use for slowness at one time. Default 34, maximum 50.
     pub slow_percent_max: Option<u32>,
+    /// A disk on which more blocks than this were found damaged within a day is emptied, if there is a place for what it has. Default 100.
+    pub errors_max: Option<u32>,
 }
 
 /// How much of their log the masters keep. Absent: the default.

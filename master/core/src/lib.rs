@@ -12,6 +12,7 @@ mod codec;
 pub mod command;
 pub mod deletion;
 pub mod error;
+pub mod failing;
 pub mod health;
 pub mod inode;
 pub mod keys;

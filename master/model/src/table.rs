@@ -74,6 +74,10 @@ pub struct Vitals {
     pub write_latency_us: u64,
     /// The leader's word.
     pub pace: Pace,
+    /// Blocks found damaged and repaired within the last day.
+    pub errors: u64,
+    /// The leader's word: these are too many.
+    pub failing: bool,
 }
 
 /// How fast a disk is beside the others.

@@ -1,6 +1,7 @@
 //! What the leader does by itself, one job a file. Each runs while this master leads and is dropped when it does not.
 
 mod deletion;
+mod failing;
 pub(crate) mod groups;
 mod placement;
 mod probe;
@@ -60,7 +61,8 @@ async fn lead(app: &App) {
         deletion::run(app),
         placement::run(app),
         groups::run(app),
-        probe::run(app)
+        probe::run(app),
+        failing::run(app)
     );
 }
 

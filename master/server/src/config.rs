@@ -48,6 +48,8 @@ pub struct Config {
     pub scrub_period: Duration,
     /// When a disk is slow, and how many may be out of use for it. See [`slow::Rules`] for defaults, [`ConfigError`] for minima.
     pub slow: slow::Rules,
+    /// A disk on which more blocks were found damaged within a day is emptied. Default 100.
+    pub errors_max: u64,
     /// Groups are made when no chunkserver joined for this long, so that they spread over all that are just
     /// starting. Default 300 ms, 0 in an embedded platform.
     pub group_settle: Duration,
@@ -119,6 +121,7 @@ impl Config {
             resync_bytes_per_s: 200 << 20,
             scrub_period: Duration::from_hours(14 * 24),
             slow: slow::Rules::DEFAULT,
+            errors_max: master_core::failing::ERRORS_MAX,
             group_settle: Duration::from_millis(300),
             group_settle_narrow: Duration::from_secs(3),
             deletion_delay: Duration::from_secs(2),

@@ -139,6 +139,7 @@ fn tune(config: &mut Config, ClusterConfig { survival, raft, .. }: &ClusterConfi
     set(&mut config.slow.floor, millis(survival.slow_ms));
     set(&mut config.slow.after, survival.slow_after_s.map(|s| Duration::from_secs(s.into())));
     set(&mut config.slow.return_after, survival.slow_return_s.map(|s| Duration::from_secs(s.into())));
+    config.errors_max = survival.errors_max.map_or(config.errors_max, u64::from);
     config.slow.ratio = survival.slow_ratio.unwrap_or(config.slow.ratio);
     config.slow.servers_max = survival.slow_servers_max.unwrap_or(config.slow.servers_max);
     config.slow.percent_max = survival.slow_percent_max.unwrap_or(config.slow.percent_max);

@@ -61,6 +61,20 @@ async fn a_lease_that_is_called_back_is_given_up_before_the_next_heartbeat_is_du
     assert!(took < PERIOD / 2, "{took:?}");
 }
 
+/// Also while nothing is written: how else is a disk that is out of use seen to be fast again.
+#[tokio::test]
+async fn a_heartbeat_tells_what_a_write_takes() {
+    let cluster = Cluster::start().await;
+    eventually("all disks are known", || async {
+        let latency = |at| {
+            let last = cluster.master.last_heartbeat(cluster.disk_id(at))?;
+            Some(last.disks[0].write_latency_us).filter(|us| *us > 0)
+        };
+        (0..3).all(|at| latency(at).is_some()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_table_that_makes_no_sense_changes_nothing() {
     let cluster = Cluster::start().await;

@@ -39,6 +39,12 @@ async fn a_read_finds_it(of_primary: bool) {
     assert!(read.data[..] == data[..] && read.verify().is_none());
     wait_repaired(&cluster, victim, 2).await;
     assert_eq!(metric(&cluster, victim, "pangu_chunkserver_repaired_blocks_total").await, 2);
+    eventually("the master is told", || async {
+        let told = |at| cluster.master.last_heartbeat(cluster.disk_id(at)).map(|last| last.disks[0].errors);
+        let others = (0..3).filter(|at| *at != victim).all(|at| told(at) == Some(0));
+        (told(victim) == Some(2) && others).then_some(())
+    })
+    .await;
     assert_clean(&mut cluster, victim).await;
 }
 

@@ -42,7 +42,8 @@ fn value(session: &Session, status: &StatusReply) -> Value {
                     json!({"id": id, "capacity_bytes": d.capacity_bytes, "used_bytes": d.used_bytes,
                            "failed": d.failed, "draining": d.draining, "scrub_began_ms": d.scrub_began_ms,
                            "scrub_ended_ms": d.scrub_ended_ms, "damaged_chunks": d.damaged_chunks,
-                           "write_latency_us": d.write_latency_us, "pace": show::pace_name(d.pace())})
+                           "write_latency_us": d.write_latency_us, "pace": show::pace_name(d.pace()),
+                           "errors": d.errors, "failing": d.failing})
                 })
                 .collect();
             json!({"id": s.id, "address": s.address, "location": s.location, "silent_ms": s.silent_ms,

@@ -17,7 +17,8 @@ pub fn chunkserver(status: &StatusReply, id: u32) -> Option<String> {
     line("address", &server.address);
     line("location", &server.location);
     line("heard", &heard(server.silent_ms));
-    let mut table = Table::new(["disk", "state", "used", "size", "write", "scrubbed", "damaged", "groups"]);
+    let mut table =
+        Table::new(["disk", "state", "used", "size", "write", "scrubbed", "damaged", "errors", "groups"]);
     let now_ms = now_ms();
     for (disk, state) in disks_of(server) {
         let word = match (state.failed, state.draining, state.pace()) {
@@ -34,6 +35,7 @@ pub fn chunkserver(status: &StatusReply, id: u32) -> Option<String> {
             latency(state),
             scrubbed(std::iter::once(state), now_ms),
             state.damaged_chunks.to_string(),
+            state.errors.to_string(),
             places(status, &[disk]),
         ]);
     }
@@ -67,8 +69,8 @@ mod tests {
         assert_eq!(
             chunkserver(&status, 2).unwrap(),
             "chunkserver 2\naddress     tcp://10.0.0.2:7000\nlocation    /r/rack2/h\nheard       now\n\
-             disk  state     used     size     write    scrubbed  damaged  groups\n\
-             20    draining  1.0 MiB  1.0 GiB  unknown  not yet   0        1 serving, 1 syncing\n"
+             disk  state     used     size     write    scrubbed  damaged  errors  groups\n\
+             20    draining  1.0 MiB  1.0 GiB  unknown  not yet   0        0       1 serving, 1 syncing\n"
         );
         let third = chunkserver(&status, 3).unwrap();
         assert!(third.contains("slow, out of use  1.0 MiB  1.0 GiB  812 ms"), "{third}");

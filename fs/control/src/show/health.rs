@@ -98,6 +98,18 @@ fn of_server(server: &Server, reasons: &mut Vec<String>) {
             reasons.push(format!("{} failed", named()));
             continue;
         }
+        if disk.failing {
+            let blocks = count(usize::try_from(disk.errors).unwrap_or(usize::MAX), "block");
+            let then = match (disk.draining, disk.used_bytes) {
+                (true, 0) => "it is empty: replace it",
+                (true, _) => "it is being emptied",
+                (false, _) => "it will be emptied when there is a place for what it has",
+            };
+            reasons.push(format!(
+                "{} is failing, {blocks} of it were found damaged within a day: {then}",
+                named()
+            ));
+        }
         match disk.pace() {
             Pace::Unspecified => {}
             Pace::Slow => reasons.push(format!(
@@ -195,6 +207,8 @@ mod tests {
         servers[0].disk_states[0].set_pace(Pace::Slow);
         servers[2].disk_states[0].write_latency_us = 90_000;
         servers[2].disk_states[0].set_pace(Pace::Out);
+        servers[0].disk_states[0].failing = true;
+        servers[0].disk_states[0].errors = 120;
         servers[2].disk_states[0].damaged_chunks = 2;
         servers[2].disk_states[0].used_bytes = (1 << 30) - 1;
         assert_eq!(
@@ -203,6 +217,7 @@ mod tests {
                 "degraded",
                 "master 3 (tcp://10.0.0.9:1) was last heard 70 s ago",
                 "chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) was last heard 12 s ago",
+                "disk 10 of chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) is failing, 120 blocks of it were found damaged within a day: it will be emptied when there is a place for what it has",
                 "disk 10 of chunkserver 1 (tcp://10.0.0.1:7000, /r/rack1/h) is slow (a write takes 1.2 ms) and stays in use: no more disks may be out for that",
                 "disk 20 of chunkserver 2 (tcp://10.0.0.2:7000, /r/rack2/h) failed",
                 "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) is slow (a write takes 90 ms): its groups go on without it until it is fast",

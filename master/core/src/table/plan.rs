@@ -121,6 +121,14 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
     let gone = members().filter(|member| member.state != MemberState::Offline).map(|member| member.disk);
     let gone: Vec<_> = gone.filter(|disk| health(table, seen, *disk) == Health::Gone).collect();
     let out = gone.iter().map(|disk| Change::Out(*disk)).find(allowed);
+    /// Whether each group that has a member on the disk could have it on another one.
+    #[must_use]
+    pub fn has_place_elsewhere(table: &Table, seen: &Seen, disk: DiskId) -> bool {
+        let spares = Spares::new(table, seen);
+        let mut groups = table.groups().filter(|group| group.state_of(disk).is_some());
+        groups.all(|group| spares.best(group, disk).is_some())
+    }
+
     let lost =
         gone.iter().filter(|disk| is_lost(table, **disk)).map(|disk| Change::Lost(*disk)).find(allowed);
     if let Some(change) = out.or(lost) {

@@ -69,6 +69,8 @@ impl From<DiskState> for proto::Disk {
             damaged_chunks: disk.scrub.damaged_chunks,
             write_latency_us: disk.vitals.write_latency_us,
             pace: proto::Pace::from(disk.vitals.pace).into(),
+            errors: disk.vitals.errors,
+            failing: disk.vitals.failing,
         }
     }
 }
@@ -108,7 +110,12 @@ impl TryFrom<&proto::Disk> for DiskState {
                 ended_ms: disk.scrub_ended_ms,
                 damaged_chunks: disk.damaged_chunks,
             },
-            vitals: Vitals { write_latency_us: disk.write_latency_us, pace: disk.pace().into() },
+            vitals: Vitals {
+                write_latency_us: disk.write_latency_us,
+                pace: disk.pace().into(),
+                errors: disk.errors,
+                failing: disk.failing,
+            },
         })
     }
 }
@@ -184,7 +191,7 @@ mod tests {
             failed: false,
             draining: true,
             scrub,
-            vitals: Vitals { write_latency_us: 10, pace: Pace::Out },
+            vitals: Vitals { write_latency_us: 10, pace: Pace::Out, errors: 11, failing: true },
         };
         let server = Server {
             id: ServerId(1),

@@ -232,6 +232,7 @@ fn refresh(app: &App, server: &mut Server) {
         for (id, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
             disk.vitals.pace = app.soft.pace(*id);
             *state = DiskState { draining: state.draining, ..disk };
+            disk.vitals.failing = disk.vitals.errors > app.config.errors_max;
         }
     }
 }

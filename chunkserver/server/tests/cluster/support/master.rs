@@ -27,6 +27,8 @@ struct State {
     heartbeats: Vec<(Instant, bool)>,
     /// Calls for the table of servers that are not registered.
     looks: u32,
+    /// The last of each server.
+    last: BTreeMap<u32, proto::HeartbeatRequest>,
     /// Heartbeats are told of a newer table and do not get it.
     withheld: bool,
     /// Tables that are sent make no sense.
@@ -73,6 +75,7 @@ impl FakeMaster {
             heartbeat_ms: 100,
             heartbeats: Vec::new(),
             looks: 0,
+            last: BTreeMap::new(),
             withheld: false,
             spoilt: false,
             unnumbered: false,
@@ -109,6 +112,13 @@ impl FakeMaster {
     /// When heartbeats of the third server came, and whether it had a lease.
     pub(crate) fn heartbeats(&self) -> Vec<(Instant, bool)> {
         self.state.lock().heartbeats.clone()
+    }
+
+    /// The last heartbeat of the server that has this disk.
+    pub(crate) fn last_heartbeat(&self, disk: DiskId) -> Option<proto::HeartbeatRequest> {
+        let state = self.state.lock();
+        let server = state.servers.values().find(|server| server.disks.contains(&disk.0))?;
+        state.last.get(&server.id).cloned()
     }
 
     /// And looks.
@@ -251,6 +261,7 @@ impl proto::Cluster for Cluster {
         let news = request.message.table_version != table_version && !state.withheld;
         let table = news.then(|| table(&state));
         let lease_ms = state.lease_ms;
+        state.last.insert(request.message.server, request.message);
         let lineage = state.lineage();
         Ok(Response::new(proto::HeartbeatReply { lease_ms, register_again, table_version, table, lineage }))
     }
