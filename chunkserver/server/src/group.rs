@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::disks::{Disk, fault};
+use crate::load::Load;
 use crate::node::{Node, clock_nanos};
 use crate::replicate;
 
@@ -41,6 +42,8 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) disk_id: DiskId,
     pub(crate) disk: Arc<Disk>,
+    /// Written by clients, as primary, since the last heartbeat.
+    pub(crate) load: Load,
     inner: Mutex<Inner>,
 }
 
@@ -90,7 +93,7 @@ impl Group {
     pub(crate) fn new(id: GroupId, disk_id: DiskId, disk: Arc<Disk>, promised: Epoch) -> Self {
         let replica = Replica::new(Start { me: disk_id, promised, limits: Limits::default() });
         let inner = Inner { replica, effects: Vec::new(), waiting: HashMap::new(), peers: Arc::from([]) };
-        Self { id, disk_id, disk, inner: Mutex::new(inner) }
+        Self { id, disk_id, disk, load: Load::default(), inner: Mutex::new(inner) }
     }
 
     /// An event: `event` runs on the replica, and what it asks for is begun.

@@ -16,6 +16,7 @@ use master_api::model::Table;
 use master_api::proto;
 
 use crate::disks;
+use crate::load;
 use crate::masters::{Masters, backoff};
 use crate::node::Node;
 
@@ -133,6 +134,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
     let mut registered = register(node, &mut masters, identity).await;
     let mut failures: u32 = 0;
     let mut number = 0;
+    let mut told = Instant::now();
     loop {
         number += 1;
         if !joined && node.table().version > 0 {
@@ -142,6 +144,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
         masters.learn(&node.masters());
         let sent = Instant::now();
         let asked = node.followed.known();
+        let loads = load::told(node, sent.duration_since(std::mem::replace(&mut told, sent)));
         let request = proto::HeartbeatRequest {
             known: Some(asked.clone().into()),
             server: registered.server,
@@ -152,6 +155,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             suspects: node.take_suspects(),
             leased: node.lease.holds(sent),
             number,
+            loads,
         };
         let options = CallOptions::within(CALL_TIMEOUT.min(registered.lease / ATTEMPTS_PER_LEASE));
         let call = masters.attempt(|client| async move {
@@ -314,11 +318,11 @@ fn disk_states(node: &Node) -> Vec<proto::Disk> {
                 scrub_ended_ms: pass.last_ended_ms,
                 damaged_chunks: disk.id().map_or(0, |id| node.repairs.damaged(id) as u64),
                 write_latency_us: disk.engine.write_latency().map_or(0, micros),
+                errors: disk.errors.recent(),
                 ..proto::Disk::default()
             }
         })
         .collect()
-                errors: disk.errors.recent(),
 }
 
 fn adopt(node: &Arc<Node>, table: proto::Table) {

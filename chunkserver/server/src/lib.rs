@@ -21,6 +21,7 @@ mod followed;
 mod group;
 mod heartbeat;
 mod lease;
+mod load;
 mod lost;
 mod masters;
 mod metrics;

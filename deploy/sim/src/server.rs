@@ -337,6 +337,7 @@ impl World {
             leased: server.lease.holds(sent),
             number: if self.options.bug == Some(Bug::LateHeartbeat) { 0 } else { server.beats },
             known: None,
+            loads: Vec::new(),
         };
         let timeout = CALL_TIMEOUT.min(LEASE_US / 4);
         self.call(End::Server(s), to, Request::Heartbeat(request), About::Heartbeat { sent }, timeout);

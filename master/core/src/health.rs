@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
 use master_model::{DiskState, MemberState, Pace, Table, proto};
 
+use crate::load::Loads;
 use crate::slow::{self, Judge, Measure};
 use crate::table::change::{Change, GroupChange};
 use crate::table::plan::{Health, Seen};
@@ -114,6 +115,7 @@ pub struct Ward {
     active: BTreeMap<GroupId, Epoch>,
     damaged: BTreeMap<GroupId, Epoch>,
     judge: Judge,
+    loads: Loads,
 }
 
 impl Ward {
@@ -196,6 +198,13 @@ impl Ward {
         new
     }
 
+    /// What primaries say is written to their groups.
+    pub fn group_loads(&mut self, loads: &[proto::GroupLoad], now: Instant) {
+        for load in loads {
+            self.loads.note(GroupId(load.group), load.write_bytes_per_s, now);
+        }
+    }
+
     /// What is known of all servers and groups of the table, for [`plan`](crate::table::plan::plan).
     pub fn seen(&mut self, table: &Table, limits: &Limits, now: Instant) -> Seen {
         // Of epochs that are over nothing need be known.
@@ -232,6 +241,8 @@ impl Ward {
         if let Some(begun) = self.leading_since {
             let measures = self.measures(table, &seen);
             self.judge.judge(&measures, &limits.slow, begun, now);
+            let exists = |group| table.group(group).is_some();
+            seen.loads.clone_from(self.loads.shown(exists, begun, now));
         }
         seen.slow = self.judge.out().collect();
         seen.leaseless = self.called_back.iter().filter(|(_, none)| **none).map(|(id, _)| *id).collect();

@@ -16,6 +16,7 @@ pub mod failing;
 pub mod health;
 pub mod inode;
 pub mod keys;
+pub mod load;
 pub mod ops;
 pub mod records;
 pub mod session;

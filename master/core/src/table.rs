@@ -1,10 +1,11 @@
 //! Chunkservers, disks and groups: what the store holds of them, read as the domain's table.
 //!
 //! [`register`] takes servers in, [`groups`] makes groups, [`placement`] chooses the disks, [`change`] changes their
-//! members, [`plan`] decides which change is due, [`drain`] marks disks to be emptied, [`replicas`] changes how many
-//! members they should have, [`lineage`] begins a new cluster epoch. The table's version
+//! members, [`plan`] decides which change is due, [`balance`] which move makes loads even, [`drain`] marks disks to be
+//! emptied, [`replicas`] changes how many members they should have, [`lineage`] begins a new cluster epoch. The table's version
 //! rises with every change that clients or chunkservers must learn of.
 
+pub mod balance;
 pub mod change;
 pub mod drain;
 pub mod groups;

@@ -133,6 +133,11 @@ impl Soft {
         }
     }
 
+    /// What primaries say is written to their groups.
+    pub(crate) fn group_loads(&self, loads: &[master_api::proto::GroupLoad], now: Instant) {
+        self.inner.lock().ward.group_loads(loads, now);
+    }
+
     /// What is known of all servers and groups of the table, for [`master_core::table::plan::plan`].
     pub(crate) fn seen(&self, table: &Table, limits: &Limits, now: Instant) -> Seen {
         self.inner.lock().ward.seen(table, limits, now)

@@ -62,6 +62,7 @@ async fn heartbeats_keep_and_refuse() {
         leased: true,
         number: 0,
         known: None,
+        loads: Vec::new(),
     };
     let reply = master.heartbeat(&beat(1, registered.server), &options).await.unwrap().message;
     assert!(!reply.register_again && reply.table_version > 0 && reply.lease_ms > 0);

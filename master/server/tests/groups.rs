@@ -57,6 +57,7 @@ fn beat_of(server: u8, incarnation: u64, news: Vec<proto::GroupNews>) -> proto::
         leased: true,
         number: 0,
         known: None,
+        loads: Vec::new(),
     }
 }
 

@@ -68,6 +68,10 @@ async fn order(
             return Err(Status::full(format!("{disk:?}, a member of {:?}, is full", key.group)));
         }
     }
+    group.load.note(match &content.body {
+        Body::Data { data, .. } => data.len() as u64,
+        Body::Punch { .. } => 0,
+    });
     group
         .ask(node, |token, replica, io| {
             replica.write(chunkserver_core::Write { token, key, epoch, stamp, content }, io);

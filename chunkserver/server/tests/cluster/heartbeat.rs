@@ -76,6 +76,21 @@ async fn a_heartbeat_tells_what_a_write_takes() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_tells_which_groups_much_is_written_to() {
+    let cluster = Cluster::start().await;
+    let primary = cluster.primary(GroupId(1));
+    let told = |at| cluster.master.last_heartbeat(cluster.disk_id(at)).unwrap_or_default().loads;
+    let data = pattern(1, 65_536);
+    eventually("the primary tells", || async {
+        cluster.write(key(1, 0), 0, &data).await;
+        let others = (0..3).filter(|at| *at != primary).all(|at| told(at).is_empty());
+        assert!(others, "they lead other groups");
+        told(primary).iter().any(|load| load.group == 1 && load.write_bytes_per_s >= 65_536).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_table_that_makes_no_sense_changes_nothing() {
     let cluster = Cluster::start().await;
     let heartbeats = || metric(&cluster, 0, "pangu_chunkserver_heartbeats_total");

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
 use master_model::{Group, Member, MemberState, Table};
 
+use super::balance::{self, Loads};
 use super::change::{Change, GroupChange, Rules, changed};
 use super::placement::Domain;
 use super::register::split_location;
@@ -15,6 +16,8 @@ const LEADS_MAX: usize = 2;
 /// Groups that move to another disk at a time: enough to keep every server's share of resync busy, few enough that what began
 /// ends soon.
 const MOVES_MAX: usize = 16;
+/// A disk is not given more than this much of its size: with less, a copy could not be finished, and writes would end before that.
+const FULL_PERCENT: u64 = 90;
 
 /// What the leader believes of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Seen {
     pub slow: BTreeSet<DiskId>,
     /// Disks that were away for so long that their data should be elsewhere.
     pub absent: BTreeSet<DiskId>,
+    /// What is written to groups for a while now, in bytes a second.
+    pub loads: BTreeMap<GroupId, u64>,
     /// Syncing members that are level, at the epoch they are.
     pub level: BTreeSet<(GroupId, Epoch, DiskId)>,
     /// The epoch in which a group's primary was active.
@@ -59,6 +64,7 @@ impl Seen {
 #[must_use]
 pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
     let mut spares = Spares::new(table, seen);
+    let loads = Loads::new(table, seen, &spares);
     let mut due = Vec::new();
     let replicas = table.replicas as usize;
     let mut moving = table.groups().filter(|group| group.members.len() > replicas).count();
@@ -67,7 +73,7 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
         if due.len() >= limit {
             return due;
         }
-        let mut change = next_change(table, seen, group, &mut spares);
+        let mut change = next_change(table, seen, group, (&mut spares, loads.as_ref()));
         if change.is_none() && growing < MOVES_MAX {
             change = grow(table, group, &mut spares);
             growing += usize::from(change.is_some());
@@ -78,14 +84,30 @@ pub fn plan(table: &Table, seen: &Seen, limit: usize) -> Vec<GroupChange> {
         }
         due.extend(change.map(|change| GroupChange { group: group.id, epoch: group.epoch, change }));
     }
-    if due.is_empty() && moving == 0 {
-        due = rebalance(table, &mut spares);
-    }
     if due.is_empty() {
-        due = leads(table);
+        due = level(table, seen, &mut spares, loads, moving);
     }
     due.truncate(limit);
     due
+}
+
+/// Nothing else is to be done: makes disks more equal. Where loads count, primaries move first, which is cheap.
+fn level(
+    table: &Table,
+    seen: &Seen,
+    spares: &mut Spares,
+    loads: Option<Loads<'_>>,
+    moving: usize,
+) -> Vec<GroupChange> {
+    if !table.groups().all(is_whole) {
+        return Vec::new();
+    }
+    let Some(loads) = loads else {
+        let moved = if moving == 0 { rebalance(table, spares) } else { Vec::new() };
+        return if moved.is_empty() { leads(table) } else { moved };
+    };
+    let led = balance::leads(table, seen, spares).unwrap_or_default();
+    if led.is_empty() && moving == 0 { loads.moves(table, spares, MOVES_MAX) } else { led }
 }
 
 /// Whether what a disk still has of a group may be deleted (I7): it is no member, and the group is whole without it.
@@ -99,6 +121,14 @@ pub fn may_drop(table: &Table, seen: &Seen, group: GroupId, disk: DiskId) -> boo
             && group.members.len() >= table.replicas as usize
             && group.members.iter().all(well)
     })
+}
+
+/// Whether each group that has a member on the disk could have it on another one.
+#[must_use]
+pub fn has_place_elsewhere(table: &Table, seen: &Seen, disk: DiskId) -> bool {
+    let spares = Spares::new(table, seen);
+    let mut groups = table.groups().filter(|group| group.state_of(disk).is_some());
+    groups.all(|group| spares.best(group, disk).is_some())
 }
 
 fn health(table: &Table, seen: &Seen, disk: DiskId) -> Health {
@@ -115,20 +145,17 @@ fn is_lost(table: &Table, disk: DiskId) -> bool {
     state.is_none_or(|(_, state)| state.failed)
 }
 
-fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -> Option<Change> {
+fn next_change(
+    table: &Table,
+    seen: &Seen,
+    group: &Group,
+    (spares, loads): (&mut Spares, Option<&Loads<'_>>),
+) -> Option<Change> {
     let allowed = |change: &Change| changed(group, *change, rules(table)).is_some();
     let members = || group.members.iter();
     let gone = members().filter(|member| member.state != MemberState::Offline).map(|member| member.disk);
     let gone: Vec<_> = gone.filter(|disk| health(table, seen, *disk) == Health::Gone).collect();
     let out = gone.iter().map(|disk| Change::Out(*disk)).find(allowed);
-    /// Whether each group that has a member on the disk could have it on another one.
-    #[must_use]
-    pub fn has_place_elsewhere(table: &Table, seen: &Seen, disk: DiskId) -> bool {
-        let spares = Spares::new(table, seen);
-        let mut groups = table.groups().filter(|group| group.state_of(disk).is_some());
-        groups.all(|group| spares.best(group, disk).is_some())
-    }
-
     let lost =
         gone.iter().filter(|disk| is_lost(table, **disk)).map(|disk| Change::Lost(*disk)).find(allowed);
     if let Some(change) = out.or(lost) {
@@ -155,7 +182,7 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
         return Some(Change::Join(disk));
     }
     if group.members.len() > table.replicas as usize
-        && let Some(disk) = spares.superfluous(group).filter(|disk| allowed(&Change::Drop(*disk)))
+        && let Some(disk) = spares.superfluous(group, loads).filter(|disk| allowed(&Change::Drop(*disk)))
     {
         return Some(Change::Drop(disk));
     }
@@ -171,17 +198,6 @@ fn next_change(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -
 
 fn rules(table: &Table) -> Rules {
     Rules { replicas: table.replicas, min_replicas: table.min_replicas }
-}
-
-/// A group that has fewer members than there should be, because there should be more than there were, gets another.
-fn grow(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
-    if group.members.len() >= table.replicas as usize {
-        return None;
-    }
-    let spare = spares.further(group)?;
-    changed(group, Change::Add(spare), rules(table))?;
-    spares.shift(spare, 1);
-    Some(Change::Add(spare))
 }
 
 /// The members that writes wait for and that are not gone.
@@ -204,6 +220,17 @@ fn slow_one(table: &Table, seen: &Seen, group: &Group) -> Option<DiskId> {
     group.serving().chain(filled).find(slow)
 }
 
+/// A group that has fewer members than there should be, because there should be more than there were, gets another.
+fn grow(table: &Table, group: &Group, spares: &mut Spares) -> Option<Change> {
+    if group.members.len() >= table.replicas as usize {
+        return None;
+    }
+    let spare = spares.further(group)?;
+    changed(group, Change::Add(spare), rules(table))?;
+    spares.shift(spare, 1);
+    Some(Change::Add(spare))
+}
+
 /// A whole group with a member on a disk that is to be emptied gets another; and so does one that cannot do without a member that
 /// is slow.
 fn empty(table: &Table, seen: &Seen, group: &Group, spares: &mut Spares) -> Option<Change> {
@@ -222,9 +249,6 @@ fn is_whole(group: &Group) -> bool {
 
 /// Moves groups from disks that have many for their size to disks that have few.
 fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
-    if !table.groups().all(is_whole) {
-        return Vec::new();
-    }
     let mut moved = Vec::new();
     for group in table.groups() {
         if moved.len() >= MOVES_MAX {
@@ -242,23 +266,34 @@ fn rebalance(table: &Table, spares: &mut Spares) -> Vec<GroupChange> {
 }
 
 /// Disks that can take a place in a group.
-struct Spares {
+pub(super) struct Spares {
     /// Members a group should have.
     replicas: usize,
     places: BTreeMap<DiskId, SparePlace>,
     /// All disks' racks and hosts, well or not.
     racks: BTreeMap<DiskId, (String, String)>,
+    /// What a group has on a disk, on average.
+    group_bytes: u64,
 }
 
 struct SparePlace {
     groups: u64,
+    /// Of these, groups that it does not have yet.
+    coming: u64,
     capacity_bytes: u64,
+    used_bytes: u64,
     well: bool,
     drains: bool,
     slow: bool,
 }
 
 impl SparePlace {
+    /// Whether it would not be full with one more group of this size, when it has all that was given to it.
+    fn has_room(&self, group_bytes: u64) -> bool {
+        let full = self.capacity_bytes - self.capacity_bytes / 100 * (100 - FULL_PERCENT);
+        self.used_bytes.saturating_add((self.coming + 1).saturating_mul(group_bytes)) <= full
+    }
+
     /// Groups, were it of a standard size with so many more: disks are compared by this.
     fn load(&self, more: i64) -> u128 {
         const STANDARD: u128 = 1 << 80;
@@ -268,7 +303,7 @@ impl SparePlace {
 }
 
 impl Spares {
-    fn new(table: &Table, seen: &Seen) -> Self {
+    pub(super) fn new(table: &Table, seen: &Seen) -> Self {
         let mut places = BTreeMap::new();
         let mut racks = BTreeMap::new();
         for server in table.servers() {
@@ -277,8 +312,10 @@ impl Spares {
                 let drains = state.draining;
                 let slow = seen.slow.contains(disk);
                 let well = health(table, seen, *disk) == Health::Well && !drains && !slow;
-                let capacity_bytes = state.capacity_bytes;
-                places.insert(*disk, SparePlace { groups: 0, capacity_bytes, well, drains, slow });
+                let (capacity_bytes, used_bytes) = (state.capacity_bytes, state.used_bytes);
+                let place =
+                    SparePlace { groups: 0, coming: 0, capacity_bytes, used_bytes, well, drains, slow };
+                places.insert(*disk, place);
                 let rack = format!("{region}/{rack}");
                 let host = format!("{rack}/{host}");
                 racks.insert(*disk, (rack, host));
@@ -287,9 +324,14 @@ impl Spares {
         for member in table.groups().flat_map(|group| &group.members) {
             if let Some(place) = places.get_mut(&member.disk) {
                 place.groups += 1;
+                place.coming += u64::from(member.state == MemberState::Syncing);
             }
         }
-        Self { replicas: table.replicas as usize, places, racks }
+        let (groups, used) = places.values().fold((0, 0), |(groups, used): (u64, u64), place| {
+            (groups + place.groups, used + place.used_bytes)
+        });
+        let group_bytes = used / groups.max(1);
+        Self { replicas: table.replicas as usize, places, racks, group_bytes }
     }
 
     fn drains(&self, disk: DiskId) -> bool {
@@ -337,13 +379,18 @@ impl Spares {
     /// The least loaded disk that can stand where `leaving` does: in a rack of its own if the group is spread over
     /// racks, else on a host of its own, else any other.
     fn best(&self, group: &Group, leaving: DiskId) -> Option<DiskId> {
+        self.least(group, self.fitting(group, leaving))
+    }
+
+    /// The disks that can stand where `leaving` does.
+    pub(super) fn fitting(&self, group: &Group, leaving: DiskId) -> impl Iterator<Item = DiskId> + '_ {
         let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
         let domain = self.domain_of(&all);
-        let fits = |disk: DiskId| {
+        let fits = move |disk: DiskId| {
             let mut others = all.iter().filter(|other| **other != leaving);
             !all.contains(&disk) && others.all(|other| !self.same(*other, disk, domain))
         };
-        self.least(group, fits)
+        self.with_room().filter(move |disk| fits(*disk))
     }
 
     /// The least loaded disk that can be one member more: in a rack of its own, or on a host of its own if there is one
@@ -351,18 +398,28 @@ impl Spares {
     fn further(&self, group: &Group) -> Option<DiskId> {
         let racks: BTreeSet<_> = self.racks.values().map(|(rack, _)| rack).collect();
         let domain = if racks.len() > 1 { Domain::Rack } else { Domain::Host };
-        let apart = |disk: DiskId| {
-            group.members.iter().all(|member| member.disk != disk && !self.same(member.disk, disk, domain))
+        let apart = |disk: &DiskId| {
+            group.members.iter().all(|member| member.disk != *disk && !self.same(member.disk, *disk, domain))
         };
-        self.least(group, apart)
+        self.least(group, self.with_room().filter(apart))
     }
 
-    fn least(&self, group: &Group, fits: impl Fn(DiskId) -> bool) -> Option<DiskId> {
-        let candidates = self.places.iter().filter(|(disk, place)| place.well && fits(**disk));
-        let least = candidates.min_by_key(|(disk, place)| {
-            (place.load(0), crate::state::mix(u64::from(group.id.0) << 32 | u64::from(disk.0)))
-        });
-        least.map(|(disk, _)| *disk)
+    fn least(&self, group: &Group, candidates: impl Iterator<Item = DiskId>) -> Option<DiskId> {
+        candidates.min_by_key(|disk| {
+            (self.load(*disk), crate::state::mix(u64::from(group.id.0) << 32 | u64::from(disk.0)))
+        })
+    }
+
+    /// Disks that may take groups and would not be full with one more.
+    fn with_room(&self) -> impl Iterator<Item = DiskId> + '_ {
+        let with_room = |(_, place): &(&DiskId, &SparePlace)| place.well && place.has_room(self.group_bytes);
+        self.places.iter().filter(with_room).map(|(disk, _)| *disk)
+    }
+
+    /// Disks that may take groups, with their sizes.
+    pub(super) fn usable(&self) -> impl Iterator<Item = (DiskId, u64)> + '_ {
+        let usable = self.places.iter().filter(|(_, place)| place.well);
+        usable.map(|(disk, place)| (*disk, place.capacity_bytes))
     }
 
     /// The same, counted as taken.
@@ -375,6 +432,7 @@ impl Spares {
     fn shift(&mut self, disk: DiskId, groups: i64) {
         if let Some(place) = self.places.get_mut(&disk) {
             place.groups = place.groups.saturating_add_signed(groups);
+            place.coming = place.coming.saturating_add_signed(groups.max(0));
         }
     }
 
@@ -394,23 +452,24 @@ impl Spares {
 
     /// The member a group that has one too many can do without: of those whose leaving keeps the others as far apart as they can
     /// be (I6) one that is away, one whose disk is to be emptied or slow, or the most loaded.
-    fn superfluous(&self, group: &Group) -> Option<DiskId> {
+    fn superfluous(&self, group: &Group, loads: Option<&Loads<'_>>) -> Option<DiskId> {
         let all: Vec<_> = group.members.iter().map(|member| member.disk).collect();
         let rank = |disk: &DiskId| {
             let left: Vec<_> = all.iter().copied().filter(|other| other != disk).collect();
             let away = group.state_of(*disk) == Some(MemberState::Offline);
             let leaves = away || self.drains(*disk) || self.is_slow(*disk);
-            (self.domain(&left), leaves, self.load(*disk), *disk)
+            (self.domain(&left), leaves)
         };
-        all.iter().copied().max_by_key(rank)
+        let relief = |disk: DiskId| loads.map_or(0.0, |loads| loads.relief(group, disk));
+        let most = |disk: DiskId| (loads.map_or_else(|| self.load(disk), |_| 0), disk);
+        all.iter().copied().max_by(|a, b| {
+            rank(a).cmp(&rank(b)).then(relief(*a).total_cmp(&relief(*b))).then(most(*a).cmp(&most(*b)))
+        })
     }
 }
 
 /// Moves primaries to members that lead fewer groups, once every member of every group serves.
 fn leads(table: &Table) -> Vec<GroupChange> {
-    if !table.groups().all(is_whole) {
-        return Vec::new();
-    }
     let mut leading: BTreeMap<DiskId, usize> = BTreeMap::new();
     for group in table.groups() {
         leading.extend(
@@ -621,6 +680,36 @@ mod tests {
         let single = Table::new(1, servers, alone(1)).with_replicas(3, 1);
         let grown = settle_filled(single, &well(&[1, 2, 3]));
         assert_eq!(grown.groups().next().unwrap().members.len(), 2, "the third would share a host");
+    }
+
+    /// Disks of 1000 bytes, of which so many are used.
+    fn used(table: &Table, used_bytes: &[u64]) -> Table {
+        let mut servers: Vec<_> = table.servers().cloned().collect();
+        for (server, used) in servers.iter_mut().zip(used_bytes) {
+            for (_, state) in &mut server.disks {
+                (state.capacity_bytes, state.used_bytes) = (1000, *used);
+            }
+        }
+        let (replicas, least) = (table.replicas, table.min_replicas);
+        Table::new(table.version, servers, table.groups().cloned().collect()).with_replicas(replicas, least)
+    }
+
+    #[test]
+    fn no_disk_is_given_more_than_it_has_room_for() {
+        let mut seen = well(&[1, 2, 3, 4]);
+        seen.servers.insert(ServerId(1), Health::Gone);
+        let without = settle(table(4, 10), &seen);
+        seen.absent.insert(DiskId(1));
+        let coming =
+            |table: &Table| table.groups().filter(|group| group.state_of(DiskId(4)).is_some()).count();
+        // 50 bytes a group, and room for all.
+        let whole = settle(used(&without, &[500, 500, 500, 0]), &seen);
+        assert_eq!(coming(&whole), 10);
+        // Its 700 bytes leave room for two groups of 73 bytes each: the others wait, however often that is asked.
+        let some = settle(used(&without, &[500, 500, 500, 700]), &seen);
+        assert_eq!(coming(&some), 2);
+        assert!(!has_place_elsewhere(&some, &seen, DiskId(2)));
+        assert_eq!(coming(&settle(used(&without, &[500, 500, 500, 890]), &seen)), 0);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl proto::Cluster for Cluster {
                 disks: message.disks,
             };
             leased = self.0.soft.heard_server(server, seen, message.leased);
+            self.0.soft.group_loads(&message.loads, Instant::now());
             self.0.soft.group_news(message.news.iter().map(GroupNews::from));
             message.suspects.iter().for_each(|server| self.0.soft.suspect(ServerId(*server)));
         }
@@ -231,8 +232,8 @@ fn refresh(app: &App, server: &mut Server) {
     for mut disk in seen.disks.iter().filter_map(|disk| DiskState::try_from(disk).ok()) {
         for (id, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
             disk.vitals.pace = app.soft.pace(*id);
-            *state = DiskState { draining: state.draining, ..disk };
             disk.vitals.failing = disk.vitals.errors > app.config.errors_max;
+            *state = DiskState { draining: state.draining, ..disk };
         }
     }
 }
