@@ -8,7 +8,7 @@ use coord_types::{Stamp, Version};
 use crate::event::{Fault, Token};
 use crate::sync::Forward;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Chunk<C> {
     /// The version the next write follows.
     pub(crate) ordered: Version,
@@ -24,7 +24,7 @@ pub(crate) struct Chunk<C> {
     pub(crate) closed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Op<C> {
     pub(crate) version: Version,
     pub(crate) previous: Version,
@@ -41,14 +41,14 @@ pub(crate) struct Op<C> {
     pub(crate) local: Local,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Waiter {
     pub(crate) token: Token,
     /// It is this write the caller asked for; otherwise an earlier one that is done when this is.
     pub(crate) own: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Local {
     Queued,
     Running,

@@ -9,7 +9,7 @@ use coord_types::{ChunkKey, DiskId, Epoch, Stamp, Version};
 pub type Token = u64;
 
 /// A group as the table shows it to one of its members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     pub epoch: Epoch,
     /// The members that take part in writes; the first is the primary.
@@ -21,7 +21,7 @@ pub struct View {
 }
 
 /// A member as the table shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MemberInfo {
     pub disk: DiskId,
     /// Of the process that runs the disk; grows with each start. 0: not known.
@@ -29,7 +29,7 @@ pub struct MemberInfo {
 }
 
 /// A client's write or punch, at the primary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write<C> {
     pub token: Token,
     pub key: ChunkKey,
@@ -39,7 +39,7 @@ pub struct Write<C> {
 }
 
 /// A write the primary ordered, at a secondary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replicate<C> {
     pub token: Token,
     pub epoch: Epoch,
@@ -52,7 +52,7 @@ pub struct Replicate<C> {
 }
 
 /// A page of another member's list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Page {
     /// Ascending.
     pub chunks: Vec<(ChunkKey, Version)>,
@@ -79,7 +79,7 @@ pub struct Done {
 }
 
 /// Why this member's disk did not do a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     Full,
     /// The chunk's data here is damaged.
@@ -111,7 +111,7 @@ pub enum Refusal {
 }
 
 /// Why a message to another member failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerError {
     /// It promised something newer.
     Stale { epoch: Epoch, activation: u64 },
@@ -214,7 +214,7 @@ impl<S, C> Io<'_, S, C> {
 }
 
 /// Bounds of a replica's queues.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Writes of one chunk handed to the disk before the first is durable. 1 if the disk cannot keep their order.
     pub local_depth: usize,

@@ -6,7 +6,7 @@ use crate::chunk::{Local, Op, Waiter};
 use crate::event::{Done, Effect, Fault, Io, Refusal, Replicate, Store, Token};
 use crate::replica::{Replica, Role, look_up, start};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Secondary {
     /// It is being filled: takes committed writes and whole chunks in any order, and is never activated.
     pub(crate) fill: bool,

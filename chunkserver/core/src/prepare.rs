@@ -7,7 +7,7 @@ use crate::event::{Effect, Io, MemberInfo, Page, PeerError, Store};
 use crate::replica::{Replica, Role};
 use crate::sync::Sync;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Primary<C> {
     /// The other members that take part in writes.
     pub(crate) peers: Vec<Peer>,
@@ -19,7 +19,7 @@ pub(crate) struct Primary<C> {
 }
 
 /// Steps of an attempt, in order; see the table in the document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Draining,
     Promising,
@@ -29,7 +29,7 @@ pub(crate) enum Step {
     Active,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     pub(crate) disk: DiskId,
     /// Of the process that promised in this attempt; 0 before it did.

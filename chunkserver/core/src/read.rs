@@ -7,7 +7,7 @@ use crate::replica::{Replica, Role};
 
 /// Leave to read the disk, given before it is read. It ends when a secondary is activated: what was read before
 /// may have been rolled back since, and then counts for nothing, whatever its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadPermit {
     generation: u64,
     epoch: Epoch,

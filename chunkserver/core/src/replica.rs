@@ -11,7 +11,7 @@ use crate::member::{Early, Secondary};
 use crate::prepare::{Primary, Step};
 
 /// One member of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica<C> {
     pub(crate) me: DiskId,
     pub(crate) limits: Limits,
@@ -39,7 +39,7 @@ pub struct Replica<C> {
     pub(crate) broken: BTreeSet<ChunkKey>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role<C> {
     /// In no part of the group, or nothing is known yet.
     Out,

@@ -24,7 +24,7 @@ const FORWARDS_MAX: usize = 64;
 const KEPT_MAX: usize = 64;
 
 /// What the primary knows of a syncing member.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sync<C> {
     pub(crate) disk: DiskId,
     /// Of the process that promised; 0 before it did.
@@ -40,7 +40,7 @@ pub(crate) struct Sync<C> {
     failures: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// Begins when the group is active.
     Idle,
@@ -51,7 +51,7 @@ enum State {
     Waiting,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Behind<C> {
     Waiting,
     /// On its way; what was committed since.
@@ -62,7 +62,7 @@ enum Behind<C> {
 }
 
 /// A committed write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Forward<C> {
     pub(crate) previous: Version,
     pub(crate) version: Version,

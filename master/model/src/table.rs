@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coord_types::{DiskId, Epoch, GroupId, ServerId};
 
 /// What a member of a group does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemberState {
     /// Takes part in every write, may be read.
     Serving,
@@ -17,14 +17,14 @@ pub enum MemberState {
     Joining,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     pub disk: DiskId,
     pub state: MemberState,
 }
 
 /// A replica group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
     pub id: GroupId,
     pub epoch: Epoch,

@@ -21,7 +21,7 @@ use crate::state::State;
 pub const CHANGES_PER_COMMAND: usize = 1024;
 
 /// What happens to a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// It is away: offline.
     Out(DiskId),
