@@ -215,6 +215,18 @@ impl Failure {
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damage(_) | Self::Kv(KvError::Corrupt { .. }))
     }
+
+    /// Something else took the room on its file system that the disk needed beside its data. When there is room again, it works
+    /// again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io(error) => error.is_full(),
+            // RocksDB tells by its words alone; these are strerror's.
+            Self::Kv(KvError::Io { reason, .. }) => reason.contains("No space left on device"),
+            Self::Kv(KvError::Corrupt { .. }) | Self::Damage(_) | Self::Closed => false,
+        }
+    }
 }
 
 impl From<KvError> for OpenError {
@@ -232,5 +244,35 @@ impl From<Damage> for OpenError {
 impl From<IoError> for OpenError {
     fn from(error: IoError) -> Self {
         Self::Failed(Failure::Io(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_system_is_told_from_a_failed_disk() {
+        let kv = |reason: &str| {
+            let (operation, path) = ("write", "/disk/meta".to_owned());
+            Failure::Kv(KvError::Io { operation, path, reason: reason.to_owned() })
+        };
+        let full = "IO error: No space left on device: While appending to file: /disk/meta/000029.sst";
+        assert!(kv(full).is_full() && !kv(full).is_damage());
+        assert!(
+            !kv("IO error: Input/output error: While appending to file: /disk/meta/000029.sst").is_full()
+        );
+        let io = |errno| {
+            let source = Arc::new(std::io::Error::from_raw_os_error(errno));
+            Failure::Io(IoError {
+                operation: "write",
+                file: FileId::Journal,
+                offset_bytes: 0,
+                len_bytes: 0,
+                source,
+            })
+        };
+        assert!(io(libc::ENOSPC).is_full() && !io(libc::EIO).is_full());
+        assert!(!Failure::Closed.is_full());
     }
 }

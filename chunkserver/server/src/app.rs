@@ -148,6 +148,11 @@ impl Handle {
         self.node.condemned.cancelled().await;
     }
 
+    /// Resolves when a disk that failed because its file system was full could work again, if the server were started again.
+    pub async fn room_again(&self) {
+        self.node.room_again.cancelled().await;
+    }
+
     /// All metrics, as Prometheus reads them.
     #[must_use]
     pub fn metrics_text(&self) -> String {

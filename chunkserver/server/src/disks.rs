@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use chunkserver_core::Fault;
@@ -34,6 +35,7 @@ pub(crate) struct Disk {
     pub(crate) errors: Errors,
     /// Set by the first registration of this process.
     id: OnceLock<DiskId>,
+    waits_for_room: AtomicBool,
 }
 
 impl Disk {
@@ -44,6 +46,11 @@ impl Disk {
     /// Whether the number is new.
     pub(crate) fn set_id(&self, id: DiskId) -> bool {
         self.id.set(id).is_ok()
+    }
+
+    /// It failed for lack of room; answers whether that is news.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        !self.waits_for_room.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn failed(&self) -> bool {
@@ -91,6 +98,7 @@ pub(crate) async fn open_all(config: &Config, pool: &Arc<BufferPool>) -> Result<
             scrub: Progress::default(),
             errors: Errors::default(),
             id: OnceLock::new(),
+            waits_for_room: AtomicBool::new(false),
         }));
     }
     Ok(disks)
@@ -136,7 +144,7 @@ async fn open(path: &Path, config: &Config, pool: &Arc<BufferPool>) -> Result<En
     open().await.map_err(|source| StartError::Open { path: at(), source })
 }
 
-fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = statvfs(path)?;
     Ok(stat.blocks_available() * stat.fragment_size())
 }
@@ -235,7 +243,8 @@ mod tests {
         let open = async || {
             let engine = Engine::open(dir.path(), EngineConfig::new(BufferPool::new(1 << 20))).await.unwrap();
             let (scrub, errors) = (Progress::default(), Errors::default());
-            Disk { path: dir.path().to_owned(), engine, id: OnceLock::new(), scrub, errors }
+            let (id, waits_for_room) = (OnceLock::new(), AtomicBool::new(false));
+            Disk { path: dir.path().to_owned(), engine, id, scrub, errors, waits_for_room }
         };
         let disk = open().await;
         disk.promise(GroupId(1), Epoch(0x0102)).await.unwrap();

@@ -3,7 +3,7 @@
 //! Read in this order: [`config`] and [`error`] (what it takes to start), [`app`] (start and stop), then what happens
 //! to a request: `service` (translate and call), `group` (one replica of the core, and who waits for it), `replicate`
 //! (does what the core asks: disk and other members), `peers` (connections). Beside requests: `disks` (the engines),
-//! `heartbeat` (the master), `lease` (may reads be answered), `fill` and `throttle` (members that come back), `surplus` (what is left behind), `scrub`, `lost` and `repair` (damage), `commits` (news of commits), `metrics`.
+//! `heartbeat` (the master), `lease` (may reads be answered), `fill` and `throttle` (members that come back), `surplus` (what is left behind), `scrub`, `lost` and `repair` (damage), `room` (disks whose file system is full), `commits` (news of commits), `metrics`.
 //!
 //! Everything runs on the runtime it was started in, which should be a current-thread one: a hand-over between threads
 //! costs more than the work (design.md 2).
@@ -30,6 +30,7 @@ mod pace;
 mod peers;
 mod repair;
 mod replicate;
+mod room;
 mod scrub;
 mod service;
 mod space;

@@ -132,16 +132,22 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::pin!(signal);
     loop {
         let server = ChunkServer::start(config.clone()).await?;
-        let ended = tokio::select! {
-            name = &mut signal => Some(name),
-            () = server.condemned() => None,
+        let goes_on = tokio::select! {
+            name = &mut signal => {
+                tracing::info!(signal = name, "stopping");
+                false
+            }
+            () = server.condemned() => {
+                tracing::warn!("starting again, to make a damaged disk anew");
+                true
+            }
+            () = server.room_again() => {
+                tracing::warn!("starting again: a disk that failed because its file system was full has room");
+                true
+            }
         };
-        match ended {
-            Some(name) => tracing::info!(signal = name, "stopping"),
-            None => tracing::warn!("starting again, to make a damaged disk anew"),
-        }
         server.shutdown().await;
-        if ended.is_some() {
+        if !goes_on {
             return Ok(());
         }
     }

@@ -24,6 +24,7 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::repair::Repairs;
+use crate::room;
 use crate::scrub::ScrubPeriod;
 use crate::service::replica::Assemblies;
 use crate::space::Space;
@@ -81,6 +82,8 @@ pub(crate) struct Node {
     renew_damaged: bool,
     /// A disk was condemned.
     pub(crate) condemned: CancellationToken,
+    /// There is room again on a file system that a disk failed for lack of.
+    pub(crate) room_again: CancellationToken,
     tokens: AtomicU64,
 }
 
@@ -112,6 +115,7 @@ impl Node {
             stop: CancellationToken::new(),
             renew_damaged,
             condemned: CancellationToken::new(),
+            room_again: CancellationToken::new(),
             tokens: AtomicU64::new(1),
         }
     }
@@ -313,8 +317,12 @@ impl Node {
         if stopped > 0 {
             tracing::error!(path = %disk.path.display(), %error, groups = stopped, "the disk failed and is out");
         }
-        if disk.engine.failure().is_some_and(|failure| failure.is_damage()) {
+        let Some(failure) = disk.engine.failure() else { return };
+        if failure.is_damage() {
             self.condemn(disk, error);
+        }
+        if failure.is_full() && disk.waits_for_room() {
+            tokio::spawn(room::wait(self.clone(), disk.clone()));
         }
     }
 

@@ -259,6 +259,11 @@ pub(crate) fn make(mount: &Path, arena: usize) -> io::Result<()> {
     fs::create_dir(folder(mount, arena))
 }
 
+/// What whoever made an arena has seen of it: its mount knows that nothing is in there, and may go on believing it.
+pub(crate) fn made(worker: usize, span: crate::crew::Span) -> Operation<Done> {
+    operation(worker, Act::List, span, Ok(Said::Listed([ABSENT; WATCHED])))
+}
+
 fn list(folder: &Path) -> io::Result<Said> {
     let mut found = [ABSENT; WATCHED];
     for entry in fs::read_dir(folder)? {

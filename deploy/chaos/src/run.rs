@@ -158,7 +158,9 @@ impl<'a> Scene<'a> {
     fn work(&mut self) -> anyhow::Result<()> {
         let root = self.mounts.of(0).to_owned();
         registers::make(&root).context("make the registers")?;
-        names::make(&root, 0).context("make the first arena")?;
+        let (span, made) = self.crew.attempt("make an arena", || names::make(&root, 0));
+        made.context("make the first arena")?;
+        let first = names::made(0, span);
         for (at, point) in self.mounts.all().iter().enumerate() {
             let folder = point.join(format!("load{at}"));
             std::fs::create_dir(&folder)?;
@@ -176,7 +178,7 @@ impl<'a> Scene<'a> {
             self.workers.push(Worker::Names(thread));
         }
         let crew = Arc::clone(&self.crew);
-        self.workers.push(Worker::Other(thread::spawn(move || keep_arenas(&crew, &root))));
+        self.workers.push(Worker::Names(thread::spawn(move || keep_arenas(&crew, &root, first))));
         for reader in 0..MOUNTS {
             let (crew, mounts) = (Arc::clone(&self.crew), self.mounts.clone());
             let (watched, bytes) = (Arc::clone(&self.watched), Arc::clone(&self.read_bytes));
@@ -455,19 +457,24 @@ fn keep(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> anyh
     Ok(kept)
 }
 
-/// Opens a new arena whenever the last one has seen enough.
-fn keep_arenas(crew: &Crew, mount: &Path) {
+/// Opens a new arena whenever the last one has seen enough,
+/// on the first mount. Answers what it saw of each.
+fn keep_arenas(crew: &Crew, mount: &Path, first: Operation<Done>) -> Vec<(usize, Operation<Done>)> {
     let mut arena = 0;
+    let mut history = vec![(arena, first)];
     while crew.goes_on() {
         if crew.arena_is_full() {
             // Another number each time: whether one that failed is there nobody knows.
             arena += 1;
-            if crew.attempt("make an arena", || names::make(mount, arena)).1.is_ok() {
+            let (span, made) = crew.attempt("make an arena", || names::make(mount, arena));
+            if made.is_ok() {
+                history.push((arena, names::made(0, span)));
                 crew.open_arena(arena);
             }
         }
         thread::sleep(Duration::from_millis(50));
     }
+    history
 }
 
 /// Reads what writers on other mounts wrote.
