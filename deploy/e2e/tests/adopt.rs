@@ -95,7 +95,8 @@ impl Scene {
             now = self.health();
             Ok(now.starts_with("ok\n"))
         });
-        assert!(waited.is_ok(), "{what}: {now}\n{}", self.tails());
+        let recovery = fs::read_to_string(self.mount_point().join(".pangu/recovery")).unwrap();
+        assert!(waited.is_ok(), "{what}: {now}\n{recovery}\n{}", self.tails());
     }
 
     fn write(&self, seeds: std::ops::Range<u64>) {
