@@ -1,3 +1,5 @@
+//! Slow disks, heard second by second.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Loads that stay as they are, and what the planner makes of them.
+
 use coord_types::{Epoch, ServerId};
 use master_model::{DiskState, Member, MemberState, Scrub, Server, Vitals};
 use proptest::prelude::*;
