@@ -20,6 +20,7 @@ use crate::store::{FILE_BYTES, Store};
 
 /// Of one operation.
 const SIZE: usize = 64 << 10;
+const BLOCK: usize = 4096;
 /// From the start of one operation of a program to the start of its next, if that is not late.
 const PERIOD: Duration = Duration::from_millis(20);
 /// Of the file each program writes, in operations.
@@ -92,7 +93,11 @@ fn work(shared: &Shared, store: &Store, path: PathBuf, number: u64) -> io::Resul
     let mut random = StdRng::seed_from_u64(number);
     let own = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
     let mut written = Written { path, seeds: vec![0; usize::try_from(PLACES).expect("few")] };
-    let (mut buffer, mut wanted) = (vec![0; SIZE], vec![0; SIZE]);
+    // O_DIRECT wants the memory at a multiple of the block size, on file systems on a disk.
+    let mut room = vec![0; SIZE + BLOCK];
+    let start = room.as_ptr().align_offset(BLOCK);
+    let buffer = &mut room[start..start + SIZE];
+    let mut wanted = vec![0; SIZE];
     let mut due = Instant::now();
     for turn in 1.. {
         if shared.stop.load(Ordering::Acquire) {
@@ -107,10 +112,10 @@ fn work(shared: &Shared, store: &Store, path: PathBuf, number: u64) -> io::Resul
             // Past the page cache: what the cluster does is timed.
             let file = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(&path)?;
             let began = Instant::now();
-            file.read_exact_at(&mut buffer, at)?;
+            file.read_exact_at(buffer, at)?;
             shared.times.lock().reads.push(began.elapsed());
             content.fill(at, &mut wanted);
-            if let Some(difference) = first_difference(&buffer, &wanted) {
+            if let Some(difference) = first_difference(buffer, &wanted) {
                 return Err(io::Error::other(format!("{} from {at} on: {difference}", path.display())));
             }
         } else {
@@ -118,7 +123,7 @@ fn work(shared: &Shared, store: &Store, path: PathBuf, number: u64) -> io::Resul
             let seed = number << 40 | turn;
             buffer.copy_from_slice(&Content::new(seed).bytes(SIZE));
             let began = Instant::now();
-            own.write_all_at(&buffer, place * SIZE as u64)?;
+            own.write_all_at(buffer, place * SIZE as u64)?;
             own.sync_data()?;
             shared.times.lock().writes.push(began.elapsed());
             written.seeds[usize::try_from(place).expect("few")] = seed;
