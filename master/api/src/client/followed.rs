@@ -110,7 +110,6 @@ fn write(dir: &Path, lineage: &Lineage, durably: bool) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    #[expect(clippy::unnecessary_wraps, reason = "as it is in the answers")]
     fn shown(epoch: u64, log_index: u64) -> Option<proto::Lineage> {
         Some(proto::Lineage { cluster_id: "c1".to_owned(), epoch, log_index })
     }

@@ -46,7 +46,6 @@ struct State {
 }
 
 impl State {
-    #[expect(clippy::unnecessary_wraps, reason = "as it is in the answers")]
     fn lineage(&self) -> Option<proto::Lineage> {
         let log_index = self.version.saturating_sub(self.behind);
         Some(proto::Lineage { cluster_id: self.cluster_id.to_owned(), epoch: self.epoch, log_index })
