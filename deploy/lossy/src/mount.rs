@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::dice::{Loss, Report};
@@ -93,6 +94,13 @@ pub struct LossyDisk {
     path: PathBuf,
     // Ends the mount when it is dropped.
     _session: BackgroundSession,
+}
+
+impl Drop for LossyDisk {
+    fn drop(&mut self) {
+        // Lazily: files may be open still, those of an io_uring for a while after the ring is closed.
+        let _ = umount2(&self.path, MntFlags::MNT_DETACH);
+    }
 }
 
 impl LossyDisk {
