@@ -109,6 +109,11 @@ impl SnapshotStore {
                 std::fs::remove_dir_all(&path).map_err(SnapshotError::io("delete", &path))?;
                 continue;
             }
+            // A snapshot has its manifest before it has its name: one without was being deleted when its time came.
+            if !path.join(MANIFEST).exists() {
+                std::fs::remove_dir_all(&path).map_err(SnapshotError::io("delete", &path))?;
+                continue;
+            }
             let manifest = read_manifest(&path)?;
             found.push(SnapshotDir { path, manifest, obsolete: AtomicBool::new(false) });
         }
@@ -292,6 +297,21 @@ mod tests {
         for left in ["tmp-0", "incoming-3"] {
             std::fs::create_dir(dir.path().join(left)).unwrap();
         }
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        assert_eq!(store.current().unwrap().manifest.meta, meta(10));
+        assert_eq!(names(dir.path()), ["10-1"]);
+    }
+
+    /// Deleting a snapshot takes several steps, in any order: a crash between two of them left one that no start got
+    /// over.
+    #[test]
+    fn a_restart_goes_on_with_a_deletion() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path()).unwrap();
+        let held: Vec<_> = [8, 9, 10].map(|index| publish(&store, index)).into();
+        std::mem::forget((store, held));
+        std::fs::remove_file(dir.path().join("8-1").join(MANIFEST)).unwrap();
+        std::fs::remove_file(dir.path().join("9-1/a.sst")).unwrap();
         let store = SnapshotStore::open(dir.path()).unwrap();
         assert_eq!(store.current().unwrap().manifest.meta, meta(10));
         assert_eq!(names(dir.path()), ["10-1"]);
