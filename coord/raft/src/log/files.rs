@@ -116,11 +116,12 @@ impl SegmentFiles {
         Ok(SegmentFile { sequence, path, file, writer: None })
     }
 
-    /// Segments whose entries are all purged, durably so: the file is kept for reuse or deleted. Oldest first, so
-    /// that no gap appears.
+    /// Segments whose entries are all purged, durably so: the file is kept for reuse or deleted. Oldest first, and
+    /// each before the next, so that no gap appears, also where a power cut undoes some changes of a directory and not others.
     pub(crate) fn retire(&self, sequence: u64) -> Result<(), LogError> {
         let spare = self.dir.join(format!("spare-{sequence:016x}"));
         rename(&self.path(sequence), &spare)?;
+        sync_dir(&self.dir)?;
         self.keep_or_delete(spare)
     }
 
