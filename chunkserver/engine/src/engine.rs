@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_kv_rocks::{LogUse, RocksKv, RocksOptions};
+use coord_kv_rocks::{LogUse, RocksKv, RocksOptions, create_dir_durably};
 use coord_types::{ChunkKey, DataId, GroupId, Stamp, Version};
 use tokio::time::Instant;
 
@@ -69,7 +69,7 @@ impl Engine {
             let path = path.to_owned();
             move |source| OpenError::Io { operation, path, source }
         };
-        std::fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        create_dir_durably(dir).map_err(failed("create", dir))?;
         check_empty(dir)?;
         let _lock = files::lock(dir)?;
         let meta = dir.join(files::META);

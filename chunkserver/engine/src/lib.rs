@@ -24,6 +24,8 @@ mod types;
 mod update;
 mod verify;
 
+pub use coord_kv_rocks::create_dir_durably;
+
 pub use buffer::{BufferPool, PoolBuf};
 pub use engine::{Engine, verify};
 pub use error::{Damage, EngineError, Failure, HexKey, IoError, OpenError};

@@ -106,7 +106,8 @@ pub(crate) async fn open_all(config: &Config, pool: &Arc<BufferPool>) -> Result<
 
 async fn open(path: &Path, config: &Config, pool: &Arc<BufferPool>) -> Result<Engine, StartError> {
     let at = || path.to_path_buf();
-    std::fs::create_dir_all(path).map_err(|source| StartError::MakeDir { path: at(), source })?;
+    chunkserver_engine::create_dir_durably(path)
+        .map_err(|source| StartError::MakeDir { path: at(), source })?;
     // The engine would say "open superblock: permission denied" somewhere; this says what to look at.
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
         .map_err(|errno| StartError::NotWritable { path: at(), source: errno.into() })?;

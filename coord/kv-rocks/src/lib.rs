@@ -6,11 +6,14 @@
 //! - memory is bounded: one block cache (indexes and filters included) and one write buffer for all families;
 //! - in a store whose log is elsewhere, all families are flushed at one point of the order of writes, so that what
 //!   survives of writes around the log is a prefix;
+//! - the directory of a store does not vanish in a power cut with what was synced in it ([`create_dir_durably`]);
 //! - in a store with its own log, that log is recycled, so that a synced write overwrites blocks the file already has, and needs no commit of the
 //!   file system's journal (139 us against 204 us measured).
 
+mod dirs;
 mod open;
 mod store;
 
+pub use dirs::create_dir_durably;
 pub use open::{LogUse, OpenError, RocksOptions};
 pub use store::RocksKv;

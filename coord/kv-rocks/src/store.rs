@@ -10,6 +10,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BoundColumnFamily, Cache, DBPinnableSlice, DBWithThreadMode, FlushOptions, MultiThreaded};
 use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
 
+use crate::dirs::create_dir_durably;
 use crate::open::{LogUse, OpenError, RocksOptions, descriptors, store_options};
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -52,7 +53,7 @@ impl RocksKv {
                 return Err(OpenError::DuplicateFamily { path: path.to_path_buf(), name: spec.name });
             }
         }
-        std::fs::create_dir_all(path)
+        create_dir_durably(path)
             .map_err(|source| OpenError::CreateDirectory { path: path.to_path_buf(), source })?;
         let cache = Cache::new_lru_cache(options.cache_bytes.max(1 << 20));
         let db =

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use coord_kv_rocks::create_dir_durably;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,7 @@ pub(crate) struct SnapshotStore {
 impl SnapshotStore {
     /// Finds the newest snapshot and deletes what a crash left.
     pub(crate) fn open(dir: &Path) -> Result<Self, SnapshotError> {
-        std::fs::create_dir_all(dir).map_err(SnapshotError::io("create", dir))?;
+        create_dir_durably(dir).map_err(SnapshotError::io("create", dir))?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(SnapshotError::io("list", dir))? {
             let path = entry.map_err(SnapshotError::io("list", dir))?.path();

@@ -20,6 +20,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use coord_kv_rocks::create_dir_durably;
 use kuafu::Address;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -193,9 +194,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
     move |source| StoreError::File { action, path, source }
 }
 
-/// Makes a directory only its owner can enter; one that is there stays as it is.
+/// Makes a directory only its owner can enter, durably; one that is there stays as it is.
 fn make_dir(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the directory", path))
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.and_then(|()| create_dir_durably(path)).map_err(failed("make the directory", path))
 }
 
 /// Takes the lock; says who has it if somebody has.

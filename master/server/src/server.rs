@@ -87,7 +87,7 @@ impl MasterServer {
     /// See [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.validate()?;
-        std::fs::create_dir_all(&config.data_dir)
+        coord_kv_rocks::create_dir_durably(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
         let mut config = config;
         let mut raft_config = RaftConfig::new(config.id, config.advertised().to_string(), &config.data_dir);

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use coord_kv_rocks::create_dir_durably;
 use parking_lot::Mutex;
 
 use crate::log::LogError;
@@ -55,10 +56,7 @@ struct BlockWriter {
 
 impl SegmentFiles {
     pub(crate) fn open(dir: &Path, segment_bytes: u64, spares_max: usize) -> Result<Self, LogError> {
-        std::fs::create_dir_all(dir).map_err(|source| LogError::io("create", dir, source))?;
-        if let Some(parent) = dir.parent() {
-            sync_dir(parent)?;
-        }
+        create_dir_durably(dir).map_err(|source| LogError::io("create", dir, source))?;
         let files = Self { dir: dir.to_path_buf(), segment_bytes, spares_max, spares: Mutex::default() };
         for path in files.list("spare-")? {
             files.keep_or_delete(path)?;

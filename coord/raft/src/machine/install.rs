@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coord_kv_rocks::RocksKv;
+use coord_kv_rocks::{RocksKv, create_dir_durably};
 
 use crate::error::OpenError;
 use crate::log::files::create_durably;
@@ -39,7 +39,7 @@ impl StateDirs {
             let path = path.to_path_buf();
             move |source| OpenError::Io { operation, path, source }
         };
-        std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        create_dir_durably(&dir).map_err(io("create", &dir))?;
         let current = dir.join("current");
         let number = match std::fs::read_to_string(&current) {
             Ok(text) => {
