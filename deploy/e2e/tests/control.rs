@@ -34,6 +34,12 @@ impl Control {
         }
     }
 
+    /// The status file of the chunkserver in a rack.
+    fn status_of(&self, rack: &str) -> String {
+        let files = self.chunkservers().into_iter().map(|id| format!("chunkservers/{id}/status"));
+        files.into_iter().find(|name| self.read(name).contains(rack)).unwrap()
+    }
+
     fn chunkservers(&self) -> Vec<String> {
         let list = fs::read_dir(self.0.join("chunkservers")).unwrap();
         let mut ids: Vec<_> = list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -70,6 +76,10 @@ fn control_files_tell_of_failures_and_answer_without_servers() {
         assert!(place.contains(rack), "{place}");
     }
     assert_eq!(names(&control.0.join("where")), ["dir"]);
+    let of_file = shell(&root, "getfattr --only-values -n user.pangu.where dir/file");
+    assert_eq!(of_file, place);
+    assert_eq!(shell(&root, "getfattr -d -m - dir/file"), "", "no list has it");
+    shell(&root, "! getfattr -n user.pangu.where dir; ! setfattr -n user.pangu.where -v x dir/file");
     assert_eq!(control.read("errors"), "no errors\n");
     assert!(control.read("metrics").contains("pangu_mount_operations_total{op=\"write\"}"));
     assert!(control.read("chunkservers/2/status").starts_with("chunkserver 2\n"));
@@ -82,9 +92,12 @@ fn control_files_tell_of_failures_and_answer_without_servers() {
     );
     assert_eq!(fs::write(control.0.join("health"), "ok").unwrap_err().kind(), ErrorKind::PermissionDenied);
 
+    let third = control.status_of("rack3");
     cluster.kill(Role::Chunkserver(3)).unwrap();
     control.wait("health", "degraded\n");
-    control.wait("recovery", "offline");
+    for name in ["recovery", "groups", "where/dir/file", &third] {
+        control.wait(name, "offline");
+    }
     cluster.restart(Role::Chunkserver(3)).unwrap();
     control.wait("health", "ok\n");
     cluster.kill(Role::Master(3)).unwrap();
@@ -99,7 +112,9 @@ fn control_files_tell_of_failures_and_answer_without_servers() {
     let began = Instant::now();
     control.wait("health", "unreachable\n");
     for name in ["cluster", "groups", "recovery", "chunkservers/2/status", "where/dir/file"] {
+        let asked = Instant::now();
         let text = control.read(name);
+        assert!(asked.elapsed() < ANSWER_MAX, "{name}: {:?}", asked.elapsed());
         assert!(text.starts_with("no master answers: this was so "), "{name}:\n{text}");
     }
     assert_eq!(control.chunkservers(), ["1", "2", "3"]);

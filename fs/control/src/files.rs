@@ -14,11 +14,12 @@ use fs_client::{
 };
 use fs_mount::Handler;
 use master_api::model::{Attr, Name, ReadDir};
+use master_api::proto::WhereReply;
 use parking_lot::Mutex;
 
 use crate::node::{File, Node, TOP_NAME, server_entries, top_entries};
 use crate::show;
-use crate::view::{Cluster, View};
+use crate::view::{Cluster, Freshness, View};
 
 /// How long the kernel may believe names and attributes.
 const TTL: Duration = Duration::from_secs(1);
@@ -28,6 +29,10 @@ const OURS: u64 = 1 << 63;
 const PAGE: u32 = 1000;
 /// Offsets 0 and 1 are "." and ".."; beyond, where reading goes on is what the entries say.
 const DOTS: u64 = 2;
+
+/// Every file of the mount has it, and no list of names shows it, so that no copy of a file takes it along. Its value is
+/// what `where/PATH` says.
+const WHERE_XATTR: &[u8] = b"user.pangu.where";
 
 /// What `ctl` tells a reader.
 const CTL_HELP: &str = "\
@@ -118,6 +123,17 @@ impl<H: Handler + Local> ControlFiles<H> {
                 Ok(OpReply::Ok)
             }
             Op::Forget { .. } | Op::Flush { .. } | Op::Fsync { .. } | Op::FsyncDir { .. } => Ok(OpReply::Ok),
+            Op::GetXattr { ino, name: WHERE_XATTR } if !Node::is_ours(ino) => {
+                let (freshness, place) = self.view.place(ino).await?;
+                let mode = place.attr.as_ref().map_or(0, |attr| attr.mode);
+                if mode & libc::S_IFMT != libc::S_IFREG {
+                    return Err(Errno::ENODATA);
+                }
+                Ok(OpReply::Bytes(described(freshness, &place).into()))
+            }
+            Op::SetXattr { ino, .. } | Op::RemoveXattr { ino, .. } if !Node::is_ours(ino) => {
+                Err(Errno::EPERM)
+            }
             Op::GetXattr { .. } => Err(Errno::ENODATA),
             Op::ListXattr { .. } => Ok(OpReply::Names(Vec::new())),
             Op::SetXattr { .. } | Op::RemoveXattr { .. } | Op::Fallocate { .. } => Err(Errno::EOPNOTSUPP),
@@ -224,7 +240,7 @@ impl<H: Handler + Local> ControlFiles<H> {
             Node::File(file) => self.text(file).await?,
             Node::Mirror(ino) => {
                 let (freshness, place) = self.view.place(ino).await?;
-                noted(freshness.note(), show::place("this file", &place))
+                described(freshness, &place)
             }
             Node::Top | Node::Servers | Node::Server(_) => return Err(Errno::EISDIR),
         };
@@ -335,6 +351,11 @@ fn listed(name: Bytes, attr: FileAttr, next_offset: u64, attributes: bool) -> Di
     DirEntry { ino: attr.ino, name, kind, next_offset, entry: attributes.then(|| entry(attr)) }
 }
 
+/// Where the replicas of a file are.
+fn described(freshness: Freshness, place: &WhereReply) -> String {
+    noted(freshness.note(), show::place("this file", place))
+}
+
 fn noted(note: Option<String>, text: String) -> String {
     note.map_or_else(|| text.clone(), |note| format!("{note}\n{text}"))
 }
@@ -376,12 +397,12 @@ fn is_ours(op: &Op<'_>) -> bool {
         | Op::ReadDir { ino, .. }
         | Op::ReleaseDir { ino, .. }
         | Op::FsyncDir { ino }
-        | Op::SetXattr { ino, .. }
-        | Op::GetXattr { ino, .. }
         | Op::ListXattr { ino }
-        | Op::RemoveXattr { ino, .. }
         | Op::Fallocate { ino, .. }
         | Op::Seek { ino, .. } => Node::is_ours(ino),
+        Op::SetXattr { ino, name, .. } | Op::GetXattr { ino, name } | Op::RemoveXattr { ino, name } => {
+            Node::is_ours(ino) || name == WHERE_XATTR
+        }
         Op::StatFs => false,
     }
 }

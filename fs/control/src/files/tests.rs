@@ -235,6 +235,11 @@ async fn each_file_has_its_text() {
     assert!(world.read(".pangu/chunkservers/4/status").await.unwrap().starts_with("chunkserver 4\n"));
     assert!(world.read(".pangu/chunkservers/4/ctl").await.unwrap().contains("undrain"));
     assert!(world.read(".pangu/where/file").await.unwrap().starts_with("this file"));
+    let where_is = |ino| world.handle(Op::GetXattr { ino, name: WHERE_XATTR });
+    let place = world.read(".pangu/where/file").await.unwrap();
+    assert!(matches!(where_is(FILE).await, Ok(OpReply::Bytes(text)) if text == place));
+    let own = world.walk(".pangu/where/file").await.unwrap().ino;
+    assert_eq!(where_is(own).await.unwrap_err(), Errno::ENODATA);
     for absent in [".pangu/absent", ".pangu/chunkservers/5", ".pangu/chunkservers/04", ".pangu/where/absent"]
     {
         assert_eq!(world.walk(absent).await.unwrap_err(), Errno::ENOENT, "{absent}");
@@ -355,6 +360,8 @@ async fn nothing_is_made_or_taken_away() {
         (Op::Lookup { parent: health, name: b"a" }, Errno::ENOTDIR),
         (Op::SetXattr { ino: health, name: b"user.a", value: b"", flags: 0 }, Errno::EOPNOTSUPP),
         (Op::GetXattr { ino: health, name: b"user.a" }, Errno::ENODATA),
+        (Op::SetXattr { ino: FILE, name: WHERE_XATTR, value: b"", flags: 0 }, Errno::EPERM),
+        (Op::RemoveXattr { ino: FILE, name: WHERE_XATTR }, Errno::EPERM),
         (Op::GetAttr { ino: InodeId(u64::MAX), handle: None }, Errno::ESTALE),
     ] {
         let text = format!("{op:?}");
