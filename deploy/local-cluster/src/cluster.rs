@@ -69,7 +69,7 @@ pub struct Options {
     pub capacity: String,
     /// The folder for everything; none: a temporary one, removed at the end.
     pub folder: Option<PathBuf>,
-    /// A folder for the servers' data directories; none: the one for everything.
+    /// A folder in which each server makes its data directory by itself; none: they are made in the one for everything.
     pub disks: Option<PathBuf>,
     /// Lines of the description's section `[survival]`.
     pub survival: String,
@@ -310,10 +310,12 @@ impl Cluster {
         Ok(address)
     }
 
-    /// A data directory of its own for a member.
+    /// Where a member is to keep its data: a directory of its own.
     fn data(&self, role: Role) -> Result<PathBuf, Error> {
         let path = self.data_of(role);
-        make_folder(&path)?;
+        if self.options.disks.is_none() {
+            make_folder(&path)?;
+        }
         Ok(path)
     }
 
