@@ -160,6 +160,9 @@ impl Machine {
     ) -> Result<Self, KvError> {
         let (applied, membership) = state.applied()?;
         log.set_base_membership(membership.log_id().map(|id| id.index), membership.membership().clone());
+        log.snapshot_durable(
+            snapshots.current().and_then(|current| current.manifest.meta.last_log_id).map(|last| last.index),
+        );
         Ok(Self { service, state, log, snapshots, applied: watch::Sender::new(applied) })
     }
 
@@ -264,6 +267,7 @@ impl Machine {
         };
         let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };
         let published = self.snapshots.publish(&temporary, meta.clone())?;
+        self.log.snapshot_durable(meta.last_log_id.map(|last| last.index));
         Ok(Snapshot { meta, snapshot: Box::new(SnapshotHandle(Some(published))) })
     }
 }
@@ -366,8 +370,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
             install::install(&machine, &meta, &snapshot, &mut |_| Ok(()))
         })
         .await
-        .map_err(|panic| StorageIOError::write_snapshot(None, openraft::AnyError::new(&panic)))?;
-        let applied = installed.map_err(error)?;
+        .map_err(|panic| StorageIOError::write_snapshot(None, openraft::AnyError::new(&panic)));
+        let installed = installed.inspect_err(|_| self.log.snapshot_failed())?;
+        let applied = installed.inspect_err(|_| self.log.snapshot_failed()).map_err(error)?;
+        self.log.snapshot_durable(applied.map(|last| last.index));
         tracing::info!(
             applied = applied.map_or(0, |id| id.index),
             "this member got a snapshot from the leader: its own log ended too early"

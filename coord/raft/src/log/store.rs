@@ -9,6 +9,7 @@ use std::sync::Arc;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::lease::Lease;
 use crate::log::LogError;
@@ -40,6 +41,23 @@ pub(crate) struct LogStore {
     /// Told of every vote before anybody is answered: a lease must not outlive its vote.
     lease: Arc<Lease>,
     writer: Arc<Writer>,
+    snapshots: Arc<watch::Sender<Snapshots>>,
+}
+
+/// What snapshots hold of the log, by the index of their last entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Snapshots {
+    durable: Option<u64>,
+    /// Received, and on its way into the state.
+    under_way: Option<u64>,
+    /// It could not be installed, and this member stops.
+    failed: bool,
+}
+
+impl Snapshots {
+    fn may_purge(&self, upto: u64) -> bool {
+        self.durable >= Some(upto) || self.under_way.is_none_or(|under_way| under_way < upto)
+    }
 }
 
 impl LogStore {
@@ -57,7 +75,29 @@ impl LogStore {
             vote: Arc::new(Mutex::new(vote)),
             lease,
             writer: Arc::new(writer),
+            snapshots: Arc::default(),
         }
+    }
+
+    /// A snapshot up to this entry was received. Until it is installed the log keeps what it holds: openraft purges the log as
+    /// soon as it has *asked* for the installation, and a crash in between would leave neither.
+    pub(crate) fn snapshot_under_way(&self, upto: u64) {
+        self.snapshots.send_modify(|seen| seen.under_way = Some(upto));
+    }
+
+    /// Openraft is done with it, whether it took it or not.
+    pub(crate) fn snapshot_ended(&self) {
+        self.snapshots.send_modify(|seen| seen.under_way = None);
+    }
+
+    /// There is a snapshot up to this entry, and a crash does not take it away.
+    pub(crate) fn snapshot_durable(&self, upto: Option<u64>) {
+        self.snapshots.send_modify(|seen| seen.durable = seen.durable.max(upto));
+    }
+
+    /// The snapshot could not be installed.
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshots.send_modify(|seen| seen.failed = true);
     }
 
     /// Number of the newest submission: see [`durable`](Self::durable).
@@ -307,6 +347,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.check().map_err(write_error)?;
+        let mut seen = self.snapshots.subscribe();
+        let waited = seen.wait_for(|seen| seen.failed || seen.may_purge(log_id.index)).await;
+        if waited.is_ok_and(|seen| seen.failed) {
+            let reason = "the snapshot that holds what is to be purged could not be installed";
+            return Err(StorageIOError::write_logs(openraft::AnyError::error(reason)).into());
+        }
         self.shared.state.lock().purge(log_id);
         self.shared.kick();
         Ok(())

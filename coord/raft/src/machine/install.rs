@@ -11,7 +11,8 @@
 //! | 2 open the copy and check that its applied log id is the snapshot's | the same |
 //! | 3 publish the snapshot in this member's own directory | the same; the snapshot is newer than the state, which openraft allows |
 //! | 4 replace `current` (write-new, fsync, rename, fsync) | the new state counts. The log still ends before it: openraft purges up to the applied log id at the next start |
-//! | 5 the process uses the new store, the old one is deleted | the old directory is deleted at the next start |
+//! | 5 the log is purged up to the snapshot: openraft asks for it right after it asks for the installation, and `LogStore::purge` waits | nothing is missing |
+//! | 6 the process uses the new store, the old one is deleted | the old directory is deleted at the next start |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use openraft::storage::RaftStateMachine;
+    use openraft::storage::{RaftLogStorage as _, RaftStateMachine};
     use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder};
 
     use super::*;
@@ -248,6 +249,41 @@ mod tests {
             close(follower);
         }
         close(leader);
+    }
+
+    /// Openraft asks for the installation, and at once for the purge of what the snapshot holds.
+    #[tokio::test]
+    async fn the_log_is_purged_after_the_snapshot_is_there() {
+        let leader_dir = tempfile::tempdir().unwrap();
+        let mut leader = open(leader_dir.path());
+        leader.apply((1..=10).map(|index| add(index, 7))).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut follower = open(dir.path());
+        let mut log = follower.log.clone();
+        log.submit((1..=4).map(|index| add(index, 7)).collect());
+        log.snapshot_under_way(10);
+        let (older, upto) = (add(2, 0).log_id, snapshot.meta.last_log_id.unwrap());
+        log.snapshot_durable(Some(older.index));
+        log.purge(older).await.unwrap();
+        let mut purge = std::pin::pin!(log.purge(upto));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut purge).await.is_err(), "it waits");
+        assert_eq!(follower.log.clone().get_log_state().await.unwrap().last_purged_log_id, Some(older));
+        follower.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
+        purge.await.unwrap();
+        assert_eq!(follower.log.clone().get_log_state().await.unwrap().last_purged_log_id, Some(upto));
+
+        // One that cannot be installed lets nobody wait for ever.
+        let mut log = follower.log.clone();
+        log.snapshot_under_way(20);
+        let mut other = snapshot.meta.clone();
+        other.last_log_id = Some(add(20, 0).log_id);
+        let mut purge = std::pin::pin!(log.purge(add(20, 0).log_id));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut purge).await.is_err(), "it waits");
+        follower.install_snapshot(&other, snapshot.snapshot.clone()).await.unwrap_err();
+        purge.await.unwrap_err();
+        close(leader);
+        close(follower);
     }
 
     #[tokio::test]

@@ -300,7 +300,15 @@ impl RaftPeer for PeerService {
             })
             .await?;
         let snapshot = Snapshot { meta: received.0, snapshot: Box::new(SnapshotHandle(Some(received.1))) };
-        let response = raft.install_full_snapshot(vote, snapshot).await.map_err(|error| stopped(&error))?;
+        let (log, raft) = (self.inner.log.clone(), raft.clone());
+        // In a task of its own: once openraft has it, it goes on even if the caller has gone.
+        let installing = tokio::spawn(async move {
+            log.snapshot_under_way(snapshot.meta.last_log_id.map_or(0, |last| last.index));
+            let response = raft.install_full_snapshot(vote, snapshot).await;
+            log.snapshot_ended();
+            response
+        });
+        let response = installing.await.map_err(|error| stopped(&error))?.map_err(|error| stopped(&error))?;
         *self.inner.heard.lock() = Some(Instant::now());
         Ok(Response::new(pb::SnapshotFinishReply { vote: Some(convert::vote_to_wire(response.vote)) }))
     }
