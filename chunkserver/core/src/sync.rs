@@ -38,6 +38,8 @@ pub(crate) struct Sync<C> {
     installs: usize,
     forwards: usize,
     failures: u32,
+    /// A chunk that differs cannot be read here, so the member does not have it when all others are done.
+    unreadable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +84,7 @@ impl<C> Sync<C> {
             installs: 0,
             forwards: 0,
             failures: 0,
+            unreadable: false,
         }
     }
 
@@ -94,10 +97,11 @@ impl<C> Sync<C> {
         self.behind.clear();
         self.installs = 0;
         self.forwards = 0;
+        self.unreadable = false;
     }
 
     fn is_level(&self) -> bool {
-        self.state == State::Copying && self.last_page && self.behind.is_empty()
+        self.state == State::Copying && self.last_page && self.behind.is_empty() && !self.unreadable
     }
 
     fn compared(&self, key: ChunkKey) -> bool {
@@ -246,7 +250,9 @@ impl<C: Clone> Replica<C> {
         if !sync.behind.is_empty() {
             return;
         }
-        if sync.last_page {
+        if sync.last_page && sync.unreadable {
+            self.fail_sync(disk, PeerError::Failed, io);
+        } else if sync.last_page {
             sync.failures = 0;
             io.emit(Effect::Level { peer: disk, epoch });
         } else {
@@ -272,9 +278,11 @@ impl<C: Clone> Replica<C> {
         let version = match result {
             Ok(version) => version,
             Err(PeerError::SourceDamaged) => {
-                // Nobody can be filled with it from here; the activation in which the member joins finds it again.
+                // Nobody can be filled with it from here before it is repaired. All others go on; then it is tried again. Without
+                // it the member must not join: it could lead one day, and what a primary does not have is removed everywhere.
                 sync.installs -= 1;
                 sync.behind.remove(&key);
+                sync.unreadable = true;
                 return self.continue_sync(disk, io);
             }
             Err(error @ (PeerError::Stale { .. } | PeerError::Failed)) => {

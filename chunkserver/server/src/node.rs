@@ -227,7 +227,9 @@ impl Node {
                 replica.level().into_iter().for_each(|disk| add(disk.0, false));
             }
             let joins = group.in_state(MemberState::Joining).next().is_some();
-            if joins && replica.is_primary() && replica.stage() == Stage::Active {
+            // A member that could not be made equal must not serve: it may lack what was acknowledged.
+            let equal = !replica.is_broken();
+            if joins && equal && replica.is_primary() && replica.stage() == Stage::Active {
                 add(0, false);
             }
             if replica.is_broken() {

@@ -5,7 +5,7 @@ use chunkserver_core::{Effect, Limits, PeerError, Refusal};
 use super::member::{Member, PEER, fills, forwards, key, page, replicate, version};
 
 #[test]
-fn two_chunks_are_on_their_way_at_a_time_and_a_damaged_one_is_left_out() {
+fn two_chunks_are_on_their_way_at_a_time_and_without_a_damaged_one_nobody_is_level() {
     let (mut member, begun) = Member::fill(0..5);
     assert_eq!(fills(&begun), [0, 1]);
     assert_eq!(fills(&member.filled(0, Ok(version(1)))), [2]);
@@ -14,6 +14,11 @@ fn two_chunks_are_on_their_way_at_a_time_and_a_damaged_one_is_left_out() {
     assert!(!member.is_level());
     member.filled(3, Ok(version(1)));
     let last = member.filled(4, Ok(version(1)));
+    assert!(!member.is_level() && matches!(last[..], [Effect::RetryFill { peer: PEER, .. }]), "{last:?}");
+
+    let (mut member, _) = Member::fill(0..2);
+    member.filled(0, Ok(version(1)));
+    let last = member.filled(1, Ok(version(1)));
     assert!(member.is_level() && matches!(last[..], [Effect::Level { peer: PEER, .. }]), "{last:?}");
 }
 

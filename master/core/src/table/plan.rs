@@ -164,12 +164,18 @@ fn next_change(
     if let Some(disk) = slow_one(table, seen, group).filter(|disk| allowed(&Change::Out(*disk))) {
         return Some(Change::Out(disk));
     }
+    let damaged = seen.damaged.get(&group.id) == Some(&group.epoch);
+    if damaged && let Some(change) = group.in_state(MemberState::Joining).map(Change::Out).find(allowed) {
+        // It was not made equal, and cannot be from there: it is filled again, when that is repaired.
+        return Some(change);
+    }
     if seen.active.get(&group.id) == Some(&group.epoch)
+        && !damaged
         && let Some(disk) = group.in_state(MemberState::Joining).next()
     {
         return Some(Change::Settle(disk));
     }
-    if seen.damaged.get(&group.id) == Some(&group.epoch)
+    if damaged
         && let Some(change) = group.in_state(MemberState::Serving).last().map(Change::Lead).filter(allowed)
     {
         // The last: if it cannot read something else, the next turn is another's.

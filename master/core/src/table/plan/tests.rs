@@ -262,6 +262,28 @@ fn marked(table: &Table, draining: &[u32]) -> Table {
     Table::new(table.version + 1, servers, table.groups().cloned().collect()).with_replicas(3, 2)
 }
 
+/// It may lack what the primary cannot read: if it served, it could lead, and what it lacks would be removed everywhere.
+#[test]
+fn who_joins_under_a_primary_that_cannot_read_what_it_has_does_not_serve() {
+    let whole = table(4, 1);
+    let group = |table: &Table| table.groups().next().cloned().expect("a group");
+    let mut seen = well(&[1, 2, 3, 4]);
+    let mut now = {
+        let mut groups: Vec<_> = whole.groups().cloned().collect();
+        groups[0] = changed(&groups[0], Change::Add(DiskId(4)), rules(&whole)).expect("it is whole");
+        groups[0] = changed(&groups[0], Change::Join(DiskId(4)), rules(&whole)).expect("it was filled");
+        Table::new(2, whole.servers().cloned().collect(), groups).with_replicas(3, 2)
+    };
+    let joining = group(&now);
+    seen.active.insert(joining.id, joining.epoch);
+    seen.damaged.insert(joining.id, joining.epoch);
+    now = settle_once(now, &seen);
+    assert_eq!(group(&now).state_of(DiskId(4)), Some(MemberState::Offline));
+    seen.damaged.clear();
+    let settled = settle_once(now, &seen);
+    assert_ne!(group(&settled).state_of(DiskId(4)), Some(MemberState::Serving));
+}
+
 #[test]
 fn a_primary_that_cannot_read_what_it_has_lets_another_lead() {
     let group = |table: &Table| table.groups().next().cloned().expect("a group");
