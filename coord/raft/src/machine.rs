@@ -166,6 +166,29 @@ impl Machine {
         Ok(Self { service, state, log, snapshots, applied: watch::Sender::new(applied) })
     }
 
+    /// Makes a snapshot the state, durably; gives the applied log id.
+    async fn take_over(
+        &self,
+        meta: &SnapshotMeta,
+        snapshot: Box<SnapshotHandle>,
+    ) -> Result<Option<LogId>, StorageError> {
+        let error = |error: SnapshotError| {
+            StorageError::from(StorageIOError::write_snapshot(
+                Some(meta.signature()),
+                openraft::AnyError::new(&error),
+            ))
+        };
+        // What was truncated before it must be gone for good: a restart must not find old entries behind the
+        // snapshot.
+        let submitted = self.log.submitted();
+        self.log.durable(submitted).await.map_err(|source| error(source.into()))?;
+        let (machine, meta) = (self.clone(), meta.clone());
+        tokio::task::spawn_blocking(move || install::install(&machine, &meta, &snapshot, &mut |_| Ok(())))
+            .await
+            .map_err(|panic| StorageIOError::write_snapshot(None, openraft::AnyError::new(&panic)))?
+            .map_err(error)
+    }
+
     /// Tells of every apply.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
         self.applied.subscribe()
@@ -354,33 +377,23 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: Box<SnapshotHandle>,
     ) -> Result<(), StorageError> {
-        let error = |error: SnapshotError| {
-            tracing::error!(%error, "a snapshot could not be installed; this member stops");
-            StorageError::from(StorageIOError::write_snapshot(
-                Some(meta.signature()),
-                openraft::AnyError::new(&error),
-            ))
-        };
-        // What was truncated before it must be gone for good: a restart must not find old entries behind the
-        // snapshot.
-        let submitted = self.log.submitted();
-        self.log.durable(submitted).await.map_err(|source| error(source.into()))?;
-        let (machine, meta) = (self.clone(), meta.clone());
-        let installed = tokio::task::spawn_blocking(move || {
-            install::install(&machine, &meta, &snapshot, &mut |_| Ok(()))
-        })
-        .await
-        .map_err(|panic| StorageIOError::write_snapshot(None, openraft::AnyError::new(&panic)));
-        let installed = installed.inspect_err(|_| self.log.snapshot_failed())?;
-        let applied = installed.inspect_err(|_| self.log.snapshot_failed()).map_err(error)?;
-        self.log.snapshot_durable(applied.map(|last| last.index));
-        tracing::info!(
-            applied = applied.map_or(0, |id| id.index),
-            "this member got a snapshot from the leader: its own log ended too early"
-        );
-        self.applied.send_replace(applied);
-        self.service.restored();
-        Ok(())
+        match self.take_over(meta, snapshot).await {
+            Ok(applied) => {
+                self.log.snapshot_durable(applied.map(|last| last.index));
+                tracing::info!(
+                    applied = applied.map_or(0, |id| id.index),
+                    "this member got a snapshot from the leader: its own log ended too early"
+                );
+                self.applied.send_replace(applied);
+                self.service.restored();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "a snapshot could not be installed; this member stops");
+                self.log.snapshot_failed();
+                Err(error)
+            }
+        }
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
