@@ -16,13 +16,15 @@ use crate::disks::{self, Disk};
 
 /// A longer log of the same epoch is written down at most this often: it guards against copies that are older than that.
 const KEEP_PERIOD: Duration = Duration::from_secs(10);
+/// A newer epoch is on a disk within this, or the answer counts for nothing.
+const URGENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is known of the masters.
 #[derive(Debug)]
 pub(crate) struct Followed {
     known: Mutex<Lineage>,
     /// Held while it is written.
-    kept: tokio::sync::Mutex<Kept>,
+    kept: Arc<tokio::sync::Mutex<Kept>>,
     /// The last answer was refused: said once, not for each.
     refusing: AtomicBool,
 }
@@ -40,7 +42,7 @@ impl Followed {
         let kept = Kept { lineage: lineage.clone(), at: None };
         Self {
             known: Mutex::new(lineage),
-            kept: tokio::sync::Mutex::new(kept),
+            kept: Arc::new(tokio::sync::Mutex::new(kept)),
             refusing: AtomicBool::new(false),
         }
     }
@@ -71,14 +73,31 @@ impl Followed {
         Ok(())
     }
 
+    /// A newer epoch is on a disk on return. A longer log is written meanwhile: heartbeats must not wait for a disk that hangs.
     async fn keep(&self, disks: &[Arc<Disk>], shown: &Lineage) -> Result<(), Status> {
-        let mut kept = self.kept.lock().await;
-        let due = kept.at.is_none_or(|at| at.elapsed() >= KEEP_PERIOD);
-        let urgent = kept.lineage.cluster_id.is_empty() || shown.epoch > kept.lineage.epoch;
-        let mut newer = kept.lineage.clone();
-        if (due || urgent) && newer.learn(shown) {
+        let known = self.known();
+        if known.cluster_id.is_empty() || shown.epoch > known.epoch {
+            let urgent = async { self.kept.lock().await.write(disks, shown).await };
+            let late = |_| Status::unavailable("the disks do not take the cluster epoch in time");
+            return tokio::time::timeout(URGENT_TIMEOUT, urgent).await.map_err(late)?;
+        }
+        // Who has it is writing.
+        let Ok(mut kept) = self.kept.clone().try_lock_owned() else { return Ok(()) };
+        if kept.at.is_none_or(|at| at.elapsed() >= KEEP_PERIOD) {
+            let (disks, shown) = (disks.to_vec(), shown.clone());
+            // What fails is said for each disk, and comes again with the next answer.
+            tokio::spawn(async move { kept.write(&disks, &shown).await });
+        }
+        Ok(())
+    }
+}
+
+impl Kept {
+    async fn write(&mut self, disks: &[Arc<Disk>], shown: &Lineage) -> Result<(), Status> {
+        let mut newer = self.lineage.clone();
+        if newer.learn(shown) {
             disks::keep_lineage(disks, &newer).await?;
-            *kept = Kept { lineage: newer, at: Some(Instant::now()) };
+            *self = Self { lineage: newer, at: Some(Instant::now()) };
         }
         Ok(())
     }
