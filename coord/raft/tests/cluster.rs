@@ -18,14 +18,6 @@ fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// All members hold the same history.
-async fn assert_same(cluster: &TestCluster<Ledger>) {
-    cluster.settle().await;
-    let histories: Vec<_> =
-        cluster.running().into_iter().map(|id| Ledger::history(&cluster.node(id).view()).unwrap()).collect();
-    assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "the members' histories differ");
-}
-
 #[tokio::test]
 async fn commands_are_applied_in_one_order_on_all_members() {
     let cluster = TestCluster::start(3, Ledger::default).await;
@@ -38,7 +30,7 @@ async fn commands_are_applied_in_one_order_on_all_members() {
         (1..=200).collect::<Vec<u64>>(),
         "each command was applied once and answered with its own reply"
     );
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
     let times: Vec<_> = Ledger::history(&cluster.node(1).view())
         .unwrap()
         .iter()
@@ -92,7 +84,7 @@ async fn a_command_is_applied_once_whatever_is_killed() {
         assert_eq!(Ledger::value(&reply), expected);
         cluster.launch(leader).await;
     }
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
     assert_eq!(Ledger::counter(&cluster.node(1).view(), "x").unwrap(), expected);
 }
 
@@ -126,7 +118,7 @@ async fn everything_stops_at_once_and_comes_back() {
         }
         let reply = cluster.propose(None, Ledger::add("x", 1)).await;
         assert_eq!(Ledger::value(&reply), 51, "with {members} members");
-        assert_same(&cluster).await;
+        cluster.assert_same_history().await;
     }
 }
 
@@ -153,14 +145,14 @@ async fn a_member_that_lagged_catches_up_by_log_or_by_snapshot() {
             wait_for("the leader to purge what the other misses", purged).await;
         }
         cluster.launch(lagging).await;
-        assert_same(&cluster).await;
+        cluster.assert_same_history().await;
         assert_eq!(Ledger::counter(&cluster.node(lagging).view(), "x").unwrap(), missed + 1);
         assert_eq!(cluster.node(lagging).status().purged_index > held, by_snapshot);
         // And what it received survives.
         cluster.crash(lagging).await;
         cluster.launch(lagging).await;
         cluster.propose(None, Ledger::add("x", 1)).await;
-        assert_same(&cluster).await;
+        cluster.assert_same_history().await;
     }
 }
 
@@ -177,7 +169,7 @@ async fn members_are_added_removed_and_replaced() {
     let members = cluster.node(leader).status().members;
     assert!(members[&4].voter && !members.contains_key(&dead), "{members:?}");
     cluster.propose(None, Ledger::add("x", 1)).await;
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
 
     // The other old follower loses everything and comes back under its old id.
     let wiped = *members.keys().find(|id| **id != leader && **id != 4).unwrap();
@@ -188,7 +180,7 @@ async fn members_are_added_removed_and_replaced() {
     let address = cluster.address(wiped).to_string();
     cluster.node(leader).replace_member(wiped, wiped, address, soon()).await.unwrap();
     cluster.propose(None, Ledger::add("x", 1)).await;
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
 
     // Down to one voter, which then goes on alone, after a restart too.
     for id in cluster.running() {

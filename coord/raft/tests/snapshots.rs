@@ -41,13 +41,6 @@ fn snapshots(cluster: &TestCluster<Ledger>, id: u64) -> usize {
     std::fs::read_dir(cluster.data_dir(id).join("snapshots")).unwrap().count()
 }
 
-async fn assert_same(cluster: &TestCluster<Ledger>) {
-    cluster.settle().await;
-    let histories: Vec<_> =
-        cluster.running().into_iter().map(|id| Ledger::history(&cluster.node(id).view()).unwrap()).collect();
-    assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "the members' histories differ");
-}
-
 #[tokio::test]
 async fn log_and_snapshots_stay_bounded() {
     let cluster = TestCluster::start_with(3, Ledger::default, small).await;
@@ -60,7 +53,7 @@ async fn log_and_snapshots_stay_bounded() {
         wait_for("the log to be trimmed", || size(&log) <= LOG_MAX).await;
         wait_for("old snapshots to go", || snapshots(&cluster, id) <= 2).await;
     }
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
 }
 
 #[tokio::test]
@@ -93,7 +86,7 @@ async fn a_transfer_that_breaks_off_is_harmless() {
     cluster.crash(leader).await;
     cluster.launch(leader).await;
     cluster.propose(None, command()).await;
-    assert_same(&cluster).await;
+    cluster.assert_same_history().await;
     assert!(cluster.node(away).status().purged_index > held, "it was sent a snapshot");
     for id in cluster.running() {
         wait_for("what was half received to go", || snapshots(&cluster, id) <= 2).await;

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use kuafu::{Address, CancellationToken, Server};
 use tokio::task::JoinHandle;
 
+use super::ledger::Ledger;
 use crate::{Leadership, Proposal, ProposalStamp, ProposeError, RaftConfig, RaftNode, StateMachine};
 
 /// A test that waits longer for something has failed.
@@ -193,6 +194,22 @@ impl<S: StateMachine> TestCluster<S> {
             })
             .await;
         }
+    }
+}
+
+impl TestCluster<Ledger> {
+    /// Settles, and compares what the members hold.
+    ///
+    /// # Panics
+    /// If their histories differ.
+    pub async fn assert_same_history(&self) {
+        self.settle().await;
+        let histories: Vec<_> = self
+            .running()
+            .into_iter()
+            .map(|id| Ledger::history(&self.node(id).view()).expect("the store of a test can be read"))
+            .collect();
+        assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "the members' histories differ");
     }
 }
 
