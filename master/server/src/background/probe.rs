@@ -1,14 +1,12 @@
 //! Looks at servers that are suspected dead: an address that refuses connections has no process behind it.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use coord_types::ServerId;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use kuafu::Address;
-use tokio::net::{TcpStream, UnixStream};
+use kuafu::{Address, Presence};
 
 use crate::app::{App, store_status};
 
@@ -52,28 +50,15 @@ async fn look(app: &App, server: ServerId) {
     let heard = app.soft.server(server).map_or(0, |seen| seen.incarnation);
     let incarnation = heard.max(record.incarnation);
     for _ in 0..PROBES {
-        let refused = match tokio::time::timeout(CONNECT_TIMEOUT, connect(&address)).await {
-            Ok(Err(error)) => nobody_listens(&error),
-            Ok(Ok(())) => false,
-            Err(_) => return,
-        };
-        if refused && !app.soft.has_stream(server) {
-            tracing::info!(%server, %address, "the process is dead: its address refuses connections");
-            app.soft.gone(server, incarnation, false);
-            return;
+        match address.presence(CONNECT_TIMEOUT).await {
+            Presence::Refused if !app.soft.has_stream(server) => {
+                tracing::info!(%server, %address, "the process is dead: its address refuses connections");
+                app.soft.gone(server, incarnation, false);
+                return;
+            }
+            Presence::Refused | Presence::Listening => {}
+            Presence::Silent => return,
         }
         tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// A Unix socket is removed by the process that stops.
-fn nobody_listens(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
-}
-
-async fn connect(address: &Address) -> io::Result<()> {
-    match address {
-        Address::Tcp(host_port) => TcpStream::connect(host_port.as_str()).await.map(drop),
-        Address::Unix(path) => UnixStream::connect(path).await.map(drop),
     }
 }
