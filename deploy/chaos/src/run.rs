@@ -91,14 +91,15 @@ pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<boo
     }
     if let Err(error) = done {
         scene.abandon();
-        let kept = keep(folder.path(), seed, None)?;
-        return Err(error.context(format!("the run broke off; logs: {}", kept.display())));
+        return Err(error.context(format!("the run broke off; logs: {}", kept(folder.path(), seed, None))));
     }
     let mut report = Report { seed, seconds: flags.seconds, left_out, ..Report::default() };
-    let kept = scene.judge(&mut report, folder.path())?;
+    let judged = scene.judge(&mut report);
+    let histories =
+        judged.map_err(|error| error.context(format!("logs: {}", kept(folder.path(), seed, None))))?;
     print!("{}", report.text());
-    if let Some(kept) = kept {
-        println!("logs and histories: {}", kept.display());
+    if report.failed() > 0 {
+        println!("logs and histories: {}", kept(folder.path(), seed, Some(&histories)));
     }
     if let Some(path) = &flags.json {
         std::fs::write(path, format!("{:#}\n", report.json()))
@@ -301,8 +302,8 @@ impl<'a> Scene<'a> {
         eprintln!("{:7.1} s  {what}  ({} operations)", self.crew.now_ns() as f64 / 1e9, self.crew.done());
     }
 
-    /// Ends the load and checks everything; where logs and histories are, if a check failed.
-    fn judge(mut self, report: &mut Report, folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+    /// Ends the load and checks everything; answers the histories.
+    fn judge(mut self, report: &mut Report) -> anyhow::Result<serde_json::Value> {
         self.say("the load ends");
         self.crew.end();
         let mut ending = Vec::new();
@@ -381,11 +382,7 @@ impl<'a> Scene<'a> {
         check("everything stopped in good order, without a panic in a log", said(cluster.finish()));
         check("every disk is clean", data.iter().filter_map(|data| damaged(&binary, data)).collect());
         drop(disks);
-        if report.failed() == 0 {
-            return Ok(None);
-        }
-        let histories = serde_json::json!({"registers": register_histories, "names": name_histories});
-        keep(folder, self.seed, Some(&histories)).map(Some)
+        Ok(serde_json::json!({"registers": register_histories, "names": name_histories}))
     }
 
     /// Everything that was confirmed, through mounts that remember nothing.
@@ -444,12 +441,23 @@ fn damaged(binary: &Path, data: &Path) -> Option<String> {
     }
 }
 
-/// Copies what explains a failure to a folder that stays.
+/// Copies what explains a failure to a folder that stays, and says where that is. A copy that fails is no reason to say nothing
+/// of the run.
+fn kept(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> String {
+    match keep(folder, seed, histories) {
+        Ok(kept) => kept.display().to_string(),
+        Err(error) => format!("not kept: {error:#}"),
+    }
+}
+
 fn keep(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> anyhow::Result<PathBuf> {
     let kept = tempfile::Builder::new().prefix(&format!("pangu-chaos-{seed}-")).tempdir()?.keep();
     for entry in std::fs::read_dir(folder.join("log"))? {
         let entry = entry?;
-        std::fs::copy(entry.path(), kept.join(entry.file_name()))?;
+        // A folder is what one of the servers keeps for itself.
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), kept.join(entry.file_name()))?;
+        }
     }
     if let Some(histories) = histories {
         std::fs::write(kept.join("histories.json"), histories.to_string())?;
