@@ -7,7 +7,8 @@
 //! first, which ends the lease before anybody hears of the vote.
 //!
 //! A leader that stops gives up: [`Lease::give_up`] ends the lease for good, and only then is anybody told. Who proves by
-//! the leader's own vote that it gave up may be voted for at once (docs/hand-over.md).
+//! the leader's own vote that it gave up may be voted for at once (docs/hand-over.md), and so may who saw that the leader's
+//! process, and with it this lease, has ended (docs/dead-leader.md).
 //!
 //! Clocks: only this machine's monotonic clock is read here. The margin covers that clocks run at different rates
 //! (1 in 100 at most) and that a read is answered a little after the lease was looked at.

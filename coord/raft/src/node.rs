@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod attend;
 mod hand_over;
 
 use crate::config::RaftConfig;
@@ -116,6 +117,7 @@ struct Inner {
     lease: Arc<Lease>,
     peers: PeerService,
     joining: Arc<Joining>,
+    given_up: Arc<GivenUp>,
     applied: watch::Receiver<Option<LogId>>,
     leadership: watch::Sender<Leadership>,
     members_index: watch::Sender<u64>,
@@ -174,7 +176,7 @@ impl RaftNode {
         });
         let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
         let applied = machine.watch_applied();
-        let network = Network::new(node_id, log.clone(), Arc::clone(&lease), given_up);
+        let network = Network::new(node_id, log.clone(), Arc::clone(&lease), Arc::clone(&given_up));
         let raft =
             openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
                 .await
@@ -198,6 +200,7 @@ impl RaftNode {
             lease,
             peers,
             joining,
+            given_up,
             applied,
             leadership: watch::Sender::new(Leadership::Follower { leader: None }),
             members_index: watch::Sender::new(0),
@@ -206,6 +209,7 @@ impl RaftNode {
         });
         let tasks = [
             tokio::spawn(Arc::clone(&inner).watch_leadership()),
+            tokio::spawn(Arc::clone(&inner).attend_leaders()),
             tokio::spawn(Arc::clone(&inner).stop_when_the_log_fails()),
             tokio::spawn(Arc::clone(&inner).flush_now_and_then(config.flush_interval)),
         ];
@@ -253,6 +257,12 @@ impl RaftNode {
     /// [`MembershipError::Stopped`].
     pub async fn is_initialized(&self) -> Result<bool, MembershipError> {
         self.inner.raft.is_initialized().await.map_err(|_| MembershipError::Stopped)
+    }
+
+    /// Reads through this member ask a majority from now on. For one that is about to close its listener, which the others take
+    /// for its end (docs/dead-leader.md).
+    pub fn give_lease_up(&self) {
+        let _ = self.inner.lease.give_up();
     }
 
     /// Has a command applied; the reply is the state machine's.

@@ -226,6 +226,7 @@ impl MasterServer {
     pub async fn shutdown(self) {
         // Still serving: whoever asks meanwhile waits a moment and is told who leads next.
         self.app.hand_over(Instant::now() + HAND_OVER_TIMEOUT).await;
+        self.app.raft.give_lease_up();
         self.stop.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {

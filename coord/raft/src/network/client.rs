@@ -1,7 +1,7 @@
 //! openraft's network: calls to the other members. Holds gate (a) of the parallel flush: an answer counts only when
 //! what it confirms is durable here too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -52,12 +52,13 @@ pub(crate) struct Network {
     given_up: Arc<GivenUp>,
     connections: HashMap<String, RaftPeerClient>,
     thrift: Arc<Mutex<Thrift>>,
+    away: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Network {
     pub(crate) fn new(node_id: u64, log: LogStore, lease: Arc<Lease>, given_up: Arc<GivenUp>) -> Self {
         let thrift = Arc::new(Mutex::new(Thrift::new(node_id)));
-        Self { log, lease, given_up, connections: HashMap::new(), thrift }
+        Self { log, lease, given_up, connections: HashMap::new(), thrift, away: Arc::default() }
     }
 }
 
@@ -85,7 +86,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             given_up: Arc::clone(&self.given_up),
             thrift: Arc::clone(&self.thrift),
             confirmed: None,
-            away: false,
+            away: Arc::clone(&self.away),
         }
     }
 }
@@ -117,6 +118,18 @@ pub(crate) async fn hand_over(
     client.hand_over(&message, &CallOptions::within(timeout)).await.map(|reply| reply.message.accepted)
 }
 
+/// Keeps a call open at the leader of `vote` for as long as it leads, at most for half of `timeout`. An error says that the
+/// call could not be made, or broke off.
+pub(crate) async fn attend(
+    client: &RaftPeerClient,
+    leader: u64,
+    vote: Vote,
+    timeout: Duration,
+) -> Result<(), Status> {
+    let message = pb::AttendRequest { target: leader, vote: Some(convert::vote_to_wire(vote)) };
+    client.attend(&message, &CallOptions::within(timeout)).await.map(|_| ())
+}
+
 /// Another member.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -127,8 +140,8 @@ pub(crate) struct Peer {
     given_up: Arc<GivenUp>,
     thrift: Arc<Mutex<Thrift>>,
     confirmed: Option<Confirmed>,
-    /// The last attempt failed.
-    away: bool,
+    /// Whom the last attempt did not reach. Of all peers there are: openraft makes new ones whenever a read asks a majority.
+    away: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 /// What the member last confirmed to hold, under which vote, and when it was asked.
@@ -158,15 +171,16 @@ fn unreachable<E: std::error::Error + 'static>(error: &E) -> Unreachable {
 impl Peer {
     /// Says once that the member is away, and once that it is back. openraft's own lines, one for each attempt, are
     /// not shown unless asked for.
-    fn note_reach(&mut self, failed: Option<&Unreachable>) {
+    fn note_reach(&self, failed: Option<&Unreachable>) {
         match failed {
-            Some(error) if !self.away => {
+            Some(error) if self.away.lock().insert(self.target) => {
                 tracing::warn!(member = self.target, %error, "a member cannot be reached; trying again");
             }
-            None if self.away => tracing::info!(member = self.target, "a member is back"),
+            None if self.away.lock().remove(&self.target) => {
+                tracing::info!(member = self.target, "a member is back");
+            }
             _ => {}
         }
-        self.away = failed.is_some();
     }
 
     fn client(&self) -> Result<&RaftPeerClient, Unreachable> {

@@ -38,8 +38,8 @@ struct Inner {
     promise: Duration,
     /// When this member last accepted something from a leader; a little late rather than early.
     heard: Mutex<Option<Instant>>,
-    /// No votes before this.
-    votes_from: Option<Instant>,
+    /// No votes before this, for what was promised under this vote before a restart.
+    votes_from: Option<(Instant, Vote)>,
     incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
 }
 
@@ -65,7 +65,8 @@ impl PeerService {
     pub(crate) fn new(parts: PeerParts) -> Self {
         let PeerParts { node_id, log, lease, given_up, joining, snapshots, promise } = parts;
         // A member that never voted nor held an entry has promised nothing.
-        let votes_from = (!log.is_fresh()).then(|| Instant::now() + promise);
+        let promised = log.vote_and_last().0.unwrap_or_default();
+        let votes_from = (!log.is_fresh()).then(|| (Instant::now() + promise, promised));
         let inner = Inner {
             node_id,
             raft: OnceLock::new(),
@@ -96,7 +97,9 @@ impl PeerService {
     }
 
     fn may_vote(&self, request: &pb::VoteRequest, released: bool) -> bool {
-        let in_promise = !released && self.inner.votes_from.is_some_and(|from| Instant::now() < from);
+        let binds =
+            |(until, to): &(Instant, Vote)| Instant::now() < *until && !self.inner.given_up.covers(to);
+        let in_promise = !released && self.inner.votes_from.as_ref().is_some_and(binds);
         let forms_cluster = request.last_log_id.as_ref().is_some_and(|last| last.index == 0);
         !in_promise && (forms_cluster || !self.inner.joining.is_on())
     }
@@ -117,12 +120,15 @@ impl PeerService {
             && asked.leader_id.node_id != self.inner.node_id
             && asked > given_up
             && request.last_log_id.as_ref().map(convert::log_id_from_wire) >= last;
+        if released {
+            self.inner.given_up.note(given_up);
+        }
         Ok(released.then_some(asked))
     }
 
-    /// The vote of a candidate that this member refused for want of entries, if nobody leads any more: then this member
-    /// stands itself, at once and in a later term, and does not let two more timeouts pass. It is the usual case after a
-    /// leader's death, as followers that no majority needs lag a little.
+    /// The vote of a candidate that this member refused for want of entries, if nobody leads any more, or this member is a
+    /// candidate too: then it stands (again), at once and in a later term, and does not let two more timeouts pass. It is the
+    /// usual case after a leader's death, as followers that no majority needs lag a little.
     fn better_than(
         &self,
         request: &pb::VoteRequest,
@@ -130,13 +136,22 @@ impl PeerService {
     ) -> Result<Option<Vote>, Status> {
         let asked = convert::vote_from_wire(request.vote.as_ref())?;
         let (own, last) = self.inner.log.vote_and_last();
-        let leaderless = self.inner.heard.lock().is_none_or(|heard| heard.elapsed() > self.inner.promise);
-        let stands = leaderless
-            && own.is_some_and(|own| own.committed && own == refusal.vote && asked > own)
-            && own.is_some_and(|own| own.leader_id.node_id != self.inner.node_id)
+        let Some(own) = own.filter(|own| *own == refusal.vote && asked > *own) else { return Ok(None) };
+        let over = request.given_up.as_ref().map(|vote| convert::vote_from_wire(Some(vote))).transpose()?;
+        let over = over.filter(|over| *over == own);
+        let unheard = || self.inner.heard.lock().is_none_or(|heard| heard.elapsed() > self.inner.promise);
+        let led_by_nobody = match (own.committed, own.leader_id.node_id == self.inner.node_id) {
+            (true, false) => over.is_some() || unheard(),
+            (false, true) => true,
+            (true, true) | (false, false) => false,
+        };
+        let stands = led_by_nobody
             && !asked.committed
             && last > request.last_log_id.as_ref().map(convert::log_id_from_wire)
             && !self.inner.joining.is_on();
+        if let Some(over) = over.filter(|_| stands) {
+            self.inner.given_up.note(over);
+        }
         Ok(stands.then_some(asked))
     }
 
@@ -224,6 +239,16 @@ impl RaftPeer for PeerService {
             self.joined(raft, request.message.leader_commit.as_ref())?;
         }
         Ok(Response::new(convert::append_reply(&response)))
+    }
+
+    async fn attend(&self, request: Request<pb::AttendRequest>) -> Result<Response<pb::AttendReply>, Status> {
+        let raft = self.raft(request.message.target)?;
+        let vote = convert::vote_from_wire(request.message.vote.as_ref())?;
+        let mut server = raft.server_metrics();
+        let over = server.wait_for(|now| now.vote != vote);
+        // Whichever comes first: the caller asks again if it still follows.
+        let _ = tokio::time::timeout(request.remaining() / 2, over).await;
+        Ok(Response::new(pb::AttendReply {}))
     }
 
     async fn hand_over(
