@@ -66,7 +66,7 @@ impl Scene {
     pub(crate) fn rebuild(&mut self) -> anyhow::Result<Phase> {
         let lost = Role::Chunkserver(1);
         self.cluster.kill(lost)?;
-        self.wait("its death is known", KNOWN, |scene| Ok(scene.serving()?.is_none()))?;
+        self.wait("its death is known", KNOWN, |scene| Ok(scene.serving()?.is_some()))?;
         self.cluster.wipe(lost)?;
         self.timed("rebuild", |scene| {
             scene.cluster.restart(lost)?;
