@@ -19,7 +19,7 @@ const ROOM: f64 = 1.5;
 /// A rebuild that brings nothing for so long stands still.
 const STANDSTILL: Duration = Duration::from_secs(120);
 /// Between looks.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(500);
 /// A server's death is known long before.
 const KNOWN: Duration = Duration::from_secs(30);
 const GIB: f64 = (1u64 << 30) as f64;
@@ -66,7 +66,7 @@ impl Scene {
     pub(crate) fn rebuild(&mut self) -> anyhow::Result<Phase> {
         let lost = Role::Chunkserver(1);
         self.cluster.kill(lost)?;
-        self.wait("its death is known", KNOWN, |scene| Ok(scene.serving()?.is_some()))?;
+        self.wait("its death is known", KNOWN, |scene| Ok(!scene.is_whole()?))?;
         self.cluster.wipe(lost)?;
         self.timed("rebuild", |scene| {
             scene.cluster.restart(lost)?;
@@ -125,18 +125,24 @@ impl Scene {
         Ok(phase)
     }
 
+    /// Looks at files of the mount: a `pangu status` each time would be felt by the programs more than the rebuild.
     fn wait_whole(&mut self) -> anyhow::Result<()> {
-        let (mut best, mut since) = (0, Instant::now());
+        let say = |name: &str| {
+            let path = self.mount.join(".pangu").join(name);
+            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+        };
+        let (mut recovery, mut since) = (String::new(), Instant::now());
         loop {
-            let Some(serving) = self.serving()? else { return Ok(()) };
-            if serving > best {
-                (best, since) = (serving, Instant::now());
+            let health = say("health")?;
+            if health.lines().next() == Some("ok") {
+                return Ok(());
+            }
+            let now = say("recovery")?;
+            if now != recovery {
+                (recovery, since) = (now, Instant::now());
             }
             if since.elapsed() > STANDSTILL {
-                let health = std::fs::read_to_string(self.mount.join(".pangu/health")).unwrap_or_default();
-                anyhow::bail!(
-                    "the rebuild brought nothing for {STANDSTILL:?}: {serving} members serve\n{health}"
-                );
+                anyhow::bail!("the rebuild brought nothing for {STANDSTILL:?}\n{health}{recovery}");
             }
             std::thread::sleep(LOOK);
         }
@@ -162,15 +168,14 @@ impl Scene {
             .with_context(|| format!("read pangu status --json: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// How many members serve, if any does not.
-    fn serving(&self) -> anyhow::Result<Option<usize>> {
+    /// Whether every group has all its members, and all serve.
+    fn is_whole(&self) -> anyhow::Result<bool> {
         let status = self.status()?;
         let groups = status["groups"].as_array().context("a status has groups")?;
         let members: Vec<_> =
             groups.iter().filter_map(|group| group["members"].as_array()).flatten().collect();
         let serving = members.iter().filter(|member| member["state"] == "serving").count();
-        let whole = serving == members.len() && serving == groups.len() * REPLICAS as usize;
-        Ok((!whole).then_some(serving))
+        Ok(serving == members.len() && serving == groups.len() * REPLICAS as usize)
     }
 
     /// The chunkserver of this rack that came last.

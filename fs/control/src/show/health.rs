@@ -1,5 +1,6 @@
 //! `health`: one word, then why.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use master_api::proto::{Disk, Group, MemberState, Pace, Server, StatusReply};
@@ -21,7 +22,10 @@ pub fn health(status: &StatusReply, freshness: Freshness) -> String {
         let (id, address) = (master.id, &master.address);
         reasons.push(format!("master {id} ({address}) was last heard {}", ago(master.silent_ms / 1000)));
     }
-    servers_of(status).for_each(|server| of_server(server, &mut reasons));
+    let used: BTreeSet<u32> =
+        groups_of(status).flat_map(|group| &group.members).map(|member| member.disk).collect();
+    let missed = servers_of(status).filter(|server| !is_replaced(server, &used));
+    missed.for_each(|server| of_server(server, &mut reasons));
     let word = match freshness {
         Freshness::Ago(_) | Freshness::Never => "unreachable",
         Freshness::Now if blocked => "blocked",
@@ -84,6 +88,14 @@ fn copies(status: &StatusReply, reasons: &mut Vec<String>) {
     if filling > 0 {
         reasons.push(format!("{} a member being filled", have(filling)));
     }
+}
+
+/// It is away, and nobody needs it back: its disks were lost or are to be emptied, and all they had is elsewhere.
+fn is_replaced(server: &Server, used: &BTreeSet<u32>) -> bool {
+    let mut disks = disks_of(server);
+    server.silent_ms > UP_MS
+        && !server.disks.is_empty()
+        && disks.all(|(id, disk)| (disk.failed || disk.draining) && !used.contains(&id))
 }
 
 fn of_server(server: &Server, reasons: &mut Vec<String>) {
@@ -225,5 +237,25 @@ mod tests {
                 "disk 30 of chunkserver 3 (tcp://10.0.0.3:7000, /r/rack3/h) is nearly full: 1 B free of 1.0 GiB",
             ]
         );
+    }
+
+    #[test]
+    fn a_server_that_nobody_needs_back_is_not_missed() {
+        let mut status = status();
+        let table = status.table.as_mut().unwrap();
+        let mut old = table.servers[0].clone();
+        old.id = 9;
+        old.silent_ms = 1_000_000;
+        old.disks = vec![90];
+        table.servers.push(old);
+        let missed = |status: &StatusReply| lines(status).len() > 1;
+        assert!(missed(&status), "it may come back");
+        status.table.as_mut().unwrap().servers[3].disk_states[0].failed = true;
+        assert_eq!(lines(&status), ["ok"], "another server is where it was");
+        status.table.as_mut().unwrap().servers[3].disk_states[0].failed = false;
+        status.table.as_mut().unwrap().servers[3].disk_states[0].draining = true;
+        assert_eq!(lines(&status), ["ok"], "it was drained and pulled");
+        status.table.as_mut().unwrap().groups[0].members[0].disk = 90;
+        assert!(missed(&status), "a group has a member there");
     }
 }

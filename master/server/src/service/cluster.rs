@@ -233,7 +233,8 @@ fn refresh(app: &App, server: &mut Server) {
         for (id, state) in server.disks.iter_mut().filter(|(_, state)| state.uuid == disk.uuid) {
             disk.vitals.pace = app.soft.pace(*id);
             disk.vitals.failing = disk.vitals.errors > app.config.errors_max;
-            *state = DiskState { draining: state.draining, ..disk };
+            // A disk that another server replaced is not told so: its own server is gone.
+            *state = DiskState { draining: state.draining, failed: state.failed || disk.failed, ..disk };
         }
     }
 }
