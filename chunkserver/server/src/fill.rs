@@ -1,8 +1,9 @@
 //! Copies whole chunks to another member: before an activation, when the group is at rest ([`equalise`]), and to a syncing
 //! member, beside the clients' writes ([`fill`]).
 //!
-//! A chunk is read at one moment: all its blocks are looked up and pinned in one step, writes that come meanwhile go to other
-//! blocks. So a chunk that is written all the time is copied in one attempt.
+//! A chunk is copied as it was at one version. At first it is read a little at a time, so that other reads of the disk do not wait for all
+//! of it. If it changed meanwhile it is read at one moment: all its blocks are looked up and pinned in one step, writes that come then go to
+//! other blocks. So a chunk that is written all the time is copied in two attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use chunkserver_api::pb;
 use chunkserver_core::{Fault, PeerError};
 use chunkserver_engine::{ChunkMeta, ReadOut};
 use coord_types::{ChunkKey, DiskId, Epoch, Version, WRITE_SIZE_MAX};
-use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 use kuafu::{CallOptions, Status};
 
 use crate::group::Group;
@@ -24,7 +25,9 @@ use crate::service::read::may_show;
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was read for a syncing member is committed by then, or the group is in trouble and this begins anew.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A deletion may come between the look-ups; not again and again.
+/// Pieces of a chunk that are read at the same time, at first.
+const READS: usize = 2;
+/// A change may come between the look-ups the first time, a deletion later; not again and again.
 const SNAPSHOTS_MAX: usize = 3;
 
 /// A chunk as it was at one moment: its pieces with their offsets.
@@ -92,15 +95,19 @@ async fn snapshot(
         Fault::Damaged => PeerError::SourceDamaged,
         Fault::Full | Fault::Checksum | Fault::Invalid | Fault::Disk | Fault::Conflict => PeerError::Failed,
     };
-    for _ in 0..SNAPSHOTS_MAX {
+    for attempt in 0..SNAPSHOTS_MAX {
         let Some(meta) = group.outcome(node, engine.stat(key)).map_err(source)? else { return Ok(None) };
         let ranges = group.outcome(node, engine.map(key)).map_err(source)?;
-        // Each read looks its blocks up when it is first polled: all of them now, before anything else runs.
-        let reads = pieces(&ranges)
+        let pieces_of_it: Vec<_> = pieces(&ranges).collect();
+        let at_once = if attempt == 0 { READS } else { pieces_of_it.len().max(1) };
+        // Each read looks its blocks up when it is first polled: if all may run, now, before anything else runs.
+        let reads = pieces_of_it
+            .into_iter()
             .map(|(offset, len)| async move { (offset, len, engine.read(key, offset, len).await) });
         let mut pieces = Vec::new();
         let mut whole = true;
-        for (offset_bytes, len_bytes, read) in join_all(reads).await {
+        let reads: Vec<_> = stream::iter(reads).buffered(at_once).collect().await;
+        for (offset_bytes, len_bytes, read) in reads {
             let read = group.outcome(node, read).map_err(source)?;
             whole &= read.version == meta.version && !read.hole && read.data.len() == len_bytes as usize;
             pieces.push((offset_bytes, read));

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 /// What may be sent at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
 /// Until the master says otherwise.
-const RATE_DEFAULT: u64 = 200 << 20;
+const RATE_DEFAULT: u64 = 100 << 20;
 /// Below this nothing would ever be filled.
 const RATE_MIN: u64 = 1 << 20;
 

@@ -118,7 +118,7 @@ impl Config {
             chunkserver_heartbeat: Duration::from_millis(500),
             chunkserver_lease: Duration::from_secs(3),
             replace_after: Duration::from_secs(600),
-            resync_bytes_per_s: 200 << 20,
+            resync_bytes_per_s: 100 << 20,
             scrub_period: Duration::from_hours(14 * 24),
             slow: slow::Rules::DEFAULT,
             errors_max: master_core::failing::ERRORS_MAX,

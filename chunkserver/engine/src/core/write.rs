@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use coord_types::{BLOCK_SIZE, ChunkKey, DataId, GroupId, Version, WriterWindow};
 use futures::future::{join_all, try_join_all};
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::oneshot;
 
 use crate::alloc::{Run, SMALL_BLOCKS};
@@ -23,6 +24,10 @@ pub(crate) const SETTING_BYTES_MAX: usize = 64 << 10;
 /// Chunks of a deleted file removed at a time: bounds the time other work waits.
 const DELETE_STEP: usize = 16;
 
+/// Writes of one installed chunk at a time. Nobody waits for a chunk as long as for a read: all of it at once would keep the disk
+/// busy for several milliseconds.
+const INSTALL_WRITES: usize = 2;
+
 /// Whole blocks to be written, with their checksums.
 struct Blocks {
     first_block: u32,
@@ -34,6 +39,17 @@ struct Blocks {
 pub(crate) struct Begun {
     line: InLine,
     _task: Task,
+}
+
+/// How the data of an update goes to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Together with the record that names it.
+    Early,
+    /// Before it, all of it at the same time.
+    AtOnce,
+    /// Before it, a little at a time.
+    Gentle,
 }
 
 type Done = oneshot::Receiver<Result<Change, EngineError>>;
@@ -101,7 +117,8 @@ impl Core {
             extents,
             early,
         };
-        let change = self.put(line, vec![blocks], runs, early, update).await?;
+        let pace = if early { Pace::Early } else { Pace::AtOnce };
+        let change = self.put(line, vec![blocks], runs, pace, update).await?;
         Ok(written(&change))
     }
 
@@ -128,7 +145,7 @@ impl Core {
             extents,
             early: true,
         };
-        let change = self.put(line, edges, runs, true, update).await?;
+        let change = self.put(line, edges, runs, Pace::Early, update).await?;
         Ok(written(&change))
     }
 
@@ -162,7 +179,7 @@ impl Core {
             }
         }
         let update = |extents| Update::Install { key, version, chunk_size_bytes, windows, extents };
-        self.put(line, blocks, runs, false, update).await?;
+        self.put(line, blocks, runs, Pace::Gentle, update).await?;
         Ok(())
     }
 
@@ -224,7 +241,7 @@ impl Core {
             early: false,
         };
         let data = self.aligned(data);
-        self.put(line, vec![Blocks { first_block, data, crcs }], runs, false, update).await?;
+        self.put(line, vec![Blocks { first_block, data, crcs }], runs, Pace::AtOnce, update).await?;
         Ok(())
     }
 
@@ -306,22 +323,26 @@ impl Core {
         line: InLine,
         parts: Vec<Blocks>,
         runs: Vec<Run>,
-        early: bool,
+        pace: Pace,
         update: impl FnOnce(Vec<Extent>) -> Update,
     ) -> Result<Change, EngineError> {
-        let mut pending = Vec::with_capacity(runs.len());
+        let mut writes = Vec::with_capacity(runs.len());
         let mut extents = Vec::with_capacity(runs.len());
         cut(parts, &runs, |extent, data| {
-            let (file, offset) = self.place(extent.start);
-            pending.push(self.io.submit(file, offset, Op::Write { data, mode: WriteMode::Durable }));
+            writes.push((self.place(extent.start), data));
             extents.push(extent);
         });
-        let flag = (early && !pending.is_empty()).then(|| Arc::new(AtomicBool::new(false)));
+        let begin = |((file, offset), data)| {
+            self.io.submit(file, offset, Op::Write { data, mode: WriteMode::Durable })
+        };
+        let early = pace == Pace::Early && !writes.is_empty();
+        let flag = early.then(|| Arc::new(AtomicBool::new(false)));
         let update = update(extents);
         let done;
         if let Some(flag) = flag {
             // The frame may name data that is not there yet, so from here on the data must arrive or the disk is
             // out: the frame cannot be taken back.
+            let pending: Vec<_> = writes.into_iter().map(begin).collect();
             done = self.hand_in(line, update, Some(flag.clone()));
             match try_join_all(pending).await {
                 Ok(_) => flag.store(true, Ordering::Release),
@@ -329,8 +350,9 @@ impl Core {
             }
             self.commit.notify_one();
         } else {
+            let at_once = if pace == Pace::Gentle { INSTALL_WRITES } else { writes.len().max(1) };
             // All of them, so that none still writes to blocks given back.
-            let results = join_all(pending).await;
+            let results: Vec<_> = stream::iter(writes).map(begin).buffered(at_once).collect().await;
             if let Some(error) = results.into_iter().find_map(Result::err) {
                 return Err(self.data_error(error, runs));
             }
