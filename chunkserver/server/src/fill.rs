@@ -98,10 +98,10 @@ async fn snapshot(
     for attempt in 0..SNAPSHOTS_MAX {
         let Some(meta) = group.outcome(node, engine.stat(key)).map_err(source)? else { return Ok(None) };
         let ranges = group.outcome(node, engine.map(key)).map_err(source)?;
-        let pieces_of_it: Vec<_> = pieces(&ranges).collect();
-        let at_once = if attempt == 0 { READS } else { pieces_of_it.len().max(1) };
+        let cut: Vec<_> = pieces(&ranges).collect();
+        let at_once = if attempt == 0 { READS } else { cut.len().max(1) };
         // Each read looks its blocks up when it is first polled: if all may run, now, before anything else runs.
-        let reads = pieces_of_it
+        let reads = cut
             .into_iter()
             .map(|(offset, len)| async move { (offset, len, engine.read(key, offset, len).await) });
         let mut pieces = Vec::new();
