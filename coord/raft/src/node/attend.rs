@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kuafu::{Address, Client, ClientConfig, Presence};
+use kuafu::{Address, Client, ClientConfig};
 use openraft::metrics::RaftServerMetrics;
 
 use super::Inner;
@@ -17,11 +17,6 @@ use crate::types::Vote;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before a call that ended is made again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// A dying process closes its connections and its listener one after the other, within milliseconds.
-const PROBES: usize = 10;
-const PAUSE: Duration = Duration::from_millis(10);
-/// A host that is there refuses within a round trip; one that is not is left to the election timeout.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// The followers notice at the same time. The second in line stands after this if the first did not, the third after twice of it.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -55,7 +50,9 @@ impl Inner {
         let Ok(address) = leader.address.parse::<Address>() else { return std::future::pending().await };
         let peer = RaftPeerClient::new(Client::new(address.clone(), ClientConfig::default()));
         loop {
-            if client::attend(&peer, leader.id, vote, CALL_TIMEOUT).await.is_err() && ended(&address).await {
+            if client::attend(&peer, leader.id, vote, CALL_TIMEOUT).await.is_err()
+                && address.has_ended(|| true).await
+            {
                 self.stand(vote, leader).await;
             }
             tokio::time::sleep(AGAIN).await;
@@ -80,16 +77,4 @@ impl Inner {
         // A core that has stopped has told already.
         let _ = self.raft.trigger().elect().await;
     }
-}
-
-/// Whether nobody listens where a leader was that closed its connections.
-async fn ended(address: &Address) -> bool {
-    for _ in 0..PROBES {
-        match address.presence(PROBE_TIMEOUT).await {
-            Presence::Refused => return true,
-            Presence::Listening => tokio::time::sleep(PAUSE).await,
-            Presence::Silent => return false,
-        }
-    }
-    false
 }
