@@ -96,33 +96,35 @@ impl PeerService {
         self.inner.raft.get().ok_or_else(|| Status::unavailable("the member is starting"))
     }
 
-    fn may_vote(&self, request: &pb::VoteRequest, released: bool) -> bool {
+    fn may_vote(&self, request: &pb::VoteRequest) -> bool {
         let binds =
             |(until, to): &(Instant, Vote)| Instant::now() < *until && !self.inner.given_up.covers(to);
-        let in_promise = !released && self.inner.votes_from.as_ref().is_some_and(binds);
+        let in_promise = self.inner.votes_from.as_ref().is_some_and(binds);
         let forms_cluster = request.last_log_id.as_ref().is_some_and(|last| last.index == 0);
         !in_promise && (forms_cluster || !self.inner.joining.is_on())
     }
 
-    /// The vote asked for, if the leader that this member follows has given up in favour of it: the promise made to that
-    /// leader binds no more. A candidate that lacks an entry would not be voted for, and frees nobody.
+    /// Whether the candidate knows that the leader that this member follows leads no more. It is noted: the promise made to that
+    /// leader binds no more.
+    fn learn_over(&self, request: &pb::VoteRequest) -> Result<bool, Status> {
+        let Some(over) = &request.given_up else { return Ok(false) };
+        let over = convert::vote_from_wire(Some(over))?;
+        let own_word = over.leader_id.node_id != self.inner.node_id || self.inner.lease.has_given_up(&over);
+        let followed = over.committed && own_word && self.inner.log.vote_and_last().0 == Some(over);
+        if followed {
+            self.inner.given_up.note(over);
+        }
+        Ok(followed)
+    }
+
+    /// The vote asked for, if this member may leave its leader for it. A candidate that lacks an entry would not be voted for.
     fn released_for(&self, request: &pb::VoteRequest) -> Result<Option<Vote>, Status> {
-        let Some(given_up) = &request.given_up else { return Ok(None) };
-        let given_up = convert::vote_from_wire(Some(given_up))?;
         let asked = convert::vote_from_wire(request.vote.as_ref())?;
         let (own, last) = self.inner.log.vote_and_last();
-        let own_word =
-            given_up.leader_id.node_id != self.inner.node_id || self.inner.lease.has_given_up(&given_up);
-        let released = given_up.committed
-            && own == Some(given_up)
-            && own_word
-            && !asked.committed
+        let released = !asked.committed
             && asked.leader_id.node_id != self.inner.node_id
-            && asked > given_up
+            && Some(asked) > own
             && request.last_log_id.as_ref().map(convert::log_id_from_wire) >= last;
-        if released {
-            self.inner.given_up.note(given_up);
-        }
         Ok(released.then_some(asked))
     }
 
@@ -137,11 +139,9 @@ impl PeerService {
         let asked = convert::vote_from_wire(request.vote.as_ref())?;
         let (own, last) = self.inner.log.vote_and_last();
         let Some(own) = own.filter(|own| *own == refusal.vote && asked > *own) else { return Ok(None) };
-        let over = request.given_up.as_ref().map(|vote| convert::vote_from_wire(Some(vote))).transpose()?;
-        let over = over.filter(|over| *over == own);
         let unheard = || self.inner.heard.lock().is_none_or(|heard| heard.elapsed() > self.inner.promise);
         let led_by_nobody = match (own.committed, own.leader_id.node_id == self.inner.node_id) {
-            (true, false) => over.is_some() || unheard(),
+            (true, false) => self.inner.given_up.covers(&own) || unheard(),
             (false, true) => true,
             (true, true) | (false, false) => false,
         };
@@ -149,9 +149,6 @@ impl PeerService {
             && !asked.committed
             && last > request.last_log_id.as_ref().map(convert::log_id_from_wire)
             && !self.inner.joining.is_on();
-        if let Some(over) = over.filter(|_| stands) {
-            self.inner.given_up.note(over);
-        }
         Ok(stands.then_some(asked))
     }
 
@@ -203,13 +200,13 @@ fn stopped(error: &dyn std::error::Error) -> Status {
 impl RaftPeer for PeerService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let raft = self.raft(request.message.target)?;
-        let released = self.released_for(&request.message)?;
-        if !self.may_vote(&request.message, released.is_some()) {
+        let over = self.learn_over(&request.message)?;
+        if !self.may_vote(&request.message) {
             let (vote, last_log_id) = self.inner.log.vote_and_last();
             let refused = VoteResponse { vote: vote.unwrap_or_default(), vote_granted: false, last_log_id };
             return Ok(Response::new(convert::vote_reply(&refused)));
         }
-        if let Some(vote) = released {
+        if over && let Some(vote) = self.released_for(&request.message)? {
             self.leave_leader(raft, vote).await?;
         }
         let response =
