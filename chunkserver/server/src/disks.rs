@@ -6,10 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chunkserver_core::Fault;
 use chunkserver_engine::{BufferPool, Engine, EngineConfig, EngineError, FormatOptions, OpenError, aside};
 use coord_types::{DiskId, Epoch, GroupId};
+use futures::future::join_all;
 use kuafu::Status;
 use master_api::model::Lineage;
 use nix::sys::statvfs::statvfs;
@@ -25,6 +27,8 @@ const SETTING_SERVER: &str = "server";
 const SETTING_CLUSTER: &str = "cluster";
 /// Cluster epoch and log index, 8 bytes each, little endian.
 const SETTING_LINEAGE: &str = "lineage";
+/// A disk that hangs is not waited for any longer, as the other disks know it too.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A disk and its engine.
 #[derive(Debug)]
@@ -206,19 +210,27 @@ pub(crate) fn lineage(disks: &[Arc<Disk>]) -> Lineage {
     Lineage { cluster_id, epoch, log_index }
 }
 
-/// Durable on return, on every disk that works; with none of them it fails.
+/// Durable on return, on every disk that took it in time; with none of them it fails.
 pub(crate) async fn keep_lineage(disks: &[Arc<Disk>], lineage: &Lineage) -> Result<(), Status> {
     let value = [lineage.epoch.to_le_bytes(), lineage.log_index.to_le_bytes()].concat();
-    let mut kept = 0;
-    for disk in disks.iter().filter(|disk| !disk.failed()) {
-        match disk.engine.put_setting(SETTING_LINEAGE, &value).await {
-            Ok(()) => kept += 1,
-            Err(error) => {
-                tracing::warn!(path = %disk.path.display(), %error, "keep the cluster epoch on the disk");
+    let keep = |disk: &Arc<Disk>| {
+        let (disk, value) = (disk.clone(), value.clone());
+        async move {
+            let put = disk.engine.put_setting(SETTING_LINEAGE, &value);
+            match tokio::time::timeout(KEEP_TIMEOUT, put).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %disk.path.display(), %error, "keep the cluster epoch on the disk");
+                }
+                Err(_) => {
+                    tracing::warn!(path = %disk.path.display(), "the disk does not take the cluster epoch in time");
+                }
             }
+            false
         }
-    }
-    if kept == 0 { Err(Status::unavailable("no disk can keep the cluster epoch")) } else { Ok(()) }
+    };
+    let kept = join_all(disks.iter().filter(|disk| !disk.failed()).map(keep)).await;
+    if kept.contains(&true) { Ok(()) } else { Err(Status::unavailable("no disk can keep the cluster epoch")) }
 }
 
 /// Remembers the cluster, so that no other one gets these disks by mistake.

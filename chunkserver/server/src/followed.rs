@@ -16,8 +16,6 @@ use crate::disks::{self, Disk};
 
 /// A longer log of the same epoch is written down at most this often: it guards against copies that are older than that.
 const KEEP_PERIOD: Duration = Duration::from_secs(10);
-/// A newer epoch is on a disk within this, or the answer counts for nothing.
-const URGENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is known of the masters.
 #[derive(Debug)]
@@ -77,9 +75,7 @@ impl Followed {
     async fn keep(&self, disks: &[Arc<Disk>], shown: &Lineage) -> Result<(), Status> {
         let known = self.known();
         if known.cluster_id.is_empty() || shown.epoch > known.epoch {
-            let urgent = async { self.kept.lock().await.write(disks, shown).await };
-            let late = |_| Status::unavailable("the disks do not take the cluster epoch in time");
-            return tokio::time::timeout(URGENT_TIMEOUT, urgent).await.map_err(late)?;
+            return self.kept.lock().await.write(disks, shown).await;
         }
         // Who has it is writing.
         let Ok(mut kept) = self.kept.clone().try_lock_owned() else { return Ok(()) };
