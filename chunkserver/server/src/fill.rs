@@ -1,9 +1,10 @@
 //! Copies whole chunks to another member: before an activation, when the group is at rest ([`equalise`]), and to a syncing
 //! member, beside the clients' writes ([`fill`]).
 //!
-//! A chunk is copied as it was at one version. At first it is read a little at a time, so that other reads of the disk do not wait for all
-//! of it. If it changed meanwhile it is read at one moment: all its blocks are looked up and pinned in one step, writes that come then go to
-//! other blocks. So a chunk that is written all the time is copied in two attempts.
+//! A chunk is copied as it was at one version. For a syncing member it is at first read a little at a time, so that
+//! other reads of the disk do not wait for all of it. If it changed meanwhile it is read at one moment: all its blocks
+//! are looked up and pinned in one step, writes that come then go to other blocks. So a chunk that is written all the
+//! time is copied in two attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,14 @@ struct Snapshot {
     pieces: Vec<(u32, ReadOut)>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Clients wait until it is done.
+    Urgent,
+    /// Clients must not feel it.
+    Gentle,
+}
+
 /// Makes a chunk at a member what it is here. The group is at rest here, so the chunk does not change under this,
 /// unless the master deletes it: then it is removed there too.
 pub(crate) async fn equalise(
@@ -46,7 +55,7 @@ pub(crate) async fn equalise(
     key: ChunkKey,
 ) -> Result<(), PeerError> {
     let _permit = node.installs.acquire().await.map_err(|_| PeerError::Failed)?;
-    let snapshot = snapshot(node, group, key).await?;
+    let snapshot = snapshot(node, group, key, Pace::Urgent).await?;
     match &snapshot {
         Some(snapshot) => {
             tracing::info!(?key, version = %snapshot.meta.version, %disk, "install a chunk on a member that differs");
@@ -69,7 +78,7 @@ pub(crate) async fn fill(
 ) -> Result<Version, PeerError> {
     let _place = node.fills.acquire().await.map_err(|_| PeerError::Failed)?;
     let permit = group.event(node, |replica, _| replica.may_read(at.0)).map_err(|_| PeerError::Failed)?;
-    let snapshot = snapshot(node, group, key).await?;
+    let snapshot = snapshot(node, group, key, Pace::Gentle).await?;
     let version = snapshot.as_ref().map_or(Version::NONE, |snapshot| snapshot.meta.version);
     // A syncing member gets what is committed only.
     let committed = may_show(node, group, permit, (key, version));
@@ -89,6 +98,7 @@ async fn snapshot(
     node: &Arc<Node>,
     group: &Arc<Group>,
     key: ChunkKey,
+    pace: Pace,
 ) -> Result<Option<Snapshot>, PeerError> {
     let engine = &group.disk.engine;
     let source = |fault| match fault {
@@ -99,7 +109,7 @@ async fn snapshot(
         let Some(meta) = group.outcome(node, engine.stat(key)).map_err(source)? else { return Ok(None) };
         let ranges = group.outcome(node, engine.map(key)).map_err(source)?;
         let cut: Vec<_> = pieces(&ranges).collect();
-        let at_once = if attempt == 0 { READS } else { cut.len().max(1) };
+        let at_once = if pace == Pace::Gentle && attempt == 0 { READS } else { cut.len().max(1) };
         // Each read looks its blocks up when it is first polled: if all may run, now, before anything else runs.
         let reads = cut
             .into_iter()

@@ -24,8 +24,7 @@ pub(crate) const SETTING_BYTES_MAX: usize = 64 << 10;
 /// Chunks of a deleted file removed at a time: bounds the time other work waits.
 const DELETE_STEP: usize = 16;
 
-/// Writes of one installed chunk at a time. Nobody waits for a chunk as long as for a read: all of it at once would keep the disk
-/// busy for several milliseconds.
+/// Writes of one installed chunk at a time: all of it at once would make a client's read wait for several milliseconds.
 const INSTALL_WRITES: usize = 2;
 
 /// Whole blocks to be written, with their checksums.
