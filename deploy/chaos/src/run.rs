@@ -98,7 +98,7 @@ pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<boo
     let histories =
         judged.map_err(|error| error.context(format!("logs: {}", kept(folder.path(), seed, None))))?;
     print!("{}", report.text());
-    if report.failed() > 0 {
+    if let Some(histories) = histories {
         println!("logs and histories: {}", kept(folder.path(), seed, Some(&histories)));
     }
     if let Some(path) = &flags.json {
@@ -302,8 +302,8 @@ impl<'a> Scene<'a> {
         eprintln!("{:7.1} s  {what}  ({} operations)", self.crew.now_ns() as f64 / 1e9, self.crew.done());
     }
 
-    /// Ends the load and checks everything; answers the histories.
-    fn judge(mut self, report: &mut Report) -> anyhow::Result<serde_json::Value> {
+    /// Ends the load and checks everything; answers the histories if a check failed.
+    fn judge(mut self, report: &mut Report) -> anyhow::Result<Option<serde_json::Value>> {
         self.say("the load ends");
         self.crew.end();
         let mut ending = Vec::new();
@@ -382,7 +382,8 @@ impl<'a> Scene<'a> {
         check("everything stopped in good order, without a panic in a log", said(cluster.finish()));
         check("every disk is clean", data.iter().filter_map(|data| damaged(&binary, data)).collect());
         drop(disks);
-        Ok(serde_json::json!({"registers": register_histories, "names": name_histories}))
+        let histories = || serde_json::json!({"registers": register_histories, "names": name_histories});
+        Ok((report.failed() > 0).then(histories))
     }
 
     /// Everything that was confirmed, through mounts that remember nothing.
