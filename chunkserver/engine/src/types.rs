@@ -1,13 +1,14 @@
 //! What goes into the engine and comes out of it. Nothing here does IO.
 //!
-//! All offsets and lengths are bytes within one chunk; "block" always means [`BLOCK_SIZE`](coord_types::BLOCK_SIZE).
+//! All offsets and lengths are bytes within one chunk; "block" always means [`BLOCK_SIZE`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coord_types::{ChunkKey, Stamp, Version, WriterWindow};
+use coord_types::{BLOCK_SIZE, ChunkKey, Stamp, Version, WriterWindow};
 
 use crate::buffer::BufferPool;
+use crate::error::EngineError;
 
 /// One ordered write.
 #[derive(Clone, Debug)]
@@ -81,13 +82,59 @@ pub struct ChunkContents {
     pub pieces: Vec<Piece>,
 }
 
-/// A piece of a chunk: begins on a block, is whole blocks long.
+/// A piece of a chunk: begins on a block, is whole blocks long, and its blocks have the checksums that come with it.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    pub offset_bytes: u32,
-    pub data: Bytes,
-    /// crc32c of each block.
-    pub block_crcs: Vec<u32>,
+    offset_bytes: u32,
+    data: Bytes,
+    block_crcs: Vec<u32>,
+}
+
+impl Piece {
+    /// Checks it. That reads all of the data, so it is done best as soon as the data is there, while it is in the
+    /// processor's cache.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] or [`EngineError::PayloadChecksum`], which name `key`.
+    pub fn new(
+        key: ChunkKey,
+        offset_bytes: u32,
+        data: Bytes,
+        block_crcs: Vec<u32>,
+    ) -> Result<Self, EngineError> {
+        if !(offset_bytes as usize).is_multiple_of(BLOCK_SIZE) || !data.len().is_multiple_of(BLOCK_SIZE) {
+            return Err(EngineError::Invalid { key, reason: "a piece is not whole blocks" });
+        }
+        if block_crcs.len() != data.len() / BLOCK_SIZE {
+            return Err(EngineError::Invalid { key, reason: "a piece has not as many checksums as blocks" });
+        }
+        for (at, (block, crc)) in data.chunks_exact(BLOCK_SIZE).zip(&block_crcs).enumerate() {
+            if crc32c::crc32c(block) != *crc {
+                return Err(EngineError::PayloadChecksum { key, piece: at });
+            }
+        }
+        Ok(Self { offset_bytes, data, block_crcs })
+    }
+
+    #[must_use]
+    pub fn offset_bytes(&self) -> u32 {
+        self.offset_bytes
+    }
+
+    #[must_use]
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Offset of the first byte behind it.
+    #[must_use]
+    pub fn end_bytes(&self) -> usize {
+        self.offset_bytes as usize + self.data.len()
+    }
+
+    pub(crate) fn into_parts(self) -> (u32, Bytes, Vec<u32>) {
+        (self.offset_bytes, self.data, self.block_crcs)
+    }
 }
 
 /// Space on the disk.

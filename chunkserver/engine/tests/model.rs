@@ -4,6 +4,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use chunkserver_engine::io::sim::{Faults, Power};
 use chunkserver_engine::{ChunkContents, Engine, EngineError, Piece};
 use common::{CHUNK, Model, TestOp, World, call, content, key, observe, piece_crcs};
@@ -187,26 +188,26 @@ async fn refuses_what_does_not_fit_the_request() {
     assert!(matches!(engine.put_setting("x", &long).await, Err(EngineError::SettingTooLong { .. })));
 }
 
+fn piece(offset_bytes: u32) -> Piece {
+    let data = content(3, 2 * BLOCK_SIZE);
+    let crcs = piece_crcs(0, &data);
+    Piece::new(key(0), offset_bytes, data.into(), crcs).unwrap()
+}
+
 #[tokio::test]
 async fn refuses_to_install_what_is_no_chunk() {
     let world = World::new();
     let (engine, _disk) = world.boot().await.unwrap();
     let good = || {
-        let piece = |offset_bytes: u32| {
-            let data = content(3, 2 * BLOCK_SIZE);
-            Piece { offset_bytes, block_crcs: piece_crcs(0, &data), data: data.into() }
-        };
         let version = Version { epoch: Epoch(3), counter: 1 };
         let pieces = vec![piece(0), piece(16_384)];
         ChunkContents { version, windows: Vec::new(), chunk_size_bytes: CHUNK, pieces }
     };
-    let bad: [fn(&mut ChunkContents); 6] = [
+    let bad: [fn(&mut ChunkContents); 4] = [
         |bad| bad.version = Version::NONE,
-        |bad| bad.pieces[1].offset_bytes = 4096,
+        |bad| bad.pieces[1] = piece(4096),
         |bad| bad.pieces.reverse(),
-        |bad| bad.pieces[1].offset_bytes = 16_385,
-        |bad| bad.pieces[1].offset_bytes = CHUNK - 4096,
-        |bad| bad.pieces[1].block_crcs.truncate(1),
+        |bad| bad.pieces[1] = piece(CHUNK - 4096),
     ];
     for (at, change) in bad.into_iter().enumerate() {
         let mut contents = good();
@@ -214,12 +215,24 @@ async fn refuses_to_install_what_is_no_chunk() {
         let refused = engine.install(key(0), contents).await;
         assert!(matches!(refused, Err(EngineError::Invalid { .. })), "case {at}: {refused:?}");
     }
-    let mut contents = good();
-    contents.pieces[1].block_crcs[1] ^= 1;
-    let refused = engine.install(key(0), contents).await;
-    assert!(matches!(refused, Err(EngineError::PayloadChecksum { piece: 1, .. })), "{refused:?}");
     assert_eq!(engine.stat(key(0)).unwrap(), None);
     engine.install(key(0), good()).await.unwrap();
+}
+
+#[test]
+fn a_piece_is_whole_blocks_with_their_checksums() {
+    let data = content(3, 2 * BLOCK_SIZE);
+    let crcs = piece_crcs(0, &data);
+    let new = |offset, data: &[u8], crcs: &[u32]| {
+        Piece::new(key(0), offset, Bytes::copy_from_slice(data), crcs.to_vec())
+    };
+    assert!(new(4096, &data, &crcs).is_ok());
+    for (offset, len, crcs) in [(4097, 8192, &crcs[..]), (4096, 8191, &crcs), (4096, 8192, &crcs[..1])] {
+        let refused = new(offset, &data[..len], crcs);
+        assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+    }
+    let refused = new(4096, &data, &[crcs[0], crcs[1] ^ 1]);
+    assert!(matches!(refused, Err(EngineError::PayloadChecksum { piece: 1, .. })), "{refused:?}");
 }
 
 #[tokio::test]

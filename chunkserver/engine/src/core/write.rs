@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, GroupId, Version, WriterWindow};
+use coord_types::{BLOCK_SIZE, ChunkKey, DataId, GroupId, Version, WRITE_SIZE_MAX, WriterWindow};
 use futures::future::{join_all, try_join_all};
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ const DELETE_STEP: usize = 16;
 
 /// Writes of one installed chunk at a time: all of it at once would make a client's read wait for several milliseconds.
 const INSTALL_WRITES: usize = 2;
+/// Space for it is taken in such runs, however small the pieces are that it came in.
+const INSTALL_RUN_BLOCKS: u32 = (WRITE_SIZE_MAX / BLOCK_SIZE) as u32;
 
 /// Whole blocks to be written, with their checksums.
 struct Blocks {
@@ -159,16 +161,15 @@ impl Core {
         line.first().await?;
         let mut blocks = Vec::new();
         for piece in pieces {
-            let data = self.aligned(piece.data);
-            blocks.push(Blocks {
-                first_block: piece.offset_bytes / BLOCK_SIZE as u32,
-                data,
-                crcs: piece.block_crcs,
-            });
+            let (offset_bytes, data, crcs) = piece.into_parts();
+            let first_block = offset_bytes / BLOCK_SIZE as u32;
+            blocks.push(Blocks { first_block, data: self.aligned(data), crcs });
         }
+        let count = blocks.iter().map(|part| part.crcs.len()).sum::<usize>();
+        let mut missing = u32::try_from(count).expect("a chunk has at most 16384 blocks");
         let mut runs = Vec::new();
-        for part in &blocks {
-            let count = u32::try_from(part.crcs.len()).expect("a chunk has at most 16384 blocks");
+        while missing > 0 {
+            let count = missing.min(INSTALL_RUN_BLOCKS);
             match self.allocate(count, Claim::Ordinary).await {
                 Ok(mut taken) => runs.append(&mut taken),
                 Err(error) => {
@@ -176,6 +177,7 @@ impl Core {
                     return Err(error);
                 }
             }
+            missing -= count;
         }
         let update = |extents| Update::Install { key, version, chunk_size_bytes, windows, extents };
         self.put(line, blocks, runs, Pace::Gentle, update).await?;
@@ -570,22 +572,11 @@ fn check_contents(key: ChunkKey, contents: &ChunkContents) -> Result<(), EngineE
     }
     let mut from = 0;
     for piece in &contents.pieces {
-        check_range(key, piece.offset_bytes, piece.data.len(), contents.chunk_size_bytes)?;
-        if !is_block(piece.offset_bytes as usize) || !is_block(piece.data.len()) {
-            return invalid("a piece is not whole blocks");
-        }
-        if (piece.offset_bytes as usize) < from {
+        check_range(key, piece.offset_bytes(), piece.data().len(), contents.chunk_size_bytes)?;
+        if (piece.offset_bytes() as usize) < from {
             return invalid("pieces overlap or are not in order");
         }
-        from = piece.offset_bytes as usize + piece.data.len();
-        if piece.block_crcs.len() != piece.data.len() / BLOCK_SIZE {
-            return invalid("a piece has not as many checksums as blocks");
-        }
-        for (at, (block, crc)) in piece.data.chunks_exact(BLOCK_SIZE).zip(&piece.block_crcs).enumerate() {
-            if crc32c::crc32c(block) != *crc {
-                return Err(EngineError::PayloadChecksum { key, piece: at });
-            }
-        }
+        from = piece.end_bytes();
     }
     Ok(())
 }

@@ -221,17 +221,15 @@ impl Model {
                     .iter()
                     .map(|(first, count)| {
                         let data = content(*seed ^ *first as u8, *count as usize * BLOCK_SIZE);
-                        Piece {
-                            offset_bytes: first * BLOCK_SIZE as u32,
-                            block_crcs: piece_crcs(0, &data),
-                            data: Bytes::from(data),
-                        }
+                        let crcs = piece_crcs(0, &data);
+                        Piece::new(key, first * BLOCK_SIZE as u32, data.into(), crcs)
+                            .expect("it is whole blocks")
                     })
                     .collect();
                 let (_, effects) = self.push(key, |state| {
                     *state = Snapshot { version, ..Snapshot::absent() };
                     for piece in &pieces {
-                        state.fill(piece.offset_bytes as usize, &piece.data);
+                        state.fill(piece.offset_bytes() as usize, piece.data());
                     }
                 });
                 let contents =

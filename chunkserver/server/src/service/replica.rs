@@ -7,9 +7,7 @@ use chunkserver_api::convert::{check_payload, check_range, crcs_from_bytes, key_
 use chunkserver_api::pb;
 use chunkserver_core::{Refusal, Replicate};
 use chunkserver_engine::{ChunkContents, Piece};
-use coord_types::{
-    BLOCK_SIZE, ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, WRITE_SIZE_MAX, WriterWindow,
-};
+use coord_types::{ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, WriterWindow};
 use kuafu::{Request, Response, Status};
 use parking_lot::Mutex;
 
@@ -76,9 +74,11 @@ impl Assemblies {
             return Err(Status::invalid_argument("a piece without the ones before it"));
         };
         if let Some(piece) = piece {
-            let ascends = assembly.contents.pieces.last().is_none_or(|last| {
-                last.offset_bytes as usize + last.data.len() <= piece.offset_bytes as usize
-            });
+            let ascends = assembly
+                .contents
+                .pieces
+                .last()
+                .is_none_or(|last| last.end_bytes() <= piece.offset_bytes() as usize);
             if !ascends {
                 by_chunk.remove(&(disk, key));
                 return Err(Status::invalid_argument("pieces do not ascend"));
@@ -215,7 +215,13 @@ impl pb::Replica for ReplicaService {
         let contents = if message.remove {
             None
         } else {
-            let piece = piece(&message, payload)?;
+            let piece = if payload.is_empty() {
+                None
+            } else {
+                let crcs = crcs_from_bytes(&message.block_crcs).map_err(invalid)?;
+                let piece = Piece::new(key, message.offset_bytes, payload, crcs);
+                Some(group.outcome(&self.0, piece).map_err(|fault| status(Refusal::Fault(fault)))?)
+            };
             match self.0.assemblies.add(at, group.disk_id, key, &message, piece)? {
                 Some(contents) => Some(contents),
                 None => return Ok(Response::new(pb::InstallReply {})),
@@ -292,23 +298,6 @@ impl pb::Replica for ReplicaService {
     }
 }
 
-/// The piece of a chunk a message carries: whole blocks, as the engine takes them.
-fn piece(message: &pb::InstallRequest, data: bytes::Bytes) -> Result<Option<Piece>, Status> {
-    if data.is_empty() {
-        return Ok(None);
-    }
-    let offset_bytes = message.offset_bytes;
-    let whole = (offset_bytes as usize).is_multiple_of(BLOCK_SIZE) && data.len().is_multiple_of(BLOCK_SIZE);
-    if !whole || data.len() > WRITE_SIZE_MAX {
-        return Err(Status::invalid_argument("a piece must be whole blocks, at most 1 MiB"));
-    }
-    let block_crcs = crcs_from_bytes(&message.block_crcs).map_err(invalid)?;
-    if block_crcs.len() != data.len() / BLOCK_SIZE {
-        return Err(Status::invalid_argument("a piece needs a checksum for each block"));
-    }
-    Ok(Some(Piece { offset_bytes, data, block_crcs }))
-}
-
 #[cfg(test)]
 mod tests {
     use coord_types::Version;
@@ -327,7 +316,8 @@ mod tests {
     }
 
     fn at_block(block: u32) -> Option<Piece> {
-        Some(Piece { offset_bytes: block * 4096, data: vec![1; 4096].into(), block_crcs: vec![0] })
+        let key = ChunkKey::new(GroupId(1), DataId(1), 0);
+        Some(Piece::new(key, block * 4096, vec![1; 4096].into(), vec![crc32c::crc32c(&[1; 4096])]).unwrap())
     }
 
     #[test]
@@ -362,19 +352,5 @@ mod tests {
         assert!(begin(max, &request(true, false)).is_err(), "no room");
         assert!(begin(0, &request(false, true)).is_err(), "a block that is there already");
         assert!(begin(max, &request(true, false)).unwrap().is_none(), "an attempt that failed makes room");
-    }
-
-    #[test]
-    fn a_piece_is_whole_blocks_with_checksums() {
-        let message = |offset_bytes, crcs: usize| pb::InstallRequest {
-            offset_bytes,
-            block_crcs: vec![0; 4 * crcs].into(),
-            ..pb::InstallRequest::default()
-        };
-        assert!(piece(&message(0, 0), bytes::Bytes::new()).unwrap().is_none());
-        assert!(piece(&message(4096, 1), vec![0; 4096].into()).unwrap().is_some());
-        assert!(piece(&message(1, 1), vec![0; 4096].into()).is_err());
-        assert!(piece(&message(0, 1), vec![0; 4095].into()).is_err());
-        assert!(piece(&message(0, 2), vec![0; 4096].into()).is_err());
     }
 }
