@@ -21,13 +21,15 @@ use crate::group::Group;
 use crate::node::Node;
 use crate::replicate::{peer, peer_error};
 use crate::service::read::may_show;
+use crate::throttle::Throttle;
 
 /// One piece of a chunk, written and synced at the member.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was read for a syncing member is committed by then, or the group is in trouble and this begins anew.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pieces of a chunk that are read at the same time, at first.
-const READS: usize = 2;
+/// What is read or sent at a time where clients must not feel it: as much as the event loop, which is one thread, does
+/// in a tenth of a millisecond.
+const GENTLE_PIECE_BYTES: u32 = 128 << 10;
 /// A change may come between the look-ups the first time, a deletion later; not again and again.
 const SNAPSHOTS_MAX: usize = 3;
 
@@ -37,12 +39,28 @@ struct Snapshot {
     pieces: Vec<(u32, ReadOut)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
+#[derive(Clone, Copy)]
+enum Pace<'a> {
     /// Clients wait until it is done.
     Urgent,
-    /// Clients must not feel it.
-    Gentle,
+    /// Clients must not feel it. Each piece is paid for with one half when it is read and the other when it is sent, so
+    /// that both are spread over the time.
+    Gentle(&'a Throttle),
+}
+
+impl Pace<'_> {
+    fn piece_bytes(self) -> u32 {
+        match self {
+            Self::Urgent => WRITE_SIZE_MAX as u32,
+            Self::Gentle(_) => GENTLE_PIECE_BYTES,
+        }
+    }
+
+    async fn take_half(self, len_bytes: usize) {
+        if let Self::Gentle(throttle) = self {
+            throttle.take(len_bytes / 2).await;
+        }
+    }
 }
 
 /// Makes a chunk at a member what it is here. The group is at rest here, so the chunk does not change under this,
@@ -63,7 +81,7 @@ pub(crate) async fn equalise(
         }
         None => tracing::info!(?key, %disk, "remove a chunk the primary does not have"),
     }
-    send(node, disk, at, (key, snapshot), None)
+    send(node, disk, at, (key, snapshot), Pace::Urgent)
         .await
         .map_err(|status| peer_error("install a chunk on", node, group, disk, &status))
 }
@@ -78,7 +96,8 @@ pub(crate) async fn fill(
 ) -> Result<Version, PeerError> {
     let _place = node.fills.acquire().await.map_err(|_| PeerError::Failed)?;
     let permit = group.event(node, |replica, _| replica.may_read(at.0)).map_err(|_| PeerError::Failed)?;
-    let snapshot = snapshot(node, group, key, Pace::Gentle).await?;
+    let pace = Pace::Gentle(&node.throttle);
+    let snapshot = snapshot(node, group, key, pace).await?;
     let version = snapshot.as_ref().map_or(Version::NONE, |snapshot| snapshot.meta.version);
     // A syncing member gets what is committed only.
     let committed = may_show(node, group, permit, (key, version));
@@ -87,7 +106,7 @@ pub(crate) async fn fill(
         Ok(Err(_)) | Err(_) => return Err(PeerError::Failed),
     }
     tracing::debug!(?key, %version, %disk, "fill a chunk of a syncing member");
-    send(node, disk, at, (key, snapshot), Some(&node.throttle))
+    send(node, disk, at, (key, snapshot), pace)
         .await
         .map_err(|status| peer_error("fill a chunk of", node, group, disk, &status))?;
     node.metrics.fills.add(1);
@@ -98,7 +117,7 @@ async fn snapshot(
     node: &Arc<Node>,
     group: &Arc<Group>,
     key: ChunkKey,
-    pace: Pace,
+    pace: Pace<'_>,
 ) -> Result<Option<Snapshot>, PeerError> {
     let engine = &group.disk.engine;
     let source = |fault| match fault {
@@ -108,12 +127,14 @@ async fn snapshot(
     for attempt in 0..SNAPSHOTS_MAX {
         let Some(meta) = group.outcome(node, engine.stat(key)).map_err(source)? else { return Ok(None) };
         let ranges = group.outcome(node, engine.map(key)).map_err(source)?;
-        let cut: Vec<_> = pieces(&ranges).collect();
-        let at_once = if pace == Pace::Gentle && attempt == 0 { READS } else { cut.len().max(1) };
+        let pace = if attempt == 0 { pace } else { Pace::Urgent };
+        let cut: Vec<_> = pieces(&ranges, pace.piece_bytes()).collect();
+        let at_once = if matches!(pace, Pace::Gentle(_)) { 1 } else { cut.len().max(1) };
         // Each read looks its blocks up when it is first polled: if all may run, now, before anything else runs.
-        let reads = cut
-            .into_iter()
-            .map(|(offset, len)| async move { (offset, len, engine.read(key, offset, len).await) });
+        let reads = cut.into_iter().map(|(offset, len)| async move {
+            pace.take_half(len as usize).await;
+            (offset, len, engine.read(key, offset, len).await)
+        });
         let mut pieces = Vec::new();
         let mut whole = true;
         let reads: Vec<_> = stream::iter(reads).buffered(at_once).collect().await;
@@ -135,7 +156,7 @@ async fn send(
     disk: DiskId,
     at: (Epoch, u64),
     (key, snapshot): (ChunkKey, Option<Snapshot>),
-    throttle: Option<&crate::throttle::Throttle>,
+    pace: Pace<'_>,
 ) -> Result<(), Status> {
     let client = peer(node, disk)?;
     let options = CallOptions::within(INSTALL_TIMEOUT).payload_covered();
@@ -170,8 +191,8 @@ async fn send(
         request.offset_bytes = offset_bytes;
         request.block_crcs = crcs_to_bytes(&read.block_crcs);
         request.last = pieces.peek().is_none();
-        if let Some(throttle) = throttle {
-            throttle.take(read.data.len()).await;
+        pace.take_half(read.data.len()).await;
+        if let Pace::Gentle(_) = pace {
             node.metrics.filled_bytes.add(read.data.len() as u64);
         }
         client.install_with_payload(&request, read.data, &options).await?;
@@ -180,12 +201,11 @@ async fn send(
     Ok(())
 }
 
-/// Cuts ranges into what one message carries.
-pub(crate) fn pieces(ranges: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> + '_ {
-    const PIECE: u32 = WRITE_SIZE_MAX as u32;
-    ranges.iter().flat_map(|(offset, len)| {
+/// Cuts ranges into pieces: offset and length of each.
+pub(crate) fn pieces(ranges: &[(u32, u32)], piece_bytes: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+    ranges.iter().flat_map(move |(offset, len)| {
         let end = offset + len;
-        (*offset..end).step_by(WRITE_SIZE_MAX).map(move |at| (at, PIECE.min(end - at)))
+        (*offset..end).step_by(piece_bytes as usize).map(move |at| (at, piece_bytes.min(end - at)))
     })
 }
 
@@ -194,10 +214,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_at_most_a_message_and_cover_the_ranges() {
+    fn pieces_are_as_long_as_asked_for_and_cover_the_ranges() {
         const MIB: u32 = 1 << 20;
-        let cut: Vec<_> = pieces(&[(0, 4096), (8192, 2 * MIB + 4096)]).collect();
+        let cut: Vec<_> = pieces(&[(0, 4096), (8192, 2 * MIB + 4096)], MIB).collect();
         assert_eq!(cut, [(0, 4096), (8192, MIB), (8192 + MIB, MIB), (8192 + 2 * MIB, 4096)]);
-        assert_eq!(pieces(&[]).count(), 0);
+        assert_eq!(pieces(&[], MIB).count(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chunkserver_api::{ChunkError, Read};
 use chunkserver_engine::EngineError;
-use coord_types::{BLOCK_SIZE, ChunkKey, DiskId};
+use coord_types::{BLOCK_SIZE, ChunkKey, DiskId, WRITE_SIZE_MAX};
 use kuafu::CallOptions;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -164,7 +164,7 @@ async fn pass(node: &Arc<Node>, group: &Arc<Group>, key: ChunkKey) -> Result<usi
     let mut repaired = 0;
     let mut missing = 0;
     let ranges = engine.map(key).map_err(|error| (0, error.into()))?;
-    for (offset, len) in pieces(&ranges) {
+    for (offset, len) in pieces(&ranges, WRITE_SIZE_MAX as u32) {
         match engine.read(key, offset, len).await {
             Ok(_) => {}
             Err(EngineError::Damaged(_)) => {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chunkserver_core::Stage;
 use chunkserver_engine::EngineError;
-use coord_types::{ChunkKey, GroupId};
+use coord_types::{ChunkKey, GroupId, WRITE_SIZE_MAX};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -213,7 +213,7 @@ async fn chunk(
         }
         Err(error) => return Err(error),
     };
-    for (offset, len) in pieces(&ranges) {
+    for (offset, len) in pieces(&ranges, WRITE_SIZE_MAX as u32) {
         let began = Instant::now();
         match disk.engine.read(key, offset, len).await {
             // This wakes the repair, which says what it finds.

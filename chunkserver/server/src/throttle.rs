@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// What may be sent at once after a pause.
-const BURST: Duration = Duration::from_millis(50);
+const BURST: Duration = Duration::from_millis(5);
 /// Until the master says otherwise.
 const RATE_DEFAULT: u64 = 100 << 20;
 /// Below this nothing would ever be filled.
@@ -67,7 +67,7 @@ mod tests {
         let start = Instant::now() + Duration::from_secs(1);
         let ms = |at: Instant| at.saturating_duration_since(start).as_millis();
         let slots: Vec<_> = (0..4).map(|_| ms(throttle.slot(1 << 20, start))).collect();
-        assert_eq!(slots, [0, 50, 150, 250], "100 ms each, the first on credit");
+        assert_eq!(slots, [0, 95, 195, 295], "100 ms each, the first on credit");
         let later = start + Duration::from_secs(9);
         assert!(throttle.slot(1, later) <= later);
     }
