@@ -1,5 +1,6 @@
 //! The cluster, and what is done to it.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const STANDSTILL: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(500);
 /// A server's death is known long before.
 const KNOWN: Duration = Duration::from_secs(30);
+/// A disk that discards freed blocks is busy with that for a while.
+const SETTLE: Duration = Duration::from_secs(2);
 const GIB: f64 = (1u64 << 30) as f64;
 
 pub(crate) struct Scene {
@@ -68,6 +71,7 @@ impl Scene {
         self.cluster.kill(lost)?;
         self.wait("its death is known", KNOWN, |scene| Ok(!scene.is_whole()?))?;
         self.cluster.wipe(lost)?;
+        self.let_settle()?;
         self.timed("rebuild", |scene| {
             scene.cluster.restart(lost)?;
             scene.wait_whole()?;
@@ -107,6 +111,14 @@ impl Scene {
         wrong.extend(damaged);
         self.cluster.finish()?;
         Ok((wrong, right))
+    }
+
+    /// Waits until this machine's disk is done with what was deleted: a real cluster's lost disk is another one.
+    fn let_settle(&self) -> anyhow::Result<()> {
+        let folder = File::open(self.cluster.folder())?;
+        nix::unistd::syncfs(&folder).context("sync the file system below")?;
+        std::thread::sleep(SETTLE);
+        Ok(())
     }
 
     /// Times the work, which answers how many bytes it made or moved, and the programs meanwhile.
