@@ -105,6 +105,15 @@ impl Load {
     /// # Errors
     /// They do not go on for minutes, or a folder for a new one cannot be made.
     pub fn wait_going_on(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.goes_on_within(GIVE_UP)?, "programs wait for more than {GIVE_UP:?}");
+        Ok(())
+    }
+
+    /// Whether every writer does some operations more within this time. Returns as soon as that is known.
+    ///
+    /// # Errors
+    /// A folder for a new writer cannot be made.
+    pub fn goes_on_within(&mut self, patience: Duration) -> anyhow::Result<bool> {
         let began = Instant::now();
         let mut wanted = self.goal();
         loop {
@@ -112,9 +121,11 @@ impl Load {
                 wanted = self.goal();
             }
             if self.writers.iter().zip(&wanted).all(|(writer, wanted)| writer.done() >= *wanted) {
-                return Ok(());
+                return Ok(true);
             }
-            anyhow::ensure!(began.elapsed() < GIVE_UP, "programs wait for more than {GIVE_UP:?}");
+            if began.elapsed() > patience {
+                return Ok(false);
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }

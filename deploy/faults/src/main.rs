@@ -93,11 +93,12 @@ fn measure(system: &mut dyn System, flags: &Flags) -> anyhow::Result<Outcome> {
             let stall = round::round(system, &mut load, fault, number)
                 .with_context(|| format!("{}: {fault}, round {}", system.name(), number + 1))?;
             eprintln!(
-                "{}: {fault} {}/{}: {:.3} s, at the return {:.3} s",
+                "{}: {fault} {}/{}: {:.3} s{}, at the return {:.3} s",
                 system.name(),
                 number + 1,
                 flags.rounds,
                 stall.fault.as_secs_f64(),
+                if stall.alone { "" } else { " and longer" },
                 stall.back.as_secs_f64()
             );
             outcome.add(fault, stall);

@@ -7,11 +7,16 @@ use deploy_e2e::Load;
 use crate::fault::Fault;
 use crate::system::System;
 
+/// Programs that still wait then wait for the server to return.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The longest operation at the fault, and at the return.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stall {
     pub(crate) fault: Duration,
     pub(crate) back: Duration,
+    /// Whether programs went on without the server.
+    pub(crate) alone: bool,
 }
 
 pub(crate) fn round(
@@ -26,11 +31,11 @@ pub(crate) fn round(
     system.hurt(fault, number)?;
     // Whoever waits for the server shows within this time, and is then waited for.
     std::thread::sleep(fault.lasts());
-    load.wait_going_on()?;
+    let alone = load.goes_on_within(PATIENCE)?;
     let at_fault = load.take_longest();
     system.heal()?;
     load.wait_going_on()?;
     system.wait_whole()?;
     load.wait_going_on()?;
-    Ok(Stall { fault: at_fault, back: load.take_longest() })
+    Ok(Stall { fault: at_fault, back: load.take_longest(), alone })
 }
