@@ -9,7 +9,7 @@ use bytes::Bytes;
 use coord_kv::Kv;
 use coord_types::SessionId;
 use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
-use openraft::{BasicNode, ChangeMembers, ServerState, SnapshotPolicy};
+use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -404,6 +404,7 @@ impl RaftNode {
     /// A look inside.
     #[must_use]
     pub fn status(&self) -> RaftStatus {
+        let applied = *self.inner.applied.borrow();
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
         let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
@@ -413,10 +414,10 @@ impl RaftNode {
             role: role(metrics.state),
             leader: leader(metrics.current_leader, metrics.membership_config.membership()),
             last_log_index: metrics.last_log_index.unwrap_or(0),
-            applied_index: index(*self.inner.applied.borrow()),
+            applied_index: index(applied),
             snapshot_index: index(metrics.snapshot),
             purged_index: index(metrics.purged),
-            members: self.inner.members(),
+            members: self.inner.members_of(&metrics),
             failure: self.inner.failure.lock().clone(),
         }
     }
@@ -493,8 +494,12 @@ impl Inner {
     }
 
     fn members(&self) -> BTreeMap<u64, MemberStatus> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
+        self.members_of(&self.raft.metrics().borrow())
+    }
+
+    /// For whoever looks at the metrics already: borrowed once more by the same thread, they would be waited for for ever
+    /// if the core is about to change them.
+    fn members_of(&self, metrics: &RaftMetrics<u64, BasicNode>) -> BTreeMap<u64, MemberStatus> {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let matched = |id: u64| metrics.replication.as_ref()?.get(&id).copied()?.map(|id: LogId| id.index);

@@ -1,6 +1,8 @@
 //! Three members in one process: what the kit promises, under crashes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_raft::testing::cluster::{PATIENCE, wait_for};
@@ -281,4 +283,26 @@ async fn a_stopped_member_says_so() {
     assert!(matches!(node.read_barrier(soon()).await, Err(ReadError::Stopped)));
     assert_eq!(node.leadership(), Leadership::Stopped);
     assert!(Ledger::counter(&node.view(), "x").is_err());
+}
+
+/// Two looks at the same lock from one thread stand still if somebody writes between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_inside_does_not_get_in_the_way() {
+    let cluster = TestCluster::start(1, Ledger::default).await;
+    let leader = cluster.leader().await;
+    let node = cluster.node(leader).clone();
+    let (looks, enough) = (node.clone(), Arc::new(AtomicBool::new(false)));
+    let looking = tokio::task::spawn_blocking({
+        let enough = enough.clone();
+        move || {
+            while !enough.load(Ordering::Relaxed) {
+                assert_eq!(looks.status().members.len(), 1);
+            }
+        }
+    });
+    for _ in 0..2000 {
+        cluster.propose(None, Ledger::add("x", 1)).await;
+    }
+    enough.store(true, Ordering::Relaxed);
+    looking.await.unwrap();
 }
