@@ -96,7 +96,7 @@ impl Started {
             .arg("--")
             .arg(&self.binary)
             .args(self.words.iter().skip(1))
-            .args(more)
+            .args(more.filter(|more| !self.words.iter().any(|word| word == more)))
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
