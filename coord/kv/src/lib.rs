@@ -1,5 +1,5 @@
-//! An ordered key-value store of several families: the trait, the batch, and [`MemKv`], a store in memory that can
-//! lose power.
+//! An ordered key-value store of several families: the trait, the batch, [`Overlay`], which shows what a batch will
+//! change, and [`MemKv`], a store in memory that can lose power.
 //!
 //! Called by the raft kit, the master's core and the chunk engine, which never see RocksDB: `coord-kv-rocks` puts
 //! it behind [`Kv`]. What every implementation keeps:
@@ -9,9 +9,11 @@
 
 mod batch;
 mod mem;
+mod overlay;
 
 pub use batch::{Batch, Change};
 pub use mem::MemKv;
+pub use overlay::Overlay;
 
 /// A family by its place in the list the store was opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
