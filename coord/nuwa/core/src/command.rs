@@ -1,0 +1,158 @@
+//! What is applied. Applying is deterministic: the same bytes, time and store give the same batch and reply on every
+//! replica. Time comes in with the command.
+
+use bytes::Bytes;
+use coord_kv::{Batch, KvError, Read};
+use nuwa_model::proto::{
+    Command, Compare, Event, Operation, Relation, Reply, Txn, TxnReply, compare, operation, reply,
+};
+use nuwa_model::{Path, Refusal, proto};
+use prost::Message;
+
+use crate::error::{Failure, Outcome, path};
+use crate::sessions::Ended;
+use crate::state::{State, TOUCHED_MAX, read_lock, read_meta};
+use crate::{entries, history, locks, quotas, sessions};
+
+use command::What;
+use proto::command;
+
+/// What applying a command gives.
+#[derive(Debug)]
+pub struct Applied {
+    pub batch: Batch,
+    /// A [`Reply`].
+    pub reply: Bytes,
+    /// What it changed, in order, all of one revision.
+    pub events: Vec<Event>,
+    pub session: SessionEffect,
+}
+
+/// What the table of sessions, which is not ours, must learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEffect {
+    None,
+    Opened(u64),
+    Ended(u64),
+}
+
+/// Applies a [`Command`].
+///
+/// # Errors
+/// The store failed. A refusal is a reply.
+pub fn apply(read: &dyn Read, now_nanos: u64, command: &[u8]) -> Result<Applied, KvError> {
+    let mut state = State::new(read, now_nanos)?;
+    let outcome = Command::decode(command)
+        .ok()
+        .and_then(|command| command.what)
+        .ok_or_else(|| Refusal::Invalid("this is no command").into())
+        .and_then(|what| carry_out(&mut state, what))
+        .and_then(|(what, session)| Ok((what, session, state.finish()?)));
+    match outcome {
+        Ok((what, session, finished)) => {
+            let reply = Reply { revision: finished.revision, what };
+            let reply = reply.encode_to_vec().into();
+            Ok(Applied { batch: finished.batch, reply, events: finished.events, session })
+        }
+        Err(Failure::Refused(refusal)) => {
+            let what = Some(reply::What::Refused((&refusal).into()));
+            let reply = Reply { revision: read_meta(read)?.revision, what };
+            let reply = reply.encode_to_vec().into();
+            Ok(Applied { batch: Batch::new(), reply, events: Vec::new(), session: SessionEffect::None })
+        }
+        Err(Failure::Store(error)) => Err(error),
+    }
+}
+
+fn carry_out(state: &mut State<'_>, what: What) -> Outcome<(Option<reply::What>, SessionEffect)> {
+    let mut effect = SessionEffect::None;
+    let what = match what {
+        What::Txn(request) => Some(reply::What::Txn(txn(state, request)?)),
+        What::OpenSession(request) => {
+            let session = sessions::open(state, request);
+            effect = SessionEffect::Opened(session);
+            Some(reply::What::Session(session))
+        }
+        What::EndSession(request) => {
+            let ended = sessions::end(state, request.session)?;
+            if ended != Ended::Never {
+                effect = SessionEffect::Ended(request.session);
+            }
+            Some(reply::What::More(ended == Ended::More))
+        }
+        What::Lock(request) => Some(reply::What::Lock(locks::lock(state, request)?)),
+        What::Unlock(request) => {
+            locks::unlock(state, &request)?;
+            None
+        }
+        What::SetQuota(request) => {
+            quotas::set(state, &request)?;
+            None
+        }
+        What::SetHistory(request) => {
+            history::set(state, request);
+            None
+        }
+    };
+    Ok((what, effect))
+}
+
+fn txn(state: &mut State<'_>, request: Txn) -> Outcome<TxnReply> {
+    let Txn { session, compares, then, otherwise } = request;
+    if session != 0 {
+        state.session(session)?;
+    }
+    if compares.len().max(then.len()).max(otherwise.len()) as u64 > TOUCHED_MAX {
+        return Err(Refusal::Invalid("a command has at most 4096 compares, and operations").into());
+    }
+    let mut succeeded = true;
+    for compare in &compares {
+        succeeded &= holds(state, compare)?;
+    }
+    let mut results = Vec::new();
+    for operation in if succeeded { then } else { otherwise } {
+        results.push(operate(state, session, operation)?);
+    }
+    Ok(TxnReply { succeeded, results })
+}
+
+fn operate(state: &mut State<'_>, session: u64, operation: Operation) -> Outcome<proto::OperationResult> {
+    match operation.what.ok_or(Refusal::Invalid("an operation says what to do"))? {
+        operation::What::Put(request) => entries::put(state, session, request),
+        operation::What::MakeDirectory(request) => entries::make_directory(state, &request),
+        operation::What::Delete(request) => entries::delete(state, session, &request),
+        operation::What::Rename(request) => entries::rename(state, session, &request),
+        operation::What::Get(request) => entries::get(state, &request),
+    }
+}
+
+fn holds(state: &State<'_>, compare: &Compare) -> Outcome<bool> {
+    let target = path(&compare.path, Path::new)?;
+    let relation = Relation::try_from(compare.relation).map_err(|_| Refusal::Invalid("no such relation"))?;
+    let found = state.entry(&target)?;
+    let numbers = |found: u64, given: u64| match relation {
+        Relation::Equal => found == given,
+        Relation::NotEqual => found != given,
+        Relation::Less => found < given,
+        Relation::Greater => found > given,
+    };
+    let equal = |is_equal: bool| match relation {
+        Relation::Equal => Ok(is_equal),
+        Relation::NotEqual => Ok(!is_equal),
+        Relation::Less | Relation::Greater => {
+            Err(Refusal::Invalid("values are equal or not equal, neither less nor greater"))
+        }
+    };
+    Ok(match compare.with.as_ref().ok_or(Refusal::Invalid("a compare says what with"))? {
+        compare::With::Exists(exists) => equal(found.is_some() == *exists)?,
+        compare::With::Value(value) => equal(found.is_some_and(|found| found.value == *value))?,
+        compare::With::Version(version) => numbers(found.map_or(0, |found| found.version), *version),
+        compare::With::Modified(revision) => numbers(found.map_or(0, |found| found.modified), *revision),
+        compare::With::Owner(session) => numbers(found.map_or(0, |found| found.owner), *session),
+        compare::With::Fence(fence) => {
+            let lock = read_lock(state.read(), &target)?;
+            let holder = lock.holders.iter().find(|holder| !holder.shared);
+            numbers(holder.map_or(0, |holder| holder.fence), *fence)
+        }
+    })
+}

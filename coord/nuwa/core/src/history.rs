@@ -1,0 +1,93 @@
+//! What is recorded of each change, for watches.
+
+use coord_kv::Read;
+use nuwa_model::proto::{Event, SetHistory};
+use prost::Message as _;
+
+use crate::error::{Outcome, corrupt};
+use crate::keys;
+use crate::records::Meta;
+use crate::state::{State, decode};
+
+/// Unless it is set.
+const EVENTS_MAX: u64 = 1_000_000;
+const BYTES_MAX: u64 = 64 << 20;
+/// What a command drops beyond what it adds, at most: so a smaller limit is reached step by step.
+const DROP_MORE: usize = 64;
+
+pub(crate) fn set(state: &mut State<'_>, request: SetHistory) {
+    state.meta.history_events_max = request.events_max;
+    state.meta.history_bytes_max = request.bytes_max;
+}
+
+fn is_too_much(meta: &Meta) -> bool {
+    let or = |given, default| if given == 0 { default } else { given };
+    meta.history_events > or(meta.history_events_max, EVENTS_MAX)
+        || meta.history_bytes > or(meta.history_bytes_max, BYTES_MAX)
+}
+
+impl State<'_> {
+    /// Records this command's events, and drops old ones that are too many. Its own stay, however large they are.
+    pub(crate) fn keep_events(&mut self) -> Outcome<()> {
+        let revision = self.meta.revision;
+        let records: Vec<_> = self.events().iter().map(|event| (event.number, event.clone())).collect();
+        let added = records.len();
+        for (number, event) in records {
+            // Its place says which it is.
+            let record = Event { revision: 0, number: 0, ..event };
+            self.meta.history_events += 1;
+            self.meta.history_bytes += record.encoded_len() as u64;
+            self.put(keys::HISTORY, keys::event(revision, number), &record);
+        }
+        if !is_too_much(&self.meta) {
+            return Ok(());
+        }
+        // From the first one on, so that the scan does not come by those dropped before.
+        let oldest = keys::events_from(self.meta.history_first, 0);
+        let page = self.scan(keys::HISTORY, &oldest, 2 * added + DROP_MORE)?;
+        let mut of_one = Vec::new();
+        for (key, record) in page {
+            let (of, _) = keys::split_event(&key).ok_or_else(|| corrupt("the key of an event"))?;
+            // A revision goes whole, once it is known to be whole.
+            if of != self.meta.history_first {
+                self.drop_events(std::mem::take(&mut of_one), of);
+                if !is_too_much(&self.meta) {
+                    break;
+                }
+            }
+            of_one.push((key, record.len() as u64));
+        }
+        Ok(())
+    }
+
+    fn drop_events(&mut self, events: Vec<(Vec<u8>, u64)>, first_left: u64) {
+        for (key, bytes) in events {
+            self.delete(keys::HISTORY, key);
+            self.meta.history_events -= 1;
+            self.meta.history_bytes -= bytes;
+        }
+        self.meta.history_first = first_left;
+    }
+}
+
+/// A page of history.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Page {
+    /// From the one asked for on; none if it did not happen yet.
+    Events(Vec<Event>),
+    /// It is no longer kept; those from this revision on are.
+    Lost { first: u64 },
+}
+
+/// At most `limit` events from (revision, number) on.
+pub(crate) fn page(read: &dyn Read, meta: &Meta, from: (u64, u32), limit: usize) -> coord_kv::Result<Page> {
+    if from.0 < meta.history_first {
+        return Ok(Page::Lost { first: meta.history_first });
+    }
+    let pairs = read.scan(keys::HISTORY, &keys::events_from(from.0, from.1), limit)?;
+    let events = pairs.iter().map(|(key, record)| {
+        let (revision, number) = keys::split_event(key).ok_or_else(|| corrupt("the key of an event"))?;
+        Ok(Event { revision, number, ..decode("an event", record)? })
+    });
+    Ok(Page::Events(events.collect::<coord_kv::Result<_>>()?))
+}

@@ -1,0 +1,10 @@
+//! The state machine over a store in memory; its invariants are checked after every command.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod entries;
+mod history;
+mod locks;
+mod quotas;
+mod random;
+mod sessions;
+mod world;

@@ -1,0 +1,107 @@
+//! Why a command was not carried out. Nothing of it was.
+
+use std::fmt;
+
+use crate::VALUE_MAX_BYTES;
+use crate::path::{Path, PathError};
+use crate::proto;
+
+/// See the variants; each says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{path:?} is no path: {error}")]
+    BadPath { path: String, error: PathError },
+    #[error("{0} does not exist")]
+    NotFound(Path),
+    #[error("the directory {0} does not exist: make it first, or ask for missing parents to be made")]
+    ParentNotFound(Path),
+    #[error("{0} exists already")]
+    Exists(Path),
+    #[error("{0} is a file: a directory of that name cannot be there, too")]
+    NotADirectory(Path),
+    #[error("{0} is a directory: a file of that name cannot be there, too")]
+    IsADirectory(Path),
+    #[error("{0} is not empty: delete what is in it first, or the whole subtree")]
+    NotEmpty(Path),
+    #[error(
+        "the value for {path} has {bytes} bytes, at most {VALUE_MAX_BYTES} are possible: keep it in a file system, and its name here"
+    )]
+    ValueTooLarge { path: Path, bytes: usize },
+    #[error("one command would touch too much at {path}, at most {limit}: do it in pieces")]
+    TooMuch { path: Path, limit: Limit },
+    #[error("the quota of {directory} is {limit}: delete something below it, or have it raised")]
+    Quota { directory: Path, limit: Limit },
+    #[error("session {0} is over: open another")]
+    SessionOver(u64),
+    #[error("{0} is locked by another session, or waited for")]
+    Locked(Path),
+    #[error("the lock of {0} is neither held nor waited for by this owner")]
+    NotHeld(Path),
+    #[error("bad request: {0}")]
+    Invalid(&'static str),
+}
+
+/// What there may be at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Entries(u64),
+    Bytes(u64),
+    Waiters(u64),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries(count) => write!(f, "{count} entries"),
+            Self::Bytes(count) => write!(f, "{count} bytes"),
+            Self::Waiters(count) => write!(f, "{count} waiters"),
+        }
+    }
+}
+
+impl Refusal {
+    #[must_use]
+    pub const fn code(&self) -> proto::RefusalCode {
+        use proto::RefusalCode as Code;
+        match self {
+            Self::BadPath { .. } => Code::BadPath,
+            Self::NotFound(_) => Code::NotFound,
+            Self::ParentNotFound(_) => Code::ParentNotFound,
+            Self::Exists(_) => Code::Exists,
+            Self::NotADirectory(_) => Code::NotADirectory,
+            Self::IsADirectory(_) => Code::IsADirectory,
+            Self::NotEmpty(_) => Code::NotEmpty,
+            Self::ValueTooLarge { .. } => Code::ValueTooLarge,
+            Self::TooMuch { .. } => Code::TooMuch,
+            Self::Quota { .. } => Code::Quota,
+            Self::SessionOver(_) => Code::SessionOver,
+            Self::Locked(_) => Code::Locked,
+            Self::NotHeld(_) => Code::NotHeld,
+            Self::Invalid(_) => Code::Invalid,
+        }
+    }
+
+    fn path(&self) -> &str {
+        match self {
+            Self::BadPath { path, .. } => path,
+            Self::NotFound(path)
+            | Self::ParentNotFound(path)
+            | Self::Exists(path)
+            | Self::NotADirectory(path)
+            | Self::IsADirectory(path)
+            | Self::NotEmpty(path)
+            | Self::ValueTooLarge { path, .. }
+            | Self::TooMuch { path, .. }
+            | Self::Locked(path)
+            | Self::NotHeld(path)
+            | Self::Quota { directory: path, .. } => path.as_str(),
+            Self::SessionOver(_) | Self::Invalid(_) => "",
+        }
+    }
+}
+
+impl From<&Refusal> for proto::Refusal {
+    fn from(refusal: &Refusal) -> Self {
+        Self { code: refusal.code().into(), path: refusal.path().to_owned(), message: refusal.to_string() }
+    }
+}
