@@ -1,6 +1,5 @@
 //! `pangu-chunkserver`: keeps chunks on the disks of one machine.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +10,7 @@ use chunkserver_server::{ChunkServer, Config, Location};
 use clap::{Args, Parser, Subcommand};
 use kuafu::Address;
 use master_api::ClusterConfig;
-use monitor_telemetry::LogFlags;
+use monitor_telemetry::{LogFlags, stop_signal};
 
 /// Small requests are mostly allocations; the C library's allocator took an eighth of a master's time.
 #[global_allocator]
@@ -154,14 +153,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 fn config(flags: Serve) -> anyhow::Result<Config> {
-    let Some((path, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? else {
-        let paths = ClusterConfig::default_paths();
-        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        anyhow::bail!(
-            "no cluster description found: give --cluster FILE, or write one of {}",
-            paths.join(", ")
-        );
-    };
+    let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters);
     config.advertise = flags.advertise;
@@ -173,17 +165,4 @@ fn config(flags: Serve) -> anyhow::Result<Config> {
         usize::try_from(flags.buffers).context("--buffers is more than this machine addresses")?;
     config.validate()?;
     Ok(config)
-}
-
-/// Resolves with the name of the first of SIGTERM and SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
 }

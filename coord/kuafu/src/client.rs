@@ -138,6 +138,11 @@ impl Client {
         Self { shared: Arc::new(Shared { address, config, runtime, state }) }
     }
 
+    /// Whether it is a clone of that one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The server's address.
     #[must_use]
     pub fn address(&self) -> &Address {

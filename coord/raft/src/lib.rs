@@ -40,7 +40,9 @@ pub use error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
 pub use log::LogError;
 pub use machine::View;
 pub use network::service::PeerService;
-pub use node::{Leadership, MemberStatus, Proposal, ProposalStamp, RaftNode, RaftStatus, Role};
+pub use node::{
+    Formed, Leadership, MemberStatus, Newcomer, Proposal, ProposalStamp, RaftNode, RaftStatus, Removal, Role,
+};
 pub use pb::RaftPeerServer;
 pub use snapshot::SnapshotError;
 pub use state_machine::{ApplyContext, StateMachine};

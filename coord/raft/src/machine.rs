@@ -212,6 +212,7 @@ impl Machine {
         tx.put(self.state.kit.meta, keys::TIME, time.to_le_bytes());
         let batch = tx.into_batch();
         store.write(batch, Durability::Unlogged)?;
+        self.service.written();
         self.applied.send_replace(Some(last));
         Ok(replies)
     }

@@ -15,7 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod attend;
+mod form;
 mod hand_over;
+mod members;
+
+pub use form::Formed;
+pub use members::{Newcomer, Removal};
 
 use crate::config::RaftConfig;
 use crate::error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
@@ -280,6 +285,12 @@ impl RaftNode {
     /// See [`ReadError`].
     pub async fn read_barrier(&self, deadline: Instant) -> Result<(), ReadError> {
         self.inner.reads.barrier(deadline).await
+    }
+
+    /// For the next two seconds this member, if it follows, is to be told at once what is committed. Otherwise it hears of it with the
+    /// next entries or the next heartbeat, which saves the leader a message for each command where nobody reads from followers.
+    pub fn follow_closely(&self) {
+        self.inner.peers.follow_closely();
     }
 
     /// The applied state of this member, as it is at each call: current only after a

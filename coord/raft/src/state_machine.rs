@@ -17,6 +17,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// the same entry wrote.
     fn apply(&self, tx: &mut Transaction<'_>, context: ApplyContext, command: &[u8]) -> Bytes;
 
+    /// What was applied since the last call is in the store: whoever is told of it now finds it there.
+    fn written(&self) {}
+
     /// The state was replaced by a snapshot: whatever was cached outside of it is void.
     fn restored(&self) {}
 }

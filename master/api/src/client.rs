@@ -11,9 +11,7 @@
 //! first effect (EEXIST after a create that did happen). `master/docs/consistency.md` says so to users.
 
 mod background;
-mod endpoints;
 mod followed;
-mod retry;
 mod session;
 
 use std::path::PathBuf;
@@ -22,21 +20,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_types::{InodeId, ServerId, SessionId};
-use kuafu::{Address, CallOptions, Status};
+use kuafu::{Address, CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
 use master_model::{Lineage, NotFollowed};
 use parking_lot::Mutex;
-use rand::Rng as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use self::endpoints::{Endpoint, Endpoints};
 use self::followed::Followed;
-use self::retry::{Attempts, Step, Target};
 use self::session::Sessions;
 use crate::convert::{self, Invalid};
 use crate::errno::Errno;
 use crate::model::{Answer, Attr, Mutated, Mutation, Name, Query, ReadDir, StatFs, Table};
-use crate::proto;
+use crate::proto::{self, AdminClient, ClusterClient, NamespaceClient};
 
 /// How a client is set up.
 #[derive(Clone, Debug)]
@@ -89,6 +84,16 @@ pub enum ClientError {
     Closed,
 }
 
+impl From<CallError> for ClientError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Deadline { last } => Self::Deadline { last },
+            CallError::Refused { address, status } => Self::Refused { address: address.to_string(), status },
+            CallError::NoMembers => Self::NoMasters,
+        }
+    }
+}
+
 impl ClientError {
     /// What the caller of a system call gets.
     #[must_use]
@@ -128,12 +133,10 @@ struct Shared {
     config: ClientConfig,
     /// The runtime that keeps time, for callers outside of it.
     runtime: Handle,
-    endpoints: Endpoints,
+    masters: Replicated,
     sessions: Arc<Sessions>,
     /// Wakes the background task: the session is lost, or the table is wanted.
     wanted: Notify,
-    /// Wakes the background task that looks whether another master leads than the one that is asked.
-    doubted: Notify,
     session_seen: watch::Sender<Option<SessionId>>,
     table: watch::Sender<Arc<Table>>,
     cluster_id: Mutex<Option<String>>,
@@ -171,8 +174,6 @@ impl std::fmt::Debug for MasterClient {
     }
 }
 
-/// After this the other masters are asked whether one of them leads: about what an election takes.
-const DOUBT: Duration = Duration::from_secs(1);
 /// Between two tries of a mutation that has to wait for the first group of disks.
 const GROUPS_WAIT: Duration = Duration::from_millis(100);
 
@@ -188,7 +189,14 @@ impl MasterClient {
         }
         let closed = watch::Sender::new(false);
         let shared = Arc::new(Shared {
-            endpoints: Endpoints::new(&config.masters, config.transport.clone()),
+            masters: Replicated::new(
+                ReplicatedConfig {
+                    members: config.masters.clone(),
+                    attempt_timeout: config.attempt_timeout,
+                    transport: config.transport.clone(),
+                },
+                |master, options| Box::pin(background::ask_for_anything(master, options)),
+            ),
             followed: Followed::new(config.memory.clone()),
             refused: AtomicBool::new(false),
             refusal: Mutex::default(),
@@ -196,7 +204,6 @@ impl MasterClient {
             runtime: Handle::current(),
             sessions: Arc::default(),
             wanted: Notify::new(),
-            doubted: Notify::new(),
             session_seen: watch::Sender::new(None),
             table: watch::Sender::new(Arc::default()),
             cluster_id: Mutex::new(None),
@@ -259,18 +266,18 @@ impl MasterClient {
         let mut request =
             proto::MutateRequest { op: Some(mutation.into()), ..proto::MutateRequest::default() };
         loop {
-            let Some(ticket) = self.shared.sessions.ticket() else {
+            let Some(ticket) = self.shared.sessions.ticket().await else {
                 self.shared.session(deadline).await?;
                 continue;
             };
             request.session = ticket.session.0;
-            request.sequence = ticket.sequence;
-            request.acknowledged_below = ticket.acknowledged_below;
+            request.sequence = ticket.number.sequence;
+            request.acknowledged_below = ticket.number.acknowledged_below;
             let message = &request;
             let reply = self
                 .shared
-                .call(deadline, |endpoint, options| async move {
-                    endpoint.namespace.mutate(message, &options).await
+                .call(deadline, |master, options| async move {
+                    NamespaceClient::new(master).mutate(message, &options).await
                 })
                 .await?;
             let Some(reply) = reply else {
@@ -281,7 +288,10 @@ impl MasterClient {
                 // No group of disks exists yet. The answer is remembered under this number, so ask with the next.
                 Err(Errno::EAGAIN) => {
                     drop(ticket);
-                    self.shared.sleep(GROUPS_WAIT, deadline, "no chunkservers have joined yet").await?;
+                    self.shared
+                        .masters
+                        .sleep(GROUPS_WAIT, deadline, "no chunkservers have joined yet")
+                        .await?;
                 }
                 Err(errno) => return Err(errno.into()),
                 Ok(done) => return Ok(done),
@@ -311,8 +321,8 @@ impl MasterClient {
         let message = &request;
         let reply = self
             .shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.namespace.query(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                NamespaceClient::new(master).query(message, &options).await
             })
             .await?;
         Ok(convert::answer(reply)??)
@@ -383,8 +393,8 @@ impl MasterClient {
         let request = proto::ReportRequest { server: server.0 };
         let message = &request;
         self.shared
-            .call_sessionless(Some(deadline), |endpoint, options| async move {
-                endpoint.cluster.report(message, &options).await
+            .call_sessionless(Some(deadline), |master, options| async move {
+                ClusterClient::new(master).report(message, &options).await
             })
             .await
             .map(drop)
@@ -398,8 +408,8 @@ impl MasterClient {
         let request = proto::StatusRequest {};
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.status(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).status(message, &options).await
             })
             .await
     }
@@ -417,8 +427,8 @@ impl MasterClient {
         let request = proto::AddMasterRequest { id: 0, address: address.to_owned() };
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.add_master(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).add_master(message, &options).await
             })
             .await
     }
@@ -431,8 +441,8 @@ impl MasterClient {
         let request = proto::RemoveMasterRequest { id };
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.remove_master(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).remove_master(message, &options).await
             })
             .await
             .map(drop)
@@ -447,8 +457,8 @@ impl MasterClient {
         let message = &request;
         let reply = self
             .shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.new_epoch(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).new_epoch(message, &options).await
             })
             .await?;
         Ok(reply.epoch)
@@ -467,8 +477,8 @@ impl MasterClient {
         let request = proto::SetReplicasRequest { replicas, min_replicas };
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.set_replicas(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).set_replicas(message, &options).await
             })
             .await
             .map(drop)
@@ -482,8 +492,8 @@ impl MasterClient {
         let request = proto::MoveMasterRequest { address: address.to_owned() };
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.move_master(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).move_master(message, &options).await
             })
             .await
             .map(drop)
@@ -502,8 +512,8 @@ impl MasterClient {
         let request = proto::DrainRequest { disks, draining };
         let message = &request;
         self.shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.drain(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).drain(message, &options).await
             })
             .await?;
         Ok(())
@@ -522,8 +532,8 @@ impl MasterClient {
         let message = &request;
         let reply = self
             .shared
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.admin.r#where(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                AdminClient::new(master).r#where(message, &options).await
             })
             .await?;
         match Errno::from_number(reply.errno) {
@@ -538,8 +548,8 @@ impl MasterClient {
             self.shared.sessions.lost(session);
             let request = proto::CloseSessionRequest { session: session.0 };
             let message = &request;
-            let closing = self.shared.call(Some(deadline), |endpoint, options| async move {
-                endpoint.namespace.close_session(message, &options).await
+            let closing = self.shared.call(Some(deadline), |master, options| async move {
+                NamespaceClient::new(master).close_session(message, &options).await
             });
             if let Err(error) = closing.await {
                 tracing::warn!(%session, %error, "close the session; it ends with its lease");
@@ -557,105 +567,34 @@ impl Shared {
     /// Asks masters until one answers. `None`: it does not know the session.
     async fn call<T, F, A>(&self, deadline: Option<Instant>, attempt: F) -> Result<Option<T>, ClientError>
     where
-        F: Fn(Arc<Endpoint>, CallOptions) -> A,
+        F: Fn(Client, CallOptions) -> A,
         A: Future<Output = Result<kuafu::Response<T>, Status>>,
     {
-        let mut attempts = Attempts::new(self.endpoints.len());
-        loop {
-            let endpoint = self.endpoints.current().ok_or(ClientError::NoMasters)?;
-            let timeout = match deadline {
-                Some(deadline) => {
-                    self.config.attempt_timeout.min(deadline.saturating_duration_since(Instant::now()))
-                }
-                None => self.config.attempt_timeout,
-            };
-            let attempt = attempt(Arc::clone(&endpoint), CallOptions::within(timeout));
-            let status = match self.unless_left(&endpoint, attempt).await {
-                Ok(response) => return Ok(Some(response.message)),
-                Err(status) => status,
-            };
-            let jitter = rand::rng().random::<f64>();
-            match attempts.failed(&status, jitter) {
-                Step::SessionLost => return Ok(None),
-                Step::GiveUp => {
-                    return Err(ClientError::Refused { address: endpoint.address.to_string(), status });
-                }
-                Step::Retry { target, wait } => {
-                    match target {
-                        Target::Same => {}
-                        Target::Next => self.endpoints.rotate_from(&endpoint),
-                        Target::Leader(leader) => {
-                            if !self.endpoints.switch_to(&leader) {
-                                self.endpoints.rotate_from(&endpoint);
-                            }
-                        }
-                    }
-                    tracing::debug!(master = %endpoint.address, %status, ?wait, "ask again");
-                    self.sleep(wait, deadline, &status).await?;
-                }
-            }
-        }
-    }
-
-    /// An attempt, given up when another master is found to lead: one that hangs or lost its network answers nobody.
-    async fn unless_left<T>(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        attempt: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Status> {
-        let mut attempt = std::pin::pin!(attempt);
-        let in_time = {
-            let _runtime = self.runtime.enter();
-            tokio::time::timeout(DOUBT, attempt.as_mut())
-        };
-        if let Ok(done) = in_time.await {
-            return done;
-        }
-        self.doubted.notify_one();
+        let mut closed = self.closed.subscribe();
+        // Of a closed client nobody waits for masters that are away.
+        let last = closed.borrow_and_update().then(|| Instant::now() + self.masters.attempt_timeout());
+        let deadline = deadline.into_iter().chain(last).min();
         tokio::select! {
             biased;
-            done = attempt => done,
-            () = self.endpoints.left(endpoint) => Err(Status::new(kuafu::Code::Unavailable, "another master leads")),
+            answer = self.masters.call(deadline, attempt) => match answer {
+                Ok(answer) => Ok(Some(answer)),
+                Err(CallError::Refused { status, .. }) if status.code == kuafu::Code::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            _ = closed.changed() => Err(ClientError::Closed),
         }
     }
 
     /// As [`call`](Self::call), for what needs no session.
     async fn call_sessionless<T, F, A>(&self, deadline: Option<Instant>, attempt: F) -> Result<T, ClientError>
     where
-        F: Fn(Arc<Endpoint>, CallOptions) -> A,
+        F: Fn(Client, CallOptions) -> A,
         A: Future<Output = Result<kuafu::Response<T>, Status>>,
     {
         self.call(deadline, attempt).await?.ok_or_else(|| ClientError::Refused {
-            address: self
-                .endpoints
-                .current()
-                .map_or_else(String::new, |endpoint| endpoint.address.to_string()),
+            address: self.masters.current().map_or_else(String::new, |master| master.address().to_string()),
             status: Status::new(kuafu::Code::NotFound, "not found"),
         })
-    }
-
-    /// Waits `wait`, or says that the deadline lies before its end.
-    async fn sleep(
-        &self,
-        wait: Duration,
-        deadline: Option<Instant>,
-        why: &(impl ToString + ?Sized),
-    ) -> Result<(), ClientError> {
-        if *self.closed.borrow() {
-            return Err(ClientError::Closed);
-        }
-        let now = Instant::now();
-        if deadline.is_some_and(|deadline| now + wait >= deadline) {
-            return Err(ClientError::Deadline { last: why.to_string() });
-        }
-        if !wait.is_zero() {
-            let sleep = {
-                let _runtime = self.runtime.enter();
-                tokio::time::sleep(wait)
-            };
-            sleep.await;
-        }
-        Ok(())
     }
 
     /// The current session; waits for one.
@@ -706,8 +645,8 @@ impl Shared {
             tracing::error!(%error, "a master is not followed");
         }
         *self.refusal.lock() = Some(error.clone());
-        if let Some(endpoint) = self.endpoints.current() {
-            self.endpoints.rotate_from(&endpoint);
+        if let Some(master) = self.masters.current() {
+            self.masters.leave(&master);
         }
         if let Some(session) = self.sessions.current()
             && self.sessions.lost(session)
@@ -727,18 +666,18 @@ impl Shared {
         let request = proto::GetTableRequest {
             known_version: self.table.borrow().version,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            masters_version: self.endpoints.masters_version(),
+            masters_version: self.masters.version(),
             known: Some(asked.clone().into()),
             ..proto::GetTableRequest::default()
         };
         let message = &request;
         let reply = self
-            .call_sessionless(deadline, |endpoint, options| async move {
-                endpoint.cluster.get_table(message, &options).await
+            .call_sessionless(deadline, |master, options| async move {
+                ClusterClient::new(master).get_table(message, &options).await
             })
             .await?;
         self.follow(&asked, reply.lineage)?;
-        self.endpoints.learn(&reply.masters, reply.masters_version);
+        self.masters.learn(&reply.masters, reply.masters_version);
         if let Some(table) = reply.table {
             let table = Arc::new(Table::try_from(table)?);
             self.table.send_if_modified(|known| {

@@ -1,10 +1,9 @@
 //! Pangu master: wire definitions, domain types and client.
 //!
 //! Read in this order: [`model`] (what a file is, what can be asked), [`proto`] (the wire), [`convert`] (between the two),
-//! [`config`] (which cluster), [`client`] (finding the leader, asking exactly once).
+//! [`client`] (finding the leader, asking exactly once).
 
 pub mod client;
-pub mod config;
 
 /// The messages and services of `proto/master/v1/master.proto`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
@@ -15,6 +14,6 @@ pub mod proto {
 }
 
 pub use client::{ClientConfig, ClientError, MasterClient};
-pub use config::{ClusterConfig, ConfigError, RaftSettings, Survival};
+pub use coord_cluster::{self as cluster, ClusterConfig};
 pub use coord_types::LayoutError;
 pub use master_model::{self as model, Errno, convert, errno};

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use kuafu::Address;
 use master_api::ClusterConfig;
+use master_api::cluster::by_id;
 use master_server::{Config, MasterServer};
-use monitor_telemetry::LogFlags;
+use monitor_telemetry::{LogFlags, stop_signal};
 
 /// Small requests are mostly allocations; the C library's allocator took an eighth of a master's time.
 #[global_allocator]
@@ -101,18 +102,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 }
 
 fn config(flags: Flags) -> anyhow::Result<Config> {
-    let Some((path, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? else {
-        anyhow::bail!(
-            "no cluster description found: give --cluster FILE, or write one of {}",
-            ClusterConfig::default_paths()
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    };
+    let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
-    let mut config = Config::new(flags.id, cluster.members(), flags.data);
+    let mut config = Config::new(flags.id, by_id(&cluster.masters), flags.data);
     config.join = flags.join;
     config.listen_as_known = flags.listen.is_none();
     if let Some(listen) = flags.listen {
@@ -149,17 +141,4 @@ fn tune(config: &mut Config, ClusterConfig { survival, raft, .. }: &ClusterConfi
     config.snapshot_after_entries = raft.snapshot_after_entries.unwrap_or(config.snapshot_after_entries);
     config.keep_entries = raft.keep_entries.unwrap_or(config.keep_entries);
     config.segment_bytes = raft.segment_mib.map_or(config.segment_bytes, |mib| u64::from(mib) << 20);
-}
-
-/// Resolves with the name of the first of SIGTERM and SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
 }

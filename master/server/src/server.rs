@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use coord_raft::{Leadership, MembershipError, OpenError, RaftConfig, RaftNode};
+use coord_raft::{Formed, Leadership, MembershipError, OpenError, RaftConfig, RaftNode};
 use kuafu::grpc::{GrpcError, GrpcServer};
-use kuafu::{Address, BindError, CallOptions, Client, ClientConfig};
-use master_api::proto::{self, AdminClient, AdminGrpc, AdminServer, ClusterServer, NamespaceServer};
+use kuafu::{Address, BindError};
+use master_api::proto::{self, AdminGrpc, AdminServer, ClusterServer, NamespaceServer};
 use monitor_telemetry::{BoundMetrics, MetricsError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -23,11 +23,6 @@ use crate::service::admin::Admin;
 use crate::service::cluster::Cluster;
 use crate::service::namespace::Namespace;
 use crate::soft::Soft;
-
-/// Between questions to the other masters whether a cluster exists.
-const JOIN_PERIOD: Duration = Duration::from_millis(200);
-/// Another master's answer to that.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A stopping leader tries for this long to have another one in its place: an election without timeouts takes a few
 /// synced writes, and whoever waits longer than this would have waited for the others' timeout.
@@ -247,82 +242,22 @@ impl MasterServer {
     }
 }
 
-/// Makes the cluster, if this master is the one to do so: the lowest in the list, and no other has ever had data. A
-/// member whose disk was replaced finds that the others have, and waits for the leader instead.
+/// Makes the cluster, if this master is the one to do so.
 async fn begin(app: Arc<App>) {
-    let members = &app.config.members;
-    if app.config.join || !members.contains_key(&app.config.id) {
-        tracing::info!(
+    let listed = app.config.members.iter().filter(|_| !app.config.join);
+    let members = listed.map(|(id, address)| (*id, address.to_string())).collect();
+    match app.raft.form(members).await {
+        Ok(Formed::Yes) => {}
+        Ok(Formed::Joins) => tracing::info!(
             "this master has no data and joins: `pangu master add {}` makes it one of the cluster",
             app.config.advertised()
-        );
-        return;
-    }
-    let Some(first) = members.keys().next().filter(|first| **first != app.config.id) else {
-        return make_cluster(&app).await;
-    };
-    tracing::info!(
-        first,
-        "this master has no data: waiting for a leader, or for the first master to make the cluster"
-    );
-}
-
-async fn make_cluster(app: &App) {
-    let members = &app.config.members;
-    let others: Vec<AdminClient> = members
-        .iter()
-        .filter(|(id, _)| **id != app.config.id)
-        .map(|(_, address)| AdminClient::new(Client::new(address.clone(), ClientConfig::default())))
-        .collect();
-    let mut said = false;
-    loop {
-        match fresh(&others).await {
-            Freshness::All => break,
-            Freshness::SomeHaveData => {
-                tracing::warn!("the other masters have data and this one has none: waiting for their leader");
-                return;
-            }
-            Freshness::Unknown { answered } => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::info!(
-                        answered,
-                        of = others.len(),
-                        "waiting for the other masters to make the cluster"
-                    );
-                }
-                tokio::time::sleep(JOIN_PERIOD).await;
-            }
+        ),
+        Ok(Formed::NotFirst) => tracing::info!(
+            "this master has no data: waiting for a leader, or for the first master to make the cluster"
+        ),
+        Ok(Formed::HasData) => {
+            tracing::warn!("the other masters have data and this one has none: waiting for their leader");
         }
-    }
-    let voters = members.iter().map(|(id, address)| (*id, address.to_string())).collect();
-    match app.raft.initialize(voters).await {
-        Ok(()) | Err(MembershipError::AlreadyInitialized) => {}
         Err(error) => tracing::error!(%error, "make the cluster"),
     }
-}
-
-enum Freshness {
-    /// Every other master answered, and none has data.
-    All,
-    SomeHaveData,
-    Unknown {
-        answered: usize,
-    },
-}
-
-async fn fresh(others: &[AdminClient]) -> Freshness {
-    let asked = others.iter().map(|other| async {
-        let asked = Instant::now();
-        let options = CallOptions::within(JOIN_TIMEOUT);
-        let reply = other.status(proto::StatusRequest {}, &options).await;
-        tracing::debug!(took = ?asked.elapsed(), ok = reply.is_ok(), "asked another master for its state");
-        reply.map(|reply| reply.message)
-    });
-    let answers = futures::future::join_all(asked).await;
-    let known: Vec<_> = answers.into_iter().flatten().collect();
-    // A member that heard of a cluster has a log, even if nothing is applied yet.
-    if known.iter().any(|status| !status.cluster_id.is_empty() || status.last_log_index > 0) {
-        return Freshness::SomeHaveData;
-    }
-    if known.len() == others.len() { Freshness::All } else { Freshness::Unknown { answered: known.len() } }
 }

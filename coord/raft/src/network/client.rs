@@ -39,7 +39,8 @@ const BACKOFF_MS: [u64; 5] = [10, 20, 50, 100, 200];
 /// openraft tells every follower of every commit by a request without entries: with one command at a time that is
 /// as many messages and wake-ups again as the command itself took. A follower that answered a request sent this
 /// recently is not told: the next entries, or the next heartbeat, carry the commit. Far below the heartbeat, so that
-/// followers hear the leader at least once in one and a fifth of it.
+/// followers hear the leader at least once in one and a fifth of it. One that is read from says so in its answers, and is
+/// told.
 const QUIET: Duration = Duration::from_millis(50);
 
 type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
@@ -86,19 +87,20 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             given_up: Arc::clone(&self.given_up),
             thrift: Arc::clone(&self.thrift),
             confirmed: None,
+            follows_closely: false,
             away: Arc::clone(&self.away),
         }
     }
 }
 
-/// The last log index of another member, if it answers at once and has a log. Asked by a vote request that nobody
+/// The last log index of another member (0 if it has no log), if it answers at once. Asked by a vote request that nobody
 /// grants: of term 0.
 pub(crate) async fn last_log_index(id: u64, address: &str) -> Option<u64> {
     let client = RaftPeerClient::new(Client::new(address.parse().ok()?, ClientConfig::default()));
     let message =
         pb::VoteRequest { target: id, vote: Some(pb::Vote::default()), last_log_id: None, given_up: None };
     let reply = client.vote(&message, &CallOptions::within(ASK_TIMEOUT)).await.ok()?;
-    reply.message.last_log_id.map(|last| last.index)
+    Some(reply.message.last_log_id.map_or(0, |last| last.index))
 }
 
 /// Asks a member to stand for election in the place of the leader that gave up `vote`. True: it does.
@@ -140,6 +142,8 @@ pub(crate) struct Peer {
     given_up: Arc<GivenUp>,
     thrift: Arc<Mutex<Thrift>>,
     confirmed: Option<Confirmed>,
+    /// By its last answer it wants to be told at once what is committed.
+    follows_closely: bool,
     /// Whom the last attempt did not reach. Of all peers there are: openraft makes new ones whenever a read asks a majority.
     away: Arc<Mutex<BTreeSet<u64>>>,
 }
@@ -149,14 +153,18 @@ pub(crate) struct Peer {
 struct Confirmed {
     vote: Vote,
     log_id: LogId,
+    /// What it was told is committed.
+    commit: Option<LogId>,
     sent_at: Instant,
 }
 
 impl Confirmed {
     /// Whether `rpc` would only repeat what was confirmed just now. It is answered without being sent then: it says
     /// nothing new about the member's log, and the lease learns of requests that were really sent only.
-    fn covers(&self, rpc: &AppendEntriesRequest<TypeConfig>, now: Instant) -> bool {
-        rpc.entries.is_empty()
+    fn covers(&self, rpc: &AppendEntriesRequest<TypeConfig>, closely: bool, now: Instant) -> bool {
+        let is_news = closely && rpc.leader_commit > self.commit;
+        !is_news
+            && rpc.entries.is_empty()
             && rpc.vote == self.vote
             && rpc.prev_log_id == Some(self.log_id)
             && now.saturating_duration_since(self.sent_at) < QUIET
@@ -201,7 +209,7 @@ impl Peer {
     }
 
     async fn send_append(
-        &self,
+        &mut self,
         rpc: &AppendEntriesRequest<TypeConfig>,
         timeout: Duration,
     ) -> Result<AppendEntriesResponse<u64>, Unreachable> {
@@ -218,8 +226,9 @@ impl Peer {
         // What the request carries was read from the log, so it was submitted before this.
         let submission = self.log.submitted();
         let reply = self.client()?.append_with_payload(&message, payload, &options).await;
-        let response = convert::append_response(&reply.map_err(|status| unreachable(&status))?.message)
-            .map_err(|status| unreachable(&status))?;
+        let reply = reply.map_err(|status| unreachable(&status))?.message;
+        self.follows_closely = reply.follows_closely;
+        let response = convert::append_response(&reply).map_err(|status| unreachable(&status))?;
         match &response {
             AppendEntriesResponse::HigherVote(_) => {}
             AppendEntriesResponse::Conflict => self.lease.answered(&rpc.vote, self.target, sent_at),
@@ -305,7 +314,11 @@ impl RaftNetwork<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
         let sent_at = Instant::now();
-        if self.confirmed.as_ref().is_some_and(|confirmed| confirmed.covers(&rpc, sent_at)) {
+        if self
+            .confirmed
+            .as_ref()
+            .is_some_and(|confirmed| confirmed.covers(&rpc, self.follows_closely, sent_at))
+        {
             return Ok(AppendEntriesResponse::Success);
         }
         self.confirmed = None;
@@ -320,7 +333,8 @@ impl RaftNetwork<TypeConfig> for Peer {
                 let took = now.saturating_duration_since(sent_at);
                 self.thrift.lock().answered(&rpc.vote, self.target, last.log_id.index, took, now);
             }
-            self.confirmed = log_id.map(|log_id| Confirmed { vote: rpc.vote, log_id, sent_at });
+            let (vote, commit) = (rpc.vote, rpc.leader_commit);
+            self.confirmed = log_id.map(|log_id| Confirmed { vote, log_id, commit, sent_at });
         }
         Ok(response)
     }
@@ -378,16 +392,20 @@ mod tests {
         let log_id = |index| LogId::new(CommittedLeaderId::new(1, 1), index);
         let vote = Vote::new_committed(1, 1);
         let sent_at = Instant::now();
-        let confirmed = Confirmed { vote, log_id: log_id(7), sent_at };
+        let confirmed = Confirmed { vote, log_id: log_id(7), commit: Some(log_id(6)), sent_at };
         let rpc = |vote, prev| AppendEntriesRequest::<TypeConfig> {
             vote,
             prev_log_id: Some(log_id(prev)),
             entries: Vec::new(),
             leader_commit: Some(log_id(prev)),
         };
-        assert!(confirmed.covers(&rpc(vote, 7), sent_at + QUIET / 2));
-        assert!(!confirmed.covers(&rpc(vote, 7), sent_at + QUIET), "a heartbeat must be sent");
-        assert!(!confirmed.covers(&rpc(vote, 6), sent_at), "it asks about another index");
-        assert!(!confirmed.covers(&rpc(Vote::new_committed(2, 1), 7), sent_at), "another leadership");
+        let covers = |rpc, after| confirmed.covers(&rpc, false, sent_at + after);
+        assert!(covers(rpc(vote, 7), QUIET / 2));
+        assert!(!covers(rpc(vote, 7), QUIET), "a heartbeat must be sent");
+        assert!(!covers(rpc(vote, 6), Duration::ZERO), "it asks about another index");
+        assert!(!covers(rpc(Vote::new_committed(2, 1), 7), Duration::ZERO), "another leadership");
+        assert!(!confirmed.covers(&rpc(vote, 7), true, sent_at), "whoever wants to know is told");
+        let told = Confirmed { commit: Some(log_id(7)), ..confirmed };
+        assert!(told.covers(&rpc(vote, 7), true, sent_at), "once");
     }
 }

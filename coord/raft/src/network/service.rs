@@ -27,6 +27,9 @@ pub struct PeerService {
     inner: Arc<Inner>,
 }
 
+/// Whoever reads from a follower comes again within this, or needs no hurry.
+const CLOSELY: Duration = Duration::from_secs(2);
+
 struct Inner {
     node_id: u64,
     raft: OnceLock<Raft>,
@@ -38,6 +41,8 @@ struct Inner {
     promise: Duration,
     /// When this member last accepted something from a leader; a little late rather than early.
     heard: Mutex<Option<Instant>>,
+    /// Until then this member wants to be told at once what is committed.
+    closely_until: Mutex<Option<Instant>>,
     /// No votes before this, for what was promised under this vote before a restart.
     votes_from: Option<(Instant, Vote)>,
     incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
@@ -77,6 +82,7 @@ impl PeerService {
             joining,
             promise,
             heard: Mutex::default(),
+            closely_until: Mutex::default(),
             votes_from,
             incoming: Arc::default(),
         };
@@ -86,6 +92,15 @@ impl PeerService {
     /// The core exists: calls may be passed to it.
     pub(crate) fn start(&self, raft: Raft) {
         let _ = self.inner.raft.set(raft);
+    }
+
+    /// See [`RaftNode::follow_closely`](crate::RaftNode::follow_closely).
+    pub(crate) fn follow_closely(&self) {
+        *self.inner.closely_until.lock() = Some(Instant::now() + CLOSELY);
+    }
+
+    fn follows_closely(&self) -> bool {
+        self.inner.closely_until.lock().is_some_and(|until| Instant::now() < until)
     }
 
     fn raft(&self, target: u64) -> Result<&Raft, Status> {
@@ -235,7 +250,8 @@ impl RaftPeer for PeerService {
             self.inner.log.durable(submission).await.map_err(|error| stopped(&error))?;
             self.joined(raft, request.message.leader_commit.as_ref())?;
         }
-        Ok(Response::new(convert::append_reply(&response)))
+        let follows_closely = self.follows_closely();
+        Ok(Response::new(pb::AppendReply { follows_closely, ..convert::append_reply(&response) }))
     }
 
     async fn attend(&self, request: Request<pb::AttendRequest>) -> Result<Response<pb::AttendReply>, Status> {

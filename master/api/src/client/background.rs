@@ -6,20 +6,17 @@ use std::time::{Duration, Instant};
 
 use coord_types::SessionId;
 
-use kuafu::{CallOptions, Code};
+use kuafu::replicated::DOUBT;
+use kuafu::{CallOptions, Client, Status};
 
-use super::endpoints::Endpoint;
-use super::{ClientError, DOUBT, Shared};
+use super::{ClientError, Shared};
 use crate::model::Query;
-use crate::proto;
+use crate::proto::{self, NamespaceClient};
 
 /// Renewals per lease: two may get lost.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// After a refusal that a human must look at.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
-/// Between two rounds of asking who leads, and how long one master may take to say so.
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
-const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 /// A held call is answered before anybody doubts that it will be.
 const HOLD: Duration = DOUBT.saturating_sub(Duration::from_millis(100));
 /// The lease until a master told it.
@@ -32,7 +29,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
         _ = closed.wait_for(|closed| *closed) => {}
         () = keep(&shared) => {}
         () = follow_table(&shared) => {}
-        () = look_for_leaders(&shared) => {}
     }
 }
 
@@ -58,7 +54,7 @@ async fn keep(shared: &Shared) {
                 }
                 // A client that never had a session has nothing to wait for, once all masters were asked.
                 Err(ClientError::NotFollowed(_))
-                    if previous.is_none() && refusals >= shared.endpoints.len() =>
+                    if previous.is_none() && refusals >= shared.masters.members() =>
                 {
                     shared.closed.send_replace(true);
                     return;
@@ -105,43 +101,10 @@ async fn follow_table(shared: &Shared) {
     }
 }
 
-/// The master that is asked has not answered for a while: asks the others, as long as an attempt lasts, whether one of them
-/// leads now.
-async fn look_for_leaders(shared: &Shared) {
-    loop {
-        shared.doubted.notified().await;
-        let Some(asked) = shared.endpoints.current() else { continue };
-        let look = async {
-            loop {
-                let mut looks: tokio::task::JoinSet<_> =
-                    shared.endpoints.others().into_iter().map(leader_by).collect();
-                while let Some(leader) = looks.join_next().await {
-                    let leader = leader.ok().flatten().filter(|leader| *leader != asked.address.to_string());
-                    if leader.is_some_and(|leader| shared.endpoints.switch_to(&leader)) {
-                        return;
-                    }
-                }
-                tokio::time::sleep(LOOK_PERIOD).await;
-            }
-        };
-        tokio::select! {
-            () = look => {}
-            () = shared.endpoints.left(&asked) => {}
-            () = tokio::time::sleep(shared.config.attempt_timeout) => {}
-        }
-    }
-}
-
-/// Who leads, if this master knows.
-async fn leader_by(master: Arc<Endpoint>) -> Option<String> {
+/// What only a leader answers.
+pub(super) async fn ask_for_anything(master: Client, options: CallOptions) -> Result<(), Status> {
     let query = proto::QueryRequest { session: 0, op: Some(Query::StatFs.into()) };
-    match master.namespace.query(&query, &CallOptions::within(LOOK_TIMEOUT)).await {
-        Ok(_) => Some(master.address.to_string()),
-        Err(status) if status.code == Code::NotLeader => {
-            String::from_utf8(status.detail.to_vec()).ok().filter(|leader| !leader.is_empty())
-        }
-        Err(_) => None,
-    }
+    NamespaceClient::new(master).query(&query, &options).await.map(drop)
 }
 
 fn announce(shared: &Shared, previous: Option<SessionId>, session: SessionId) {
@@ -159,8 +122,8 @@ async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
     let message = &request;
     let asked = shared.followed.known();
     let reply = shared
-        .call_sessionless(None, |endpoint, options| async move {
-            endpoint.namespace.open_session(message, &options).await
+        .call_sessionless(None, |master, options| async move {
+            NamespaceClient::new(master).open_session(message, &options).await
         })
         .await?;
     {
@@ -188,8 +151,8 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
     let deadline = Instant::now() + *lease / RENEWALS_PER_LEASE;
     let asked = shared.followed.known();
     let renewed = shared
-        .call(Some(deadline), |endpoint, options| async move {
-            endpoint.namespace.renew_session(message, &options).await
+        .call(Some(deadline), |master, options| async move {
+            NamespaceClient::new(master).renew_session(message, &options).await
         })
         .await;
     match renewed {

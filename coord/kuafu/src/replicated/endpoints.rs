@@ -1,29 +1,21 @@
-//! The masters a client knows, and which of them it takes for the leader.
+//! The members a client knows, and which of them it takes for the leader.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kuafu::Address;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::proto::{AdminClient, ClusterClient, NamespaceClient};
-
-/// One master.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) address: Address,
-    pub(super) namespace: NamespaceClient,
-    pub(super) cluster: ClusterClient,
-    pub(super) admin: AdminClient,
-}
+use crate::address::Address;
+use crate::client::{Client, ClientConfig};
 
 /// All of them. Connections are made when first used.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    config: kuafu::ClientConfig,
+    config: ClientConfig,
+    runtime: Handle,
     configured: Vec<Address>,
-    /// Of what the leader last said of the masters.
+    /// Of what the leader last said of the members.
     version: AtomicU64,
     inner: Mutex<Inner>,
     /// Shows each change of the one that is asked.
@@ -32,19 +24,24 @@ pub(super) struct Endpoints {
 
 #[derive(Debug)]
 struct Inner {
-    list: Vec<Arc<Endpoint>>,
+    list: Vec<Client>,
     current: usize,
 }
 
-/// Masters remembered beyond the configured ones: hints name at most the members of one cluster.
+/// Members remembered beyond the configured ones: hints name at most the members of one cluster.
 const ENDPOINTS_MAX: usize = 16;
 
 impl Endpoints {
-    pub(super) fn new(masters: &[Address], config: kuafu::ClientConfig) -> Self {
-        let list = masters.iter().map(|address| Arc::new(Endpoint::new(address.clone(), &config))).collect();
+    /// The connections are driven by `runtime`.
+    pub(super) fn new(members: &[Address], config: ClientConfig, runtime: Handle) -> Self {
+        let list = members
+            .iter()
+            .map(|address| Client::with_runtime(address.clone(), config.clone(), runtime.clone()))
+            .collect();
         Self {
             config,
-            configured: masters.to_vec(),
+            runtime,
+            configured: members.to_vec(),
             version: AtomicU64::new(0),
             inner: Mutex::new(Inner { list, current: 0 }),
             moved: watch::Sender::new(()),
@@ -55,105 +52,94 @@ impl Endpoints {
         self.inner.lock().list.len()
     }
 
-    pub(super) fn masters_version(&self) -> u64 {
+    fn client(&self, address: Address) -> Client {
+        Client::with_runtime(address, self.config.clone(), self.runtime.clone())
+    }
+
+    pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// `None` if no master is configured.
-    pub(super) fn current(&self) -> Option<Arc<Endpoint>> {
+    /// `None` if no member is configured.
+    pub(super) fn current(&self) -> Option<Client> {
         let inner = self.inner.lock();
         inner.list.get(inner.current).cloned()
     }
 
     /// All but the one that is asked.
-    pub(super) fn others(&self) -> Vec<Arc<Endpoint>> {
+    pub(super) fn others(&self) -> Vec<Client> {
         let inner = self.inner.lock();
         let others = inner.list.iter().enumerate().filter(|(at, _)| *at != inner.current);
-        others.map(|(_, endpoint)| Arc::clone(endpoint)).collect()
+        others.map(|(_, client)| client.clone()).collect()
     }
 
-    fn is_current(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.current().is_some_and(|current| Arc::ptr_eq(&current, endpoint))
+    fn is_current(&self, client: &Client) -> bool {
+        self.current().is_some_and(|current| current.is(client))
     }
 
     /// Returns once another one is asked.
-    pub(super) async fn left(&self, endpoint: &Arc<Endpoint>) {
+    pub(super) async fn left(&self, client: &Client) {
         let mut moved = self.moved.subscribe();
-        while self.is_current(endpoint) {
+        while self.is_current(client) {
             // The sender lives as long as this.
             let _ = moved.changed().await;
         }
     }
 
     /// `failed` did not answer: take the next, unless somebody else has changed over already.
-    pub(super) fn rotate_from(&self, failed: &Arc<Endpoint>) {
+    pub(super) fn rotate_from(&self, failed: &Client) {
         let mut inner = self.inner.lock();
-        if inner.list.get(inner.current).is_some_and(|current| Arc::ptr_eq(current, failed)) {
+        if inner.list.get(inner.current).is_some_and(|current| current.is(failed)) {
             inner.current = (inner.current + 1) % inner.list.len();
             self.moved.send_replace(());
         }
     }
 
-    /// The leader said who all masters are. Those stay that are configured too: whoever was away for long may find only
+    /// The leader said who all members are. Those stay that are configured too: whoever was away for long may find only
     /// them; and the one that is asked now.
-    pub(super) fn learn(&self, masters: &[String], version: u64) {
+    pub(super) fn learn(&self, members: &[String], version: u64) {
         self.version.store(version, Ordering::Relaxed);
-        let masters: Vec<Address> = masters.iter().filter_map(|text| text.parse().ok()).collect();
+        let members: Vec<Address> = members.iter().filter_map(|text| text.parse().ok()).collect();
         let mut inner = self.inner.lock();
-        let known = |address: &Address| inner.list.iter().any(|endpoint| endpoint.address == *address);
-        let learned = inner.list.iter().filter(|endpoint| !self.configured.contains(&endpoint.address));
-        let news = !masters.iter().all(known)
-            || learned.clone().any(|endpoint| !masters.contains(&endpoint.address));
-        if masters.is_empty() || !news {
+        let known = |address: &Address| inner.list.iter().any(|client| client.address() == address);
+        let learned = inner.list.iter().filter(|client| !self.configured.contains(client.address()));
+        let news =
+            !members.iter().all(known) || learned.clone().any(|client| !members.contains(client.address()));
+        if members.is_empty() || !news {
             return;
         }
-        let current = inner.list.get(inner.current).map(|endpoint| endpoint.address.clone());
-        let mut wanted: Vec<Address> = masters;
+        let current = inner.list.get(inner.current).map(|client| client.address().clone());
+        let mut wanted: Vec<Address> = members;
         for address in self.configured.iter().cloned().chain(current.clone()) {
             if !wanted.contains(&address) {
                 wanted.push(address);
             }
         }
-        let kept =
-            |address: &Address| inner.list.iter().find(|endpoint| endpoint.address == *address).cloned();
-        let list: Vec<Arc<Endpoint>> = wanted
+        let kept = |address: &Address| inner.list.iter().find(|client| client.address() == address).cloned();
+        let list: Vec<Client> = wanted
             .iter()
             .take(ENDPOINTS_MAX)
-            .map(|address| {
-                kept(address).unwrap_or_else(|| Arc::new(Endpoint::new(address.clone(), &self.config)))
-            })
+            .map(|address| kept(address).unwrap_or_else(|| self.client(address.clone())))
             .collect();
         inner.current =
-            list.iter().position(|endpoint| Some(&endpoint.address) == current.as_ref()).unwrap_or(0);
+            list.iter().position(|client| Some(client.address()) == current.as_ref()).unwrap_or(0);
         inner.list = list;
     }
 
-    /// A master named the leader. False if the address means nothing.
+    /// A member named the leader. False if the address means nothing.
     pub(super) fn switch_to(&self, leader: &str) -> bool {
         let Ok(address) = leader.parse::<Address>() else { return false };
         let mut inner = self.inner.lock();
-        if let Some(at) = inner.list.iter().position(|endpoint| endpoint.address == address) {
+        if let Some(at) = inner.list.iter().position(|client| *client.address() == address) {
             inner.current = at;
         } else if inner.list.len() < ENDPOINTS_MAX {
             inner.current = inner.list.len();
-            inner.list.push(Arc::new(Endpoint::new(address, &self.config)));
+            inner.list.push(self.client(address));
         } else {
             return false;
         }
         self.moved.send_replace(());
         true
-    }
-}
-
-impl Endpoint {
-    fn new(address: Address, config: &kuafu::ClientConfig) -> Self {
-        let client = kuafu::Client::new(address.clone(), config.clone());
-        Self {
-            address,
-            namespace: NamespaceClient::new(client.clone()),
-            cluster: ClusterClient::new(client.clone()),
-            admin: AdminClient::new(client),
-        }
     }
 }
 
@@ -164,40 +150,40 @@ mod tests {
     #[tokio::test]
     async fn rotates_once_for_many_failures_and_learns_leaders() {
         let addresses = ["unix:///tmp/a", "unix:///tmp/b"].map(|text| text.parse::<Address>().unwrap());
-        let endpoints = Endpoints::new(&addresses, kuafu::ClientConfig::default());
+        let endpoints = Endpoints::new(&addresses, ClientConfig::default(), Handle::current());
         let first = endpoints.current().unwrap();
         endpoints.rotate_from(&first);
         endpoints.rotate_from(&first);
-        assert_eq!(endpoints.current().unwrap().address, addresses[1]);
+        assert_eq!(*endpoints.current().unwrap().address(), addresses[1]);
         assert!(endpoints.switch_to("unix:///tmp/a"));
-        assert_eq!(endpoints.current().unwrap().address, addresses[0]);
+        assert_eq!(*endpoints.current().unwrap().address(), addresses[0]);
         assert!(endpoints.switch_to("unix:///tmp/new"));
         assert_eq!(
-            (endpoints.len(), endpoints.current().unwrap().address.to_string()),
+            (endpoints.len(), endpoints.current().unwrap().address().to_string()),
             (3, "unix:///tmp/new".to_owned())
         );
         assert!(!endpoints.switch_to("nonsense"));
     }
 
     #[tokio::test]
-    async fn follows_the_masters_as_they_are_replaced() {
+    async fn follows_the_members_as_they_are_replaced() {
         let address = |n: u32| format!("unix:///tmp/{n}");
         let configured: Vec<Address> = (1..=3).map(|n| address(n).parse().unwrap()).collect();
-        let endpoints = Endpoints::new(&configured, kuafu::ClientConfig::default());
+        let endpoints = Endpoints::new(&configured, ClientConfig::default(), Handle::current());
         let told = |ids: &[u32]| endpoints.learn(&ids.iter().map(|n| address(*n)).collect::<Vec<_>>(), 1);
         let all = || {
             let first = endpoints.current().unwrap();
-            let mut all = vec![first.address.to_string()];
+            let mut all = vec![first.address().to_string()];
             for _ in 1..endpoints.len() {
                 endpoints.rotate_from(&endpoints.current().unwrap());
-                all.push(endpoints.current().unwrap().address.to_string());
+                all.push(endpoints.current().unwrap().address().to_string());
             }
-            endpoints.switch_to(&first.address.to_string());
+            endpoints.switch_to(&first.address().to_string());
             all.iter().map(|text| text.rsplit('/').next().unwrap().parse().unwrap()).collect::<Vec<u32>>()
         };
         let connected = endpoints.current().unwrap();
         told(&[1, 2, 3]);
-        assert!(Arc::ptr_eq(&connected, &endpoints.current().unwrap()));
+        assert!(connected.is(&endpoints.current().unwrap()));
         told(&[2, 3, 4]);
         assert_eq!(all(), [1, 2, 3, 4], "the one that is asked now stays the first to be asked");
         told(&[4, 5, 6]);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kuafu::{Code, Status};
+use crate::status::{Code, Status};
 
 /// First wait; short, because most failures are a leader that has just changed.
 const WAIT_MIN: Duration = Duration::from_millis(5);
 /// Longest wait: an election takes about a second, and whoever waits for it should not add much to that.
 const WAIT_MAX: Duration = Duration::from_millis(200);
-/// Hints followed at once. Two masters that point at each other would otherwise keep a caller spinning.
+/// Hints followed at once. Two members that point at each other would otherwise keep a caller spinning.
 const HINTS_MAX: u32 = 3;
 
 /// Where to try next.
@@ -16,7 +16,7 @@ const HINTS_MAX: u32 = 3;
 pub(super) enum Target {
     Same,
     Next,
-    /// The address a master named as the leader's.
+    /// The address a member named as the leader's.
     Leader(String),
 }
 
@@ -27,8 +27,6 @@ pub(super) enum Step {
         target: Target,
         wait: Duration,
     },
-    /// The session is unknown to the master.
-    SessionLost,
     /// Trying again would give the same.
     GiveUp,
 }
@@ -36,14 +34,14 @@ pub(super) enum Step {
 /// One call's attempts so far.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    masters: u32,
+    members: u32,
     failures: u32,
     hints: u32,
 }
 
 impl Attempts {
-    pub(super) fn new(masters: usize) -> Self {
-        Self { masters: u32::try_from(masters).unwrap_or(u32::MAX), failures: 0, hints: 0 }
+    pub(super) fn new(members: usize) -> Self {
+        Self { members: u32::try_from(members).unwrap_or(u32::MAX), failures: 0, hints: 0 }
     }
 
     /// `jitter` is drawn from 0..1 by the caller.
@@ -64,9 +62,9 @@ impl Attempts {
                 let wait = self.wait(jitter);
                 Step::Retry { target: Target::Same, wait: status.retry_after.unwrap_or(wait).min(WAIT_MAX) }
             }
-            Code::NotFound => Step::SessionLost,
             Code::Ok
             | Code::InvalidArgument
+            | Code::NotFound
             | Code::Stale
             | Code::NotCommitted
             | Code::PermissionDenied
@@ -76,9 +74,9 @@ impl Attempts {
         }
     }
 
-    /// Every master is asked once before anybody waits.
+    /// Every member is asked once before anybody waits.
     fn wait_after_all(&mut self, jitter: f64) -> Duration {
-        if self.failures + 1 < self.masters {
+        if self.failures + 1 < self.members {
             self.failures += 1;
             return Duration::ZERO;
         }
@@ -86,7 +84,7 @@ impl Attempts {
     }
 
     fn wait(&mut self, jitter: f64) -> Duration {
-        let doublings = self.failures.saturating_sub(self.masters.saturating_sub(1)).min(16);
+        let doublings = self.failures.saturating_sub(self.members.saturating_sub(1)).min(16);
         self.failures = self.failures.saturating_add(1);
         let full = (WAIT_MIN * (1 << doublings)).min(WAIT_MAX);
         full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
@@ -111,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_every_master_once_before_it_waits() {
+    fn asks_every_member_once_before_it_waits() {
         let mut attempts = Attempts::new(3);
         let away = status(Code::Unavailable, "");
         assert_eq!(wait(attempts.failed(&away, 1.0)), Duration::ZERO);
@@ -136,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_the_next_master_whatever_became_of_the_one_before() {
+    fn asks_the_next_member_whatever_became_of_the_one_before() {
         for code in
             [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Internal, Code::NotLeader]
         {
@@ -149,7 +147,7 @@ mod tests {
     fn gives_up_what_cannot_change() {
         let mut attempts = Attempts::new(1);
         assert_eq!(attempts.failed(&status(Code::InvalidArgument, ""), 0.5), Step::GiveUp);
-        assert_eq!(attempts.failed(&status(Code::NotFound, ""), 0.5), Step::SessionLost);
+        assert_eq!(attempts.failed(&status(Code::NotFound, ""), 0.5), Step::GiveUp);
         assert!(wait(attempts.failed(&status(Code::Unavailable, ""), 1.0)) > Duration::ZERO);
     }
 }

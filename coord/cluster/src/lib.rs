@@ -5,6 +5,7 @@
 //! ```toml
 //! name = "dev"
 //! masters = ["tcp://127.0.0.1:7101", "tcp://127.0.0.1:7102", "tcp://127.0.0.1:7103"]
+//! nuwa = ["tcp://127.0.0.1:7201", "tcp://127.0.0.1:7202", "tcp://127.0.0.1:7203"]
 //!
 //! [survival]               # may be left out, and so may each line
 //! heartbeat_ms = 500
@@ -26,7 +27,7 @@
 //! segment_mib = 32
 //! ```
 //!
-//! The masters' ids are their places in the list, counted from 1. What is in `survival` is explained in
+//! The ids of masters, and of Nuwa's members, are their places in the list, counted from 1; one of the two lists may be left out. What is in `survival` is explained in
 //! `master/docs/groups.md`, what is in `raft` in `master/docs/log.md`; the masters read both, chunkservers are told by them.
 
 use std::collections::BTreeMap;
@@ -34,13 +35,16 @@ use std::path::{Path, PathBuf};
 
 use kuafu::Address;
 use serde::Deserialize;
+use toml::Spanned;
 
 /// A cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     pub name: String,
-    /// At least one, all different.
+    /// Pangu's masters, all different.
     pub masters: Vec<Address>,
+    /// Nuwa's members, all different. At least one of the two lists has something in it.
+    pub nuwa: Vec<Address>,
     pub survival: Survival,
     pub raft: RaftSettings,
 }
@@ -96,6 +100,8 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    #[error("no cluster description found: give --cluster FILE, or write one of {paths}")]
+    None { paths: String },
     #[error("{path}:{line}: {reason}\n  {line} | {text}")]
     Line { path: PathBuf, line: usize, text: String, reason: String },
 }
@@ -103,8 +109,9 @@ pub enum ConfigError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    name: toml::Spanned<String>,
-    masters: toml::Spanned<Vec<toml::Spanned<String>>>,
+    name: Spanned<String>,
+    masters: Option<Spanned<Vec<Spanned<String>>>>,
+    nuwa: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     survival: Survival,
     #[serde(default)]
@@ -136,9 +143,20 @@ impl ClusterConfig {
         Ok(None)
     }
 
+    /// The description to use.
+    ///
+    /// # Errors
+    /// As [`ClusterConfig::find`]; [`ConfigError::None`] if there is none.
+    pub fn require(flag: Option<&Path>) -> Result<(PathBuf, Self), ConfigError> {
+        Self::find(flag)?.ok_or_else(|| {
+            let paths = Self::default_paths();
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            ConfigError::None { paths: paths.join(", ") }
+        })
+    }
+
     /// Where descriptions are looked for that nobody named.
-    #[must_use]
-    pub fn default_paths() -> Vec<PathBuf> {
+    fn default_paths() -> Vec<PathBuf> {
         let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/feitian/cluster.toml"));
         home.into_iter().chain([PathBuf::from("/etc/feitian/cluster.toml")]).collect()
     }
@@ -171,30 +189,37 @@ impl ClusterConfig {
         if file.name.get_ref().is_empty() {
             return Err(wrong(file.name.span().start, "the cluster's name is empty".to_owned()));
         }
-        if file.masters.get_ref().is_empty() {
-            return Err(wrong(file.masters.span().start, "no masters are listed".to_owned()));
-        }
-        let mut masters: Vec<Address> = Vec::new();
-        for master in file.masters.get_ref() {
-            let address: Address = master.get_ref().parse().map_err(|error| {
-                wrong(
-                    master.span().start,
-                    format!("{:?} is no address of a master: {error}", master.get_ref()),
-                )
-            })?;
-            if masters.contains(&address) {
-                return Err(wrong(master.span().start, format!("the master {address} is listed twice")));
+        let addresses = |list: Option<Spanned<Vec<Spanned<String>>>>, what: &str| {
+            let Some(list) = list else { return Ok(Vec::new()) };
+            if list.get_ref().is_empty() {
+                return Err(wrong(list.span().start, format!("no {what} is listed")));
             }
-            masters.push(address);
+            let mut addresses: Vec<Address> = Vec::new();
+            for text in list.get_ref() {
+                let wrong = |reason| wrong(text.span().start, reason);
+                let address: Address = text.get_ref().parse().map_err(|error| {
+                    wrong(format!("{:?} is no address of a {what}: {error}", text.get_ref()))
+                })?;
+                if addresses.contains(&address) {
+                    return Err(wrong(format!("the {what} {address} is listed twice")));
+                }
+                addresses.push(address);
+            }
+            Ok(addresses)
+        };
+        if file.masters.is_none() && file.nuwa.is_none() {
+            return Err(wrong(0, "neither masters nor nuwa are listed".to_owned()));
         }
-        Ok(Self { name: file.name.into_inner(), masters, survival: file.survival, raft: file.raft })
+        let masters = addresses(file.masters, "master")?;
+        let nuwa = addresses(file.nuwa, "Nuwa member")?;
+        Ok(Self { name: file.name.into_inner(), masters, nuwa, survival: file.survival, raft: file.raft })
     }
+}
 
-    /// The masters by id.
-    #[must_use]
-    pub fn members(&self) -> BTreeMap<u64, Address> {
-        (1..).zip(self.masters.iter().cloned()).collect()
-    }
+/// Members by id: their places in a list, counted from 1.
+#[must_use]
+pub fn by_id(listed: &[Address]) -> BTreeMap<u64, Address> {
+    (1..).zip(listed.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -209,7 +234,7 @@ mod tests {
     fn numbers_masters_by_their_place() {
         let config = parse("name = \"x\"\nmasters = [\"unix:///a\", \"tcp://127.0.0.1:7\"]\n").unwrap();
         let members: Vec<_> =
-            config.members().into_iter().map(|(id, address)| (id, address.to_string())).collect();
+            by_id(&config.masters).into_iter().map(|(id, address)| (id, address.to_string())).collect();
         assert_eq!(members, [(1, "unix:///a".to_owned()), (2, "tcp://127.0.0.1:7".to_owned())]);
     }
 
@@ -239,13 +264,16 @@ mod tests {
         let error = parse("name = \"x\"\nmaster = [\"unix:///a\"]\n").unwrap_err();
         assert!(error.starts_with("c.toml:2:") && error.contains("unknown field"), "{error}");
         let error = parse("name = \"x\"\nmasters = []\n").unwrap_err();
-        assert!(error.contains("no masters are listed") && error.ends_with("2 | masters = []"), "{error}");
+        assert!(error.contains("no master is listed") && error.ends_with("2 | masters = []"), "{error}");
         let error = parse("name = \"x\"\nmasters = [\"unix:///a\", \"unix:///a\"]").unwrap_err();
         assert!(error.contains("listed twice"), "{error}");
         let error = parse("masters = [\"unix:///a\"]\nname = \"\"\n").unwrap_err();
         assert!(error.starts_with("c.toml:2: the cluster's name is empty"), "{error}");
         assert!(parse("name = oops\nmasters = []").unwrap_err().starts_with("c.toml:1:"));
         assert!(parse("").unwrap_err().contains("missing field"));
+        assert!(parse("name = \"x\"").unwrap_err().contains("neither masters nor nuwa"));
+        let error = parse("name = \"x\"\nnuwa = [\"b\"]").unwrap_err();
+        assert!(error.starts_with("c.toml:2: \"b\" is no address of a Nuwa member"), "{error}");
     }
 
     #[test]
