@@ -1,5 +1,5 @@
-//! Generates the messages of the tree and of its commands.
+//! Generates the messages of the tree and of the services.
 
 fn main() -> Result<(), kuafu_build::Error> {
-    kuafu_build::compile_messages(&["proto/nuwa/v1/tree.proto"], &["proto"])
+    kuafu_build::compile_messages(&["proto/nuwa/v1/nuwa.proto"], &["proto"])
 }

@@ -25,6 +25,7 @@ mod read;
 mod sessions;
 mod snapshot;
 mod state_machine;
+mod status;
 pub mod testing;
 mod transaction;
 mod types;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use coord_raft::{Leader, Leadership, Proposal, ProposalStamp, ProposeError, RaftNode, ReadError, View};
+use coord_raft::{Leader, Leadership, Proposal, ProposalStamp, RaftNode, View};
 use kuafu::Status;
 use master_api::proto;
 use master_core::{Command, CommandReply, OpError};
@@ -20,9 +20,6 @@ pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 const SUPERSEDED: &str =
     "these masters were restored from an older copy: nothing is changed before `pangu master new-epoch`";
-
-/// A proposal queue that is full empties within a few entries.
-const BUSY_DELAY: Duration = Duration::from_millis(10);
 
 /// One running master.
 pub(crate) struct App {
@@ -54,7 +51,7 @@ impl App {
         if self.superseded.load(Ordering::Relaxed) {
             return Err(Status::unavailable(SUPERSEDED));
         }
-        self.raft.propose(Proposal { stamp, command }, deadline).await.map_err(|error| propose_status(&error))
+        Ok(self.raft.propose(Proposal { stamp, command }, deadline).await?)
     }
 
     /// A caller says what it knows, after a read barrier.
@@ -117,7 +114,7 @@ impl App {
 
     /// The state with everything in it that was acknowledged before the call.
     pub(crate) async fn current(&self, deadline: Instant) -> Result<View, Status> {
-        self.raft.read_barrier(deadline).await.map_err(|error| read_status(&error))?;
+        self.raft.read_barrier(deadline).await?;
         self.must_have_begun()?;
         Ok(self.raft.view())
     }
@@ -179,30 +176,4 @@ pub(crate) fn being_made() -> Status {
 pub(crate) fn store_status(error: &OpError) -> Status {
     tracing::error!(%error, "read the state");
     Status::internal(error.to_string())
-}
-
-pub(crate) fn not_leader(leader: Option<&Leader>) -> Status {
-    Status::not_leader(leader.map(|leader| leader.address.as_str()))
-}
-
-fn propose_status(error: &ProposeError) -> Status {
-    match error {
-        ProposeError::NotLeader { leader } => not_leader(leader.as_ref()),
-        // The client opens a new session on NOT_FOUND.
-        ProposeError::SessionExpired => Status::not_found(error.to_string()),
-        ProposeError::ReplyGone { .. } | ProposeError::TooLarge { .. } => {
-            Status::invalid_argument(error.to_string())
-        }
-        ProposeError::Timeout => Status::deadline_exceeded(error.to_string()),
-        ProposeError::Busy { .. } => Status::busy(error.to_string(), BUSY_DELAY),
-        ProposeError::Stopped => Status::unavailable(error.to_string()),
-    }
-}
-
-fn read_status(error: &ReadError) -> Status {
-    match error {
-        ReadError::NotLeader { leader } => not_leader(leader.as_ref()),
-        ReadError::Timeout => Status::deadline_exceeded(error.to_string()),
-        ReadError::Stopped => Status::unavailable(error.to_string()),
-    }
 }

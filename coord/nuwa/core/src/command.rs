@@ -32,7 +32,7 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEffect {
     None,
-    Opened(u64),
+    Opened { session: u64, ttl_ms: u32 },
     Ended(u64),
 }
 
@@ -69,8 +69,8 @@ fn carry_out(state: &mut State<'_>, what: What) -> Outcome<(Option<reply::What>,
     let what = match what {
         What::Txn(request) => Some(reply::What::Txn(txn(state, request)?)),
         What::OpenSession(request) => {
-            let session = sessions::open(state, request);
-            effect = SessionEffect::Opened(session);
+            let (session, ttl_ms) = sessions::open(state, request)?;
+            effect = SessionEffect::Opened { session, ttl_ms };
             Some(reply::What::Session(session))
         }
         What::EndSession(request) => {

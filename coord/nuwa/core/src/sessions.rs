@@ -1,5 +1,6 @@
 //! Sessions: opened, and ended with all they own. Leases are not here: they are the leader's own, with its own clock.
 
+use nuwa_model::Refusal;
 use nuwa_model::proto::OpenSession;
 
 use crate::error::{Outcome, corrupt};
@@ -11,18 +12,33 @@ use crate::state::{State, read_session};
 /// Files and locks one command lets go of, at most. A session with more takes several, so that no command holds up all
 /// others.
 const PER_COMMAND: usize = 1000;
+const TTL_DEFAULT_MS: u32 = 10_000;
 
-pub(crate) fn open(state: &mut State<'_>, request: OpenSession) -> u64 {
+/// How long a session may live without being renewed: longer than an election, and short enough that nobody waits for a
+/// forgotten one for long.
+const TTL_MS: std::ops::RangeInclusive<u32> = 1_000..=600_000;
+/// Of what it says of itself.
+const DESCRIPTION_MAX_BYTES: usize = 256;
+
+/// Its number, and how long it lives.
+pub(crate) fn open(state: &mut State<'_>, request: OpenSession) -> Outcome<(u64, u32)> {
+    let ttl_ms = if request.ttl_ms == 0 { TTL_DEFAULT_MS } else { request.ttl_ms };
+    if !TTL_MS.contains(&ttl_ms) {
+        return Err(Refusal::Invalid("a session lives for 1000 to 600000 ms without being renewed").into());
+    }
+    if request.description.len() > DESCRIPTION_MAX_BYTES {
+        return Err(Refusal::Invalid("a session's description has at most 256 bytes").into());
+    }
     let session = state.meta.next_session;
     state.meta.next_session += 1;
     let record = SessionRecord {
-        ttl_ms: request.ttl_ms,
+        ttl_ms,
         description: request.description,
         opened_unix_nanos: state.now_nanos(),
         ending: false,
     };
     state.put(keys::SESSIONS, keys::session(session), &record);
-    session
+    Ok((session, ttl_ms))
 }
 
 /// What ending a session came to.

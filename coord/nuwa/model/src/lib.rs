@@ -3,10 +3,11 @@
 //!
 //! What all of it means is in `coord/nuwa/docs/tree.md`.
 
+pub mod ops;
 pub mod path;
 pub mod refusal;
 
-/// The messages of `proto/nuwa/v1/tree.proto`.
+/// The messages of `proto/nuwa/v1/tree.proto` and `nuwa.proto`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/feitian.nuwa.v1.rs"));

@@ -119,7 +119,9 @@ impl RaftNode {
         Ok(Removal::Done)
     }
 
-    fn must_lead(&self) -> Result<(), MembershipError> {
+    /// # Errors
+    /// [`MembershipError::NotLeader`], [`MembershipError::Stopped`].
+    pub fn must_lead(&self) -> Result<(), MembershipError> {
         match self.leadership() {
             Leadership::Leader { .. } => Ok(()),
             Leadership::Follower { leader } => Err(MembershipError::NotLeader { leader }),

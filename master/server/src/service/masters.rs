@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use coord_raft::{Leadership, MembershipError, Newcomer, Removal};
+use coord_raft::{Leader, Newcomer, Removal};
 use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
 use master_api::proto::{self, AdminClient};
 
-use crate::app::{App, being_made, not_leader};
+use crate::app::{App, being_made};
 
 /// The new master's answer to who it is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,16 +40,16 @@ pub(super) async fn add(
     }
     let last_log_index = newcomer.last_log_index;
     let newcomer = Newcomer { kind: "master", id, address: address.to_string(), last_log_index };
-    let already = app.raft.admit(newcomer, deadline).await.map_err(|error| status(&error))?;
+    let already = app.raft.admit(newcomer, deadline).await?;
     Ok(proto::AddMasterReply { id, already })
 }
 
 /// Takes a master out of the cluster. If it leads, another one does from then on, and is asked for it.
 pub(super) async fn remove(app: &App, id: u64, deadline: Instant) -> Result<(), Status> {
     must_lead(app)?;
-    match app.raft.expel("master", id, deadline).await.map_err(|error| status(&error))? {
+    match app.raft.expel("master", id, deadline).await? {
         Removal::Done => Ok(()),
-        Removal::AskLeader(leader) => Err(not_leader(Some(&leader))),
+        Removal::AskLeader(leader) => Err(Leader::not_leader(Some(&leader))),
     }
 }
 
@@ -58,17 +58,14 @@ pub(super) async fn move_to(app: &App, text: &str, deadline: Instant) -> Result<
     let address: Address =
         text.parse().map_err(|error| refused(format!("{text:?} is no address of a master: {error}")))?;
     must_lead(app)?;
-    app.raft.set_address(address.to_string(), deadline).await.map_err(|error| status(&error))?;
+    app.raft.set_address(address.to_string(), deadline).await?;
     tracing::info!(%address, "this master listens there from its next start on");
     Ok(())
 }
 
 fn must_lead(app: &App) -> Result<(), Status> {
-    match app.raft.leadership() {
-        Leadership::Leader { .. } => app.must_have_begun(),
-        Leadership::Follower { leader } => Err(not_leader(leader.as_ref())),
-        Leadership::Stopped => Err(Status::unavailable("this master has stopped")),
-    }
+    app.raft.must_lead()?;
+    app.must_have_begun()
 }
 
 async fn who(address: &Address) -> Result<proto::StatusReply, Status> {
@@ -81,17 +78,6 @@ async fn who(address: &Address) -> Result<proto::StatusReply, Status> {
 
 fn refused(text: String) -> Status {
     Status::invalid_argument(text)
-}
-
-fn status(error: &MembershipError) -> Status {
-    match error {
-        MembershipError::NotLeader { leader } => not_leader(leader.as_ref()),
-        MembershipError::InProgress => Status::busy(error.to_string(), Duration::from_millis(100)),
-        MembershipError::Timeout => Status::deadline_exceeded(error.to_string()),
-        MembershipError::Stopped => Status::unavailable(error.to_string()),
-        MembershipError::Refused { reason } => refused(reason.clone()),
-        MembershipError::AlreadyInitialized => refused(error.to_string()),
-    }
 }
 
 impl App {

@@ -9,7 +9,7 @@ use crate::world::{Does, World, delete, directory, exclusive, owned, put};
 fn what_a_session_owns_goes_with_it() {
     let mut world = World::new();
     let (one, two) = (world.session(), world.session());
-    assert_eq!((one, two, world.effect), (1, 2, SessionEffect::Opened(2)));
+    assert_eq!((one, two, world.effect), (1, 2, SessionEffect::Opened { session: 2, ttl_ms: 1000 }));
     world.op_of(one, owned(put("/mine", ""))).unwrap();
     world.op_of(two, owned(put("/other", ""))).unwrap();
     world.op_of(two, put("/mine", "changed by another, who does not own it for that")).unwrap();

@@ -1,0 +1,180 @@
+//! Locks: asked for, waited for, given back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::client::ClientError;
+use crate::proto::command::What as CommandKind;
+use crate::proto::reply::What as Answer;
+use crate::proto::{self, EventKind, LockHolder};
+use crate::session::{Inner, Session, SessionState};
+use crate::watch::{Place, Watched};
+
+/// A wait that nobody wants any more is taken back within this, or it ends with the session.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Which lock, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockRequest {
+    /// A file.
+    pub path: String,
+    /// Tells the programs of one session apart.
+    pub owner: u64,
+    /// Others may have it at the same time, if they ask for it shared, too.
+    pub shared: bool,
+    /// What the file is to say once the lock is held.
+    pub value: Option<Bytes>,
+    /// The file, and its parents, are made if they are missing.
+    pub with_file: bool,
+}
+
+/// A lock that is held, until [`unlock`](Session::unlock), or until the session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// Greater than that of whoever held the lock exclusively before.
+    pub fence: u64,
+}
+
+impl Session {
+    /// The lock, or `None` if it cannot be had now.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn try_lock(
+        &self,
+        request: &LockRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Locked>, ClientError> {
+        match self.inner.ask_for(request, false, deadline).await {
+            Ok((reply, _)) => Ok(reply.held.then_some(Locked { fence: reply.fence })),
+            Err(error) if error.refusal() == Some(proto::RefusalCode::Locked) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The lock, once it is this one's turn. Dropping the future gives up the place in the line.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lock(
+        &self,
+        request: &LockRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Locked, ClientError> {
+        // From here on there may be a claim, whatever becomes of the call.
+        let claim = Claim { session: &self.inner, request, is_held: false };
+        let held = claim.wait(deadline).await?;
+        Ok(held)
+    }
+
+    /// Gives a lock back, or a place in its line.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused if this owner neither holds it nor waits for it.
+    pub async fn unlock(&self, path: &str, owner: u64, deadline: Option<Instant>) -> Result<(), ClientError> {
+        self.inner.unlock(path.to_owned(), owner, deadline).await
+    }
+}
+
+impl Inner {
+    /// What came of it, and the newest revision then.
+    async fn ask_for(
+        &self,
+        request: &LockRequest,
+        wait: bool,
+        deadline: Option<Instant>,
+    ) -> Result<(proto::LockReply, u64), ClientError> {
+        let LockRequest { path, owner, shared, value, with_file } = request.clone();
+        let session = self.id();
+        let lock = proto::Lock { session, path, owner, shared, wait, value, with_file };
+        let reply = self.change(CommandKind::Lock(lock), deadline).await?;
+        match reply.what {
+            Some(Answer::Lock(lock)) => Ok((lock, reply.revision)),
+            _ => Err(ClientError::Reply("no lock for a lock")),
+        }
+    }
+
+    async fn unlock(&self, path: String, owner: u64, deadline: Option<Instant>) -> Result<(), ClientError> {
+        let unlock = proto::Unlock { session: self.id(), path, owner };
+        self.change(CommandKind::Unlock(unlock), deadline).await.map(drop)
+    }
+}
+
+/// A claim that may be in the line; taken back when it is dropped before it is held.
+struct Claim<'a> {
+    session: &'a Arc<Inner>,
+    request: &'a LockRequest,
+    is_held: bool,
+}
+
+impl Claim<'_> {
+    async fn wait(mut self, deadline: Option<Instant>) -> Result<Locked, ClientError> {
+        let session = Arc::clone(self.session);
+        let waiting = async {
+            loop {
+                let (reply, revision) = session.ask_for(self.request, true, deadline).await?;
+                if reply.held {
+                    return Ok::<_, ClientError>(Locked { fence: reply.fence });
+                }
+                if let Some(locked) = self.granted(revision).await? {
+                    return Ok(locked);
+                }
+            }
+        };
+        let end = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(365 * 24 * 3600));
+        let locked = match tokio::time::timeout_at(end.into(), waiting).await {
+            Ok(locked) => locked?,
+            Err(_) => {
+                return Err(kuafu::CallError::Deadline { last: "others hold the lock".to_owned() }.into());
+            }
+        };
+        self.is_held = true;
+        Ok(locked)
+    }
+
+    /// The grant, by an event after `revision`. `None`: ask again.
+    async fn granted(&self, revision: u64) -> Result<Option<Locked>, ClientError> {
+        let mut watcher = self.session.client.watch(self.request.path.clone(), Place::after(revision));
+        let mut state = self.session.watch_state();
+        loop {
+            let watched = tokio::select! {
+                watched = watcher.next() => watched?,
+                // Asking again says what is the matter.
+                _ = state.wait_for(|state| *state == SessionState::Lost) => return Ok(None),
+            };
+            let Watched::Event(event) = watched else { return Ok(None) };
+            match (event.kind(), event.holder) {
+                (EventKind::Locked, Some(holder)) if self.is(&holder) => {
+                    return Ok(Some(Locked { fence: holder.fence }));
+                }
+                // With its file the claim went, too.
+                (EventKind::Deleted, _) => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+
+    fn is(&self, holder: &LockHolder) -> bool {
+        (holder.session, holder.owner) == (self.session.id(), self.request.owner)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.is_held {
+            return;
+        }
+        let session = Arc::clone(self.session);
+        let (path, owner) = (self.request.path.clone(), self.request.owner);
+        tokio::spawn(async move {
+            let deadline = Instant::now() + GIVE_UP;
+            if let Err(error) = session.unlock(path, owner, Some(deadline)).await
+                && error.refusal().is_none()
+            {
+                tracing::warn!(%error, "give up a place in the line of a lock");
+            }
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! `nuwa`: Nuwa's command line, one command a file.
+
+mod hold;
+mod members;
+mod read;
+mod show;
+mod txn;
+mod watch;
+mod write;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use coord_cluster::ClusterConfig;
+use nuwa_api::{ClientConfig, NuwaClient, Session};
+
+/// Reads and changes Nuwa's tree, locks in it, and looks after its members.
+///
+/// A path begins with / and names a directory if it ends in /, a file if not. Nuwa is found by the cluster description:
+/// --cluster, $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml or /etc/feitian/cluster.toml.
+#[derive(Debug, Parser)]
+#[command(name = "nuwa", version, after_help = EXAMPLES)]
+struct Flags {
+    /// Cluster description
+    #[arg(long, value_name = "FILE", global = true)]
+    cluster: Option<PathBuf>,
+    /// Print JSON instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    /// Give up after so many seconds without an answer
+    #[arg(long, value_name = "SECONDS", global = true, default_value_t = 10)]
+    timeout: u64,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a file's value
+    Get(read::Get),
+    /// Set a file's value: the one given, or what comes on standard input
+    Put(write::Put),
+    /// List a directory
+    Ls(read::Ls),
+    /// Make a directory
+    Mkdir(write::Mkdir),
+    /// Delete a file or a directory
+    Rm(write::Rm),
+    /// Give a file or directory another name
+    Mv(write::Mv),
+    /// Print changes as they happen, one a line
+    Watch(watch::Watch),
+    /// Carry out a transaction, given as JSON on standard input
+    Txn(txn::Txn),
+    /// Run a command while holding a file's lock
+    ///
+    /// The command finds the lock's fence in $NUWA_FENCE. It is stopped if the lock is lost. Ends as the command does; with 1 if
+    /// the lock cannot be had in time.
+    Lock(hold::Lock),
+    /// Run a command while leading an election
+    ///
+    /// Who holds the file's lock leads, and the file says VALUE then. Otherwise as `lock`.
+    Elect(hold::Elect),
+    /// Show or set how much there may be below a directory
+    Quota(write::Quota),
+    /// Members, and how they are
+    Status,
+    /// Add a member to the cluster, or remove one
+    #[command(subcommand)]
+    Member(members::Member),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nuwa put /config/limits 'max=10' --parents
+  nuwa get /config/limits
+  nuwa watch /config/ --json
+  nuwa lock /locks/backup -- ./backup.sh
+  nuwa elect /leader \"$(hostname)\" -- ./serve.sh
+  echo '{\"if\": [{\"path\": \"/a\", \"version\": 0}], \"then\": [{\"put\": {\"path\": \"/a\", \"value\": \"x\"}}]}' | nuwa txn
+  nuwa status";
+
+/// What every command has.
+#[derive(Debug)]
+struct Context {
+    client: NuwaClient,
+    json: bool,
+    timeout: Duration,
+}
+
+impl Context {
+    fn deadline(&self) -> Option<Instant> {
+        Some(Instant::now() + self.timeout)
+    }
+
+    /// Who changes something has a session: a change that is asked for twice is made once.
+    async fn session(&self, ttl: Duration) -> anyhow::Result<Session> {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let description = format!("nuwa, process {} on {}", std::process::id(), host.to_string_lossy());
+        Ok(self.client.open_session(ttl, description, self.deadline()).await?)
+    }
+
+    /// Ends what [`session`](Self::session) began; if that fails it ends with its time.
+    async fn end(&self, session: Session) {
+        if let Err(error) = session.end(self.deadline()).await {
+            eprintln!("nuwa: the session ends by itself: {error}");
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Flags::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nuwa: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
+    anyhow::ensure!(
+        !cluster.nuwa.is_empty(),
+        "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...]",
+        path.display()
+    );
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    runtime.block_on(async {
+        let context = Context {
+            client: NuwaClient::new(ClientConfig::new(cluster.nuwa)),
+            json: flags.json,
+            timeout: Duration::from_secs(flags.timeout.max(1)),
+        };
+        match flags.command {
+            Command::Get(get) => get.run(&context).await?,
+            Command::Put(put) => put.run(&context).await?,
+            Command::Ls(ls) => ls.run(&context).await?,
+            Command::Mkdir(mkdir) => mkdir.run(&context).await?,
+            Command::Rm(rm) => rm.run(&context).await?,
+            Command::Mv(mv) => mv.run(&context).await?,
+            Command::Watch(watch) => watch.run(&context).await?,
+            Command::Txn(txn) => return txn.run(&context).await,
+            Command::Lock(lock) => return lock.run(&context).await,
+            Command::Elect(elect) => return elect.run(&context).await,
+            Command::Quota(quota) => quota.run(&context).await?,
+            Command::Status => members::status(&context).await?,
+            Command::Member(member) => member.run(&context).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

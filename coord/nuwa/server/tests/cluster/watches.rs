@@ -1,0 +1,167 @@
+//! Watches: ordered, gap-free, resumable, and told when history is lost.
+
+use std::time::Duration;
+
+use nuwa_api::ops::{delete, put};
+use nuwa_api::proto::command::What;
+use nuwa_api::proto::{Event, EventKind, SetHistory};
+use nuwa_api::{Place, Watched, Watcher};
+
+use crate::fixture::{Cluster, soon, until};
+
+async fn event(watcher: &mut Watcher) -> Event {
+    match watcher.next().await.unwrap() {
+        Watched::Event(event) => event,
+        Watched::HistoryLost { first } => panic!("history is lost before {first}"),
+    }
+}
+
+fn path(event: &Event) -> &str {
+    &event.entry.as_ref().unwrap().path
+}
+
+#[tokio::test]
+async fn each_change_below_is_told_once_and_in_order() {
+    let cluster = Cluster::start(1).await;
+    let session = cluster.session().await;
+    let parents = |path: &str| nuwa_api::proto::Put { with_parents: true, ..put(path, "v") };
+    let mut all = session.client().watch("/", Place::after(0));
+    let mut below = session.client().watch("/a/", Place::NOW);
+    below.begin().await.unwrap();
+    session.change_one(parents("/a/x"), soon()).await.unwrap();
+    session.put("/b", "", soon()).await.unwrap();
+    session.change_one(delete("/a/x"), soon()).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let event = event(&mut all).await;
+        told.push((event.revision, event.number, event.kind(), path(&event).to_owned()));
+    }
+    let put = EventKind::Put;
+    let expected =
+        [(1, 0, put, "/a/"), (1, 1, put, "/a/x"), (2, 0, put, "/b"), (3, 0, EventKind::Deleted, "/a/x")];
+    assert_eq!(
+        told,
+        expected.map(|(revision, number, kind, path)| (revision, number, kind, path.to_owned()))
+    );
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(path(&event(&mut below).await).to_owned());
+    }
+    assert_eq!(told, ["/a/", "/a/x", "/a/x"]);
+    assert_eq!(below.place(), Place::after(3));
+    // From anywhere, as often as wanted.
+    let mut again = session.client().watch("/", Place { revision: 1, number: 1 });
+    assert_eq!(path(&event(&mut again).await), "/a/x");
+    assert_eq!(again.place(), Place { revision: 2, number: 0 });
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_thousand_watchers_miss_nothing_while_members_restart() {
+    const WATCHERS: usize = 1000;
+    const CHANGES: u64 = 300;
+    let mut cluster = Cluster::start(3).await;
+    let session = cluster.session().await;
+    session.put("/w", "", soon()).await.unwrap();
+    let mut watchers = tokio::task::JoinSet::new();
+    let clients: Vec<_> = (0..4).map(|_| cluster.client()).collect();
+    for n in 0..WATCHERS {
+        let mut watcher = clients[n % clients.len()].watch("/", Place::after(1));
+        watchers.spawn(async move {
+            for revision in 2..=CHANGES + 1 {
+                let event = event(&mut watcher).await;
+                assert_eq!((event.revision, event.number), (revision, 0), "watcher {n}");
+            }
+        });
+    }
+    let puts = tokio::spawn(async move {
+        for n in 0..CHANGES {
+            session.put("/w", n.to_string(), soon()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    for id in [1, 2, 3, 1] {
+        cluster.crash(id).await;
+        cluster.start_one(id).await;
+        // A majority has to be there for the puts to end at all.
+        cluster.leader().await;
+    }
+    puts.await.unwrap();
+    while let Some(watcher) = watchers.join_next().await {
+        watcher.unwrap();
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_comes_too_late_is_told_so_and_can_go_on() {
+    let cluster = Cluster::start(1).await;
+    let session = cluster.session().await;
+    session.change(What::SetHistory(SetHistory { events_max: 10, bytes_max: 0 }), soon()).await.unwrap();
+    // More than a member keeps in memory either.
+    let mut slow = session.client().watch("/", Place::after(0));
+    for n in 0..50_u32 {
+        session.put("/n", n.to_string(), soon()).await.unwrap();
+    }
+    let mut other = cluster.client().watch("/", Place::after(45));
+    assert_eq!(event(&mut other).await.revision, 46);
+    let cluster = restarted(cluster).await;
+    let Watched::HistoryLost { first } = slow.next().await.unwrap() else { panic!("history was kept") };
+    assert!((2..=41).contains(&first), "{first}");
+    assert_eq!(slow.newest(), 50, "it knows how far it is behind");
+    slow.go_on(Place { revision: first, number: 0 });
+    assert_eq!(event(&mut slow).await.revision, first);
+    cluster.shutdown().await;
+}
+
+/// What is kept in memory is gone.
+async fn restarted(mut cluster: Cluster) -> Cluster {
+    cluster.stop_one(1).await;
+    cluster.start_one(1).await;
+    cluster
+}
+
+#[tokio::test]
+async fn a_member_that_is_alone_says_so_and_the_watcher_asks_another() {
+    let mut cluster = Cluster::start(3).await;
+    let session = cluster.session().await;
+    session.put("/w", "", soon()).await.unwrap();
+    let mut watcher = session.client().watch("/w", Place::after(1));
+    let waiting = tokio::spawn(async move { event(&mut watcher).await.revision });
+    // Whichever member it waits at: two that are left go on.
+    let leader = cluster.leader().await;
+    cluster.crash(leader).await;
+    session.put("/w", "", soon()).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 2);
+    // Of three only one is left: it must not keep anybody waiting in silence.
+    let last = *cluster.running.keys().next().unwrap();
+    let others: Vec<u64> = cluster.running.keys().copied().filter(|id| *id != last).collect();
+    for id in others {
+        cluster.crash(id).await;
+    }
+    let alone = nuwa_api::proto::NuwaClient::new(kuafu::Client::new(
+        cluster.address(last),
+        kuafu::ClientConfig::default(),
+    ));
+    until("it says that it is alone", async || {
+        let request = nuwa_api::proto::WatchRequest {
+            path: "/w".to_owned(),
+            from_revision: 3,
+            wait_ms: 50,
+            ..nuwa_api::proto::WatchRequest::default()
+        };
+        let answer = alone.watch(&request, &kuafu::CallOptions::within(Duration::from_secs(5))).await;
+        matches!(answer, Err(status) if status.code == kuafu::Code::Unavailable)
+    })
+    .await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_none_ends_the_watch() {
+    let cluster = Cluster::start(1).await;
+    let mut watcher = cluster.client().watch("x", Place::NOW);
+    let error = watcher.next().await.unwrap_err();
+    assert!(error.to_string().contains("a path begins with /"), "{error}");
+    cluster.shutdown().await;
+}
