@@ -14,16 +14,24 @@ const EVENTS_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 64 << 20;
 /// What a command drops beyond what it adds, at most: so a smaller limit is reached step by step.
 const DROP_MORE: usize = 64;
+/// Once there is too much, this part of the limit is dropped too: one command in many reads old events, and not each.
+const SLACK: u64 = 1024;
 
 pub(crate) fn set(state: &mut State<'_>, request: SetHistory) {
     state.meta.history_events_max = request.events_max;
     state.meta.history_bytes_max = request.bytes_max;
 }
 
+/// Whether there is more than may be, less one part in `parts` of it.
+fn is_above(meta: &Meta, parts: u64) -> bool {
+    let limit = |given, default| if given == 0 { default } else { given };
+    let (events_max, bytes_max) =
+        (limit(meta.history_events_max, EVENTS_MAX), limit(meta.history_bytes_max, BYTES_MAX));
+    meta.history_events > events_max - events_max / parts || meta.history_bytes > bytes_max - bytes_max / parts
+}
+
 fn is_too_much(meta: &Meta) -> bool {
-    let or = |given, default| if given == 0 { default } else { given };
-    meta.history_events > or(meta.history_events_max, EVENTS_MAX)
-        || meta.history_bytes > or(meta.history_bytes_max, BYTES_MAX)
+    is_above(meta, u64::MAX)
 }
 
 impl State<'_> {
@@ -51,7 +59,7 @@ impl State<'_> {
             // A revision goes whole, once it is known to be whole.
             if of != self.meta.history_first {
                 self.drop_events(std::mem::take(&mut of_one), of);
-                if !is_too_much(&self.meta) {
+                if !is_above(&self.meta, SLACK) {
                     break;
                 }
             }

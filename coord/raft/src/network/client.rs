@@ -198,6 +198,9 @@ impl Peer {
     /// Lets a spare follower's entries wait for more. True: they did.
     async fn linger(&self, rpc: &AppendEntriesRequest<TypeConfig>, now: Instant) -> bool {
         let Some(last) = rpc.entries.last() else { return false };
+        if self.follows_closely {
+            return false;
+        }
         let membership = self.log.effective_membership();
         let entries = rpc.entries.len();
         if !self.thrift.lock().lingers(&rpc.vote, membership.as_deref(), self.target, entries, now) {
