@@ -210,6 +210,8 @@ impl FileSystem {
                 let file = client.handles.file(handle)?;
                 client.seek(&file, offset_bytes, whence).await
             }
+            // The mount does not ask for them: the kernel keeps locks itself, and files are always ready.
+            Op::Flock { .. } | Op::Poll { .. } => Err(Errno::EOPNOTSUPP),
         }
     }
 

@@ -31,5 +31,6 @@ pub use error::Errno;
 pub use filesystem::{FileSystem, Usage};
 pub use kuafu::Address;
 pub use op::{
-    Caller, DirEntry, Entry, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr, SetTime, StatFs,
+    Caller, DirEntry, Entry, FileAttr, Flock, HandleId, Op, OpReply, OpResult, OpenMode, PollAgain, SetAttr,
+    SetTime, StatFs,
 };

@@ -190,6 +190,52 @@ pub enum Op<'a> {
         offset_bytes: u64,
         whence: i32,
     },
+    /// `flock(2)`, of mounts that asked for it; otherwise the kernel keeps these locks itself.
+    Flock {
+        ino: InodeId,
+        handle: HandleId,
+        /// Of the open file: shared by its duplicates.
+        owner: u64,
+        lock: Flock,
+        /// Until it can be had.
+        wait: bool,
+    },
+    /// `poll(2)`, of mounts that asked for it.
+    Poll {
+        ino: InodeId,
+        handle: HandleId,
+        /// To be called once when the answer may be another.
+        again: PollAgain,
+    },
+}
+
+/// What `flock(2)` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flock {
+    Shared,
+    Exclusive,
+    Unlock,
+}
+
+/// Tells the kernel to poll a file again.
+#[derive(Clone)]
+pub struct PollAgain(Arc<dyn Fn() + Send + Sync>);
+
+impl PollAgain {
+    #[must_use]
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub fn tell(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for PollAgain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PollAgain")
+    }
 }
 
 /// An inode's attributes as `stat(2)` shows them.
@@ -275,6 +321,8 @@ pub enum OpReply {
     StatFs(StatFs),
     Names(Vec<Bytes>),
     Offset(u64),
+    /// What `poll(2)` finds: bits of `POLLIN` and the like.
+    Ready(u32),
 }
 
 /// What [`crate::FileSystem::handle`] gives.

@@ -137,7 +137,7 @@ impl<H: Handler + Local> ControlFiles<H> {
             Op::GetXattr { .. } => Err(Errno::ENODATA),
             Op::ListXattr { .. } => Ok(OpReply::Names(Vec::new())),
             Op::SetXattr { .. } | Op::RemoveXattr { .. } | Op::Fallocate { .. } => Err(Errno::EOPNOTSUPP),
-            Op::ReadLink { .. } | Op::Seek { .. } => Err(Errno::EINVAL),
+            Op::ReadLink { .. } | Op::Seek { .. } | Op::Flock { .. } | Op::Poll { .. } => Err(Errno::EINVAL),
             // Something is to be made where nothing is made, or the name of the directory itself is touched.
             Op::Create { name, .. }
             | Op::Mkdir { name, .. }
@@ -399,7 +399,9 @@ fn is_ours(op: &Op<'_>) -> bool {
         | Op::FsyncDir { ino }
         | Op::ListXattr { ino }
         | Op::Fallocate { ino, .. }
-        | Op::Seek { ino, .. } => Node::is_ours(ino),
+        | Op::Seek { ino, .. }
+        | Op::Flock { ino, .. }
+        | Op::Poll { ino, .. } => Node::is_ours(ino),
         Op::SetXattr { ino, name, .. } | Op::GetXattr { ino, name } | Op::RemoveXattr { ino, name } => {
             Node::is_ours(ino) || name == WHERE_XATTR
         }
@@ -468,9 +470,13 @@ impl Kind {
             Op::Write { .. } => Self::Write,
             Op::Flush { .. } | Op::Fsync { .. } | Op::FsyncDir { .. } => Self::Sync,
             Op::OpenDir { .. } | Op::ReadDir { .. } => Self::List,
-            Op::Forget { .. } | Op::Release { .. } | Op::ReleaseDir { .. } | Op::StatFs | Op::Seek { .. } => {
-                Self::Other
-            }
+            Op::Forget { .. }
+            | Op::Release { .. }
+            | Op::ReleaseDir { .. }
+            | Op::StatFs
+            | Op::Seek { .. }
+            | Op::Flock { .. }
+            | Op::Poll { .. } => Self::Other,
         }
     }
 }

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use coord_types::InodeId;
-use fs_client::{Caller, Errno, HandleId, Op, OpResult, SetAttr, SetTime};
+use fs_client::{Caller, Errno, Flock, HandleId, Op, OpResult, PollAgain, SetAttr, SetTime};
 use fuser::{FileHandle, INodeNo, InitFlags, KernelConfig, OpenFlags, Request, TimeOrNow, WriteFlags};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::handler::Handler;
@@ -28,21 +29,21 @@ const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// What we ask of the kernel, one at a time, since fuser refuses a list of which one is missing.
 ///
 /// Not among them, and why: WRITEBACK_CACHE (the kernel then ignores sizes and times that others change),
-/// POSIX_LOCKS and FLOCK_LOCKS (without them the kernel keeps locks itself, which is right for one client),
+/// POSIX_LOCKS, and FLOCK_LOCKS unless asked for (without them the kernel keeps locks itself, which is right for one client),
 /// HANDLE_KILLPRIV_V2 (fuser hides the flag on truncate and open; without it the kernel clears set-id bits by
 /// itself), POSIX_ACL (no ACLs yet), EXPORT_SUPPORT (inodes are not found by number alone), AUTO_INVAL_DATA (the cache
 /// would be dropped after each of our own writes; opening revalidates).
-const CAPABILITIES: [InitFlags; 9] = [
+const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
     InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
+/// Directories with attributes, where the kernel finds that they are looked at.
+const LISTINGS: [InitFlags; 2] = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
 /// Lets files opened around the page cache be mapped all the same.
 const MAP_DIRECT: InitFlags = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
 
@@ -54,6 +55,9 @@ pub(crate) struct Around {
     /// The mount was taken down: refuse everything but the closing of what is open.
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) max_background: u16,
+    pub(crate) lists_attributes: bool,
+    pub(crate) locks: bool,
+    pub(crate) polls: bool,
 }
 
 /// A handler behind `/dev/fuse`.
@@ -145,6 +149,8 @@ fn patience(op: &Op<'_>, question: Option<Question>) -> Patience {
     match (op, question) {
         (_, Some(question)) => Patience::Recall(question),
         (Op::Forget { .. } | Op::Release { .. } | Op::ReleaseDir { .. }, None) => Patience::Endless,
+        // These may wait for hours, and whoever waits for a time sets an alarm.
+        (Op::Flock { .. }, None) => Patience::UntilAnySignal,
         (_, None) => Patience::UntilSignal,
     }
 }
@@ -172,7 +178,9 @@ const fn masked(mode: u32, umask: u32) -> u32 {
 
 impl<H: Handler> fuser::Filesystem for Transport<H> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for capability in CAPABILITIES.into_iter().chain([MAP_DIRECT]) {
+        let locks = self.around.locks.then_some(InitFlags::FUSE_FLOCK_LOCKS);
+        let listings = LISTINGS.into_iter().filter(|_| self.around.lists_attributes);
+        for capability in CAPABILITIES.into_iter().chain(listings).chain([MAP_DIRECT]).chain(locks) {
             if config.add_capabilities(capability).is_err() {
                 tracing::info!(?capability, "the kernel does not offer this; going on without");
             }
@@ -571,15 +579,50 @@ impl<H: Handler> fuser::Filesystem for Transport<H> {
 
     fn poll(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _poll: fuser::PollNotifier,
+        request: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        notifier: fuser::PollNotifier,
         _events: fuser::PollEvents,
         _flags: fuser::PollFlags,
         reply: fuser::ReplyPoll,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        if !self.around.polls {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let notifier = Mutex::new(Some(notifier));
+        let again = PollAgain::new(move || {
+            if let Some(Err(error)) = notifier.lock().take().map(fuser::PollNotifier::notify) {
+                // The file was closed meanwhile, or the mount is gone.
+                tracing::debug!(%error, "tell the kernel to poll again");
+            }
+        });
+        let op = Op::Poll { ino: ino(number), handle: handle(fh), again };
+        self.run(request, op, Reply::Ready(reply));
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        owner: fuser::LockOwner,
+        _start: u64,
+        _end: u64,
+        kind: i32,
+        _pid: u32,
+        sleep: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = Reply::Empty(reply);
+        let lock = match kind {
+            libc::F_RDLCK => Flock::Shared,
+            libc::F_WRLCK => Flock::Exclusive,
+            libc::F_UNLCK => Flock::Unlock,
+            _ => return reply.send(Err(Errno::EINVAL)),
+        };
+        let (ino, handle) = (ino(number), handle(fh));
+        self.run(request, Op::Flock { ino, handle, owner: owner.0, lock, wait: sleep }, reply);
     }
 
     fn bmap(&self, _request: &Request, _ino: INodeNo, _block: u32, _index: u64, reply: fuser::ReplyBmap) {

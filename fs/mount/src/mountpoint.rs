@@ -17,6 +17,8 @@ use nix::mount::{MntFlags, umount2};
 
 /// The type of our mounts in `/proc/mounts`.
 pub const FS_TYPE: &str = "fuse.pangu";
+/// Dead mounts of these are cleared away.
+const OUR_TYPES: [&str; 2] = [FS_TYPE, "fuse.nuwa"];
 /// How long a live file system may take to say so.
 const PROBE: Duration = Duration::from_secs(2);
 /// Dead mounts piled on one path that are cleared in one go.
@@ -144,7 +146,7 @@ pub fn make_ready(path: &Path) -> Result<Ready, MountpointError> {
                 ready.hides_files = !empty;
                 return Ok(ready);
             }
-            Standing::Stale(mount) if mount.fs_type == FS_TYPE && ready.cleared < STALE_MAX => {
+            Standing::Stale(mount) if OUR_TYPES.contains(&&*mount.fs_type) && ready.cleared < STALE_MAX => {
                 clear(&mount.mountpoint)?;
                 ready.cleared += 1;
             }

@@ -31,6 +31,14 @@ pub struct MountOptions {
     pub read_ahead_kb: u32,
     /// How many requests nobody waits for (readahead, asynchronous writes) may be open at once.
     pub max_background: u16,
+    /// The handler gives attributes along with the names of a directory when asked to.
+    pub lists_attributes: bool,
+    /// What `mount` shows as the type, after `fuse.`.
+    pub fs_type: &'static str,
+    /// The handler answers `flock(2)`. Otherwise the kernel does, for this mount alone.
+    pub locks: bool,
+    /// The handler answers `poll(2)`. Otherwise every file is ready always.
+    pub polls: bool,
 }
 
 impl MountOptions {
@@ -47,6 +55,10 @@ impl MountOptions {
             threads: 2,
             read_ahead_kb: 4096,
             max_background: 128,
+            lists_attributes: true,
+            fs_type: "pangu",
+            locks: false,
+            polls: false,
         }
     }
 }

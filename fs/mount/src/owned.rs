@@ -57,7 +57,9 @@ fn parts<'a>(op: &Op<'a>) -> (&'a [u8], &'a [u8]) {
         | Op::StatFs
         | Op::ListXattr { .. }
         | Op::Fallocate { .. }
-        | Op::Seek { .. } => (&[], &[]),
+        | Op::Seek { .. }
+        | Op::Flock { .. }
+        | Op::Poll { .. } => (&[], &[]),
     }
 }
 
@@ -104,6 +106,8 @@ fn with_parts<'b>(op: Op<'_>, first: &'b [u8], second: &'b [u8]) -> Op<'b> {
             Op::Fallocate { ino, handle, offset_bytes, len_bytes, mode }
         }
         Op::Seek { ino, handle, offset_bytes, whence } => Op::Seek { ino, handle, offset_bytes, whence },
+        Op::Flock { ino, handle, owner, lock, wait } => Op::Flock { ino, handle, owner, lock, wait },
+        Op::Poll { ino, handle, again } => Op::Poll { ino, handle, again },
     }
 }
 

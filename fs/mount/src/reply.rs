@@ -44,6 +44,7 @@ pub(crate) enum Reply {
     XattrValue(fuser::ReplyXattr, u32),
     XattrNames(fuser::ReplyXattr, u32),
     Offset(fuser::ReplyLseek),
+    Ready(fuser::ReplyPoll),
 }
 
 /// Called with inodes the handler counted as looked up but the kernel never saw.
@@ -95,6 +96,9 @@ impl Reply {
                 Ok(offset) => reply.offset(offset),
                 Err(_) => reply.error(fuser::Errno::EOVERFLOW),
             },
+            (Self::Ready(reply), OpReply::Ready(events)) => {
+                reply.poll(fuser::PollEvents::from_bits_truncate(events));
+            }
             (reply, answer) => {
                 tracing::error!(?reply, ?answer, "an operation was answered with another kind of answer");
                 reply.send_error(Errno::EIO);
@@ -118,6 +122,7 @@ impl Reply {
             Self::StatFs(reply) => reply.error(errno),
             Self::XattrValue(reply, _) | Self::XattrNames(reply, _) => reply.error(errno),
             Self::Offset(reply) => reply.error(errno),
+            Self::Ready(reply) => reply.error(errno),
         }
     }
 }

@@ -101,6 +101,9 @@ pub fn mount<H: Handler>(
             known: Arc::clone(&known),
             closed: Arc::clone(&closed),
             max_background: options.max_background,
+            lists_attributes: options.lists_attributes,
+            locks: options.locks,
+            polls: options.polls,
         },
     );
     let mountpoint = options
@@ -280,7 +283,7 @@ fn config(options: &MountOptions) -> Config {
     let wanted = [
         (true, MountOption::FSName(options.fs_name.clone())),
         // The kernel takes it as an option; fuser would only pass its own `Subtype` on to fusermount3.
-        (true, MountOption::CUSTOM("subtype=pangu".into())),
+        (true, MountOption::CUSTOM(format!("subtype={}", options.fs_type))),
         (true, MountOption::DefaultPermissions),
         (options.read_only, MountOption::RO),
         (options.set_id, MountOption::Suid),

@@ -31,13 +31,22 @@ const NOT_FATAL: u64 = bit(libc::SIGCHLD)
 /// Signals by which somebody asks a process to end, also if it has a handler.
 const ASKS_TO_END: u64 = bit(libc::SIGINT) | bit(libc::SIGTERM) | bit(libc::SIGQUIT) | bit(libc::SIGHUP);
 
+/// Which signals let a thread go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wanted {
+    /// Those by which somebody asks it to end.
+    AsksToEnd,
+    /// All that it would hear of.
+    Any,
+}
+
 /// Whether thread `pid` wants to be let go. `false` for a process that is gone or cannot be looked at.
-pub(crate) fn wants_out(pid: u32) -> bool {
+pub(crate) fn wants_out(pid: u32, wanted: Wanted) -> bool {
     if pid == 0 {
         return false;
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    if signals_ask(&status) {
+    if signals_ask(&status, wanted) {
         return true;
     }
     // The kernel makes who reads `stat` wait for a process that is within execve, and that one may wait for us: it closes files
@@ -50,7 +59,7 @@ pub(crate) fn wants_out(pid: u32) -> bool {
 }
 
 /// Judges `/proc/PID/status`.
-fn signals_ask(status: &str) -> bool {
+fn signals_ask(status: &str, wanted: Wanted) -> bool {
     let mask = |name: &str| {
         status
             .lines()
@@ -61,7 +70,11 @@ fn signals_ask(status: &str) -> bool {
     let pending = (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") & !mask("SigIgn");
     let caught = mask("SigCgt");
     let fatal = pending & !caught & !NOT_FATAL;
-    fatal != 0 || pending & caught & ASKS_TO_END != 0
+    let heard = match wanted {
+        Wanted::AsksToEnd => caught & ASKS_TO_END,
+        Wanted::Any => caught,
+    };
+    fatal != 0 || pending & heard != 0
 }
 
 /// Judges `/proc/PID/status`: on its way out, or gone.
@@ -95,6 +108,7 @@ mod tests {
     #[test]
     fn fatal_signals_ask_and_ticking_ones_do_not() {
         let int = bit(libc::SIGINT);
+        let signals_ask = |status: &str| signals_ask(status, Wanted::AsksToEnd);
         assert!(!signals_ask(&status(0, 0, 0, 0)));
         assert!(signals_ask(&status(int, 0, 0, 0)));
         assert!(signals_ask(&status(int, 0, 0, int)), "a handler waits for it");
@@ -104,6 +118,8 @@ mod tests {
         let alarm = bit(libc::SIGALRM);
         assert!(signals_ask(&status(alarm, 0, 0, 0)), "an uncaught alarm ends the process");
         assert!(!signals_ask(&status(alarm, 0, 0, alarm)), "a caught one is a clock");
+        assert!(super::signals_ask(&status(alarm, 0, 0, alarm), Wanted::Any), "unless it is waited for");
+        assert!(!super::signals_ask(&status(alarm, alarm, 0, alarm), Wanted::Any), "blocked");
         assert!(!signals_ask(&status(bit(libc::SIGCHLD), 0, 0, 0)));
         assert!(!signals_ask(&status(bit(libc::SIGSTOP), 0, 0, 0)));
         assert!(!signals_ask("nonsense"));
@@ -112,7 +128,7 @@ mod tests {
     #[test]
     fn shared_pending_counts() {
         let text = status(0, 0, 0, 0).replace("ShdPnd:\t0000000000000000", "ShdPnd:\t0000000000000002");
-        assert!(signals_ask(&text));
+        assert!(signals_ask(&text, Wanted::AsksToEnd));
     }
 
     #[test]
@@ -141,7 +157,7 @@ mod tests {
 
     #[test]
     fn this_process_wants_to_stay() {
-        assert!(!wants_out(std::process::id()));
-        assert!(!wants_out(0));
+        assert!(!wants_out(std::process::id(), Wanted::AsksToEnd));
+        assert!(!wants_out(0, Wanted::Any));
     }
 }

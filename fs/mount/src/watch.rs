@@ -15,7 +15,7 @@ use fs_client::{Errno, OpResult};
 use parking_lot::{Condvar, Mutex};
 
 use crate::last_known::{LastKnown, Question};
-use crate::signals;
+use crate::signals::{self, Wanted};
 
 /// How often the table is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -31,6 +31,8 @@ pub(crate) enum Patience {
     Endless,
     /// Give up, with EINTR, if the caller wants to be let go.
     UntilSignal,
+    /// Give up, with EINTR, if any signal waits for the caller.
+    UntilAnySignal,
     /// Like that, and after a while say what was known last.
     Recall(Question),
 }
@@ -138,8 +140,8 @@ impl Table {
     }
 
     /// One look at the table.
-    fn look(&self, now: Instant, known: &LastKnown, wants_out: impl Fn(u32) -> bool) {
-        let mut verdicts: HashMap<u32, bool> = HashMap::new();
+    fn look(&self, now: Instant, known: &LastKnown, wants_out: impl Fn(u32, Wanted) -> bool) {
+        let mut verdicts: HashMap<(u32, Wanted), bool> = HashMap::new();
         for (given, waited, waiting) in self.older_than(LOOK_AFTER.min(known.patience()), now) {
             if let Patience::Recall(question) = given.patience
                 && waited >= known.patience()
@@ -154,7 +156,11 @@ impl Table {
             if waited < LOOK_AFTER {
                 continue;
             }
-            if *verdicts.entry(given.pid).or_insert_with(|| wants_out(given.pid))
+            let wanted = match given.patience {
+                Patience::UntilAnySignal => Wanted::Any,
+                Patience::Endless | Patience::UntilSignal | Patience::Recall(_) => Wanted::AsksToEnd,
+            };
+            if *verdicts.entry((given.pid, wanted)).or_insert_with(|| wants_out(given.pid, wanted))
                 && waiting.give_up(Err(Errno::EINTR))
             {
                 tracing::info!(pid = given.pid, ?waited, "let a process go that waited and was interrupted");
@@ -237,7 +243,7 @@ mod tests {
         let table = Table::new();
         let known = LastKnown::default();
         let (leaver, stayer) = (7, 8);
-        let wants_out = |pid| pid == leaver;
+        let wants_out = |pid, _: Wanted| pid == leaver;
         let a = Double::enter(&table, leaver, Patience::UntilSignal);
         let b = Double::enter(&table, stayer, Patience::UntilSignal);
         let c = Double::enter(&table, leaver, Patience::Endless);

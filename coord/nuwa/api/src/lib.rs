@@ -5,6 +5,7 @@
 //! transaction in short).
 
 pub mod client;
+pub mod json;
 pub mod lock;
 pub mod session;
 pub mod watch;

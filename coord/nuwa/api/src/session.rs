@@ -176,6 +176,14 @@ impl Session {
     /// # Errors
     /// See [`ClientError`]; then it ends with its time.
     pub async fn end(self, deadline: Option<Instant>) -> Result<(), ClientError> {
+        self.end_shared(deadline).await
+    }
+
+    /// The same, where others have it too: they are refused from then on.
+    ///
+    /// # Errors
+    /// As [`end`](Self::end).
+    pub async fn end_shared(&self, deadline: Option<Instant>) -> Result<(), ClientError> {
         self.renewing.abort();
         loop {
             let end = CommandKind::EndSession(proto::EndSession { session: self.inner.id });

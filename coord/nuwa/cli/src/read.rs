@@ -2,9 +2,9 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use nuwa_api::Path;
 use nuwa_api::client::Freshness;
 use nuwa_api::proto::{Entry, List};
+use nuwa_api::{Path, json};
 
 use crate::Context;
 use crate::show;
@@ -28,7 +28,7 @@ impl Get {
         let entry = context.client.get(&self.path, freshness(self.stale), context.deadline()).await?;
         let entry = entry.with_context(|| format!("{} does not exist", self.path))?;
         if context.json {
-            return show::print_json(&show::entry_with_value(&entry));
+            return show::print_json(&json::entry_with_value(&entry));
         }
         show::print(&entry.value)
     }
@@ -79,7 +79,7 @@ impl Ls {
 
     fn show(&self, context: &Context, top: &str, entry: &Entry) -> anyhow::Result<()> {
         if context.json {
-            return show::print_json(&serde_json::Value::Object(show::entry(entry)));
+            return show::print_json(&json::entry(entry));
         }
         let name = entry.path.strip_prefix(top).unwrap_or(&entry.path);
         if self.long {

@@ -2,8 +2,9 @@
 
 use std::io::Write as _;
 
-use nuwa_api::proto::{Entry, Event, EventKind};
-use serde_json::{Map, Value, json};
+use nuwa_api::json::kind;
+use nuwa_api::proto::{Event, EventKind};
+use serde_json::Value;
 
 /// To standard output. Whoever reads it may have seen enough: that is no failure.
 pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
@@ -16,77 +17,6 @@ pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
 
 pub(crate) fn print_json(value: &Value) -> anyhow::Result<()> {
     print(format!("{value}\n").as_bytes())
-}
-
-/// A value is text where it can be.
-pub(crate) fn add_value(map: &mut Map<String, Value>, value: &[u8]) {
-    match std::str::from_utf8(value) {
-        Ok(text) => map.insert("value".to_owned(), json!(text)),
-        Err(_) => {
-            let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-            map.insert("value_hex".to_owned(), json!(hex))
-        }
-    };
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-/// Without its value.
-pub(crate) fn entry(entry: &Entry) -> Map<String, Value> {
-    let mut map = object(json!({
-        "path": entry.path, "version": entry.version, "created": entry.created, "modified": entry.modified,
-        "modified_unix_nanos": entry.modified_unix_nanos,
-    }));
-    if entry.owner != 0 {
-        map.insert("owner".to_owned(), json!(entry.owner));
-    }
-    map
-}
-
-pub(crate) fn entry_with_value(found: &Entry) -> Value {
-    let mut map = entry(found);
-    if !found.path.ends_with('/') {
-        add_value(&mut map, &found.value);
-    }
-    Value::Object(map)
-}
-
-fn kind(event: &Event) -> &'static str {
-    match event.kind() {
-        EventKind::Unspecified => "unknown",
-        EventKind::Put => "put",
-        EventKind::Deleted => "deleted",
-        EventKind::Locked => "locked",
-        EventKind::Unlocked => "unlocked",
-    }
-}
-
-/// One line of JSON.
-pub(crate) fn event_json(event: &Event) -> Value {
-    let mut map = object(json!({
-        "revision": event.revision, "number": event.number, "kind": kind(event),
-    }));
-    if let Some(changed) = &event.entry {
-        map.insert("path".to_owned(), json!(changed.path));
-        if event.kind() == EventKind::Put {
-            map.insert("version".to_owned(), json!(changed.version));
-            if !changed.path.ends_with('/') {
-                add_value(&mut map, &changed.value);
-            }
-        }
-    }
-    if let Some(holder) = &event.holder {
-        let holder = json!({
-            "session": holder.session, "owner": holder.owner, "shared": holder.shared, "fence": holder.fence,
-        });
-        map.insert("holder".to_owned(), holder);
-    }
-    Value::Object(map)
 }
 
 /// One line for people.

@@ -181,7 +181,7 @@ impl Txn {
             .results
             .iter()
             .map(|result| match &result.entry {
-                Some(entry) => show::entry_with_value(entry),
+                Some(entry) => nuwa_api::json::entry_with_value(entry),
                 None => Value::Null,
             })
             .collect();

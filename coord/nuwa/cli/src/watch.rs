@@ -1,7 +1,7 @@
 //! `nuwa watch`.
 
 use clap::Args;
-use nuwa_api::{Place, Watched};
+use nuwa_api::{Place, Watched, json};
 
 use crate::Context;
 use crate::show;
@@ -34,7 +34,7 @@ impl Watch {
             };
             left -= 1;
             if context.json {
-                show::print_json(&show::event_json(&event))?;
+                show::print_json(&json::event(&event))?;
             } else {
                 show::print(format!("{}\n", show::event_text(&event)).as_bytes())?;
             }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use nuwa_api::client::Freshness;
-use nuwa_api::ops;
 use nuwa_api::proto::command::What;
 use nuwa_api::proto::read_reply::What as Answer;
 use nuwa_api::proto::read_request::What as Question;
 use nuwa_api::proto::{self, Existence, Operation, OperationResult};
+use nuwa_api::{json, ops};
 
 use crate::Context;
 use crate::show;
@@ -41,7 +41,7 @@ async fn change(
 
 fn show_result(context: &Context, result: &OperationResult) -> anyhow::Result<()> {
     match &result.entry {
-        Some(entry) if context.json => show::print_json(&serde_json::Value::Object(show::entry(entry))),
+        Some(entry) if context.json => show::print_json(&json::entry(entry)),
         _ => Ok(()),
     }
 }

@@ -27,7 +27,8 @@ fn is_above(meta: &Meta, parts: u64) -> bool {
     let limit = |given, default| if given == 0 { default } else { given };
     let (events_max, bytes_max) =
         (limit(meta.history_events_max, EVENTS_MAX), limit(meta.history_bytes_max, BYTES_MAX));
-    meta.history_events > events_max - events_max / parts || meta.history_bytes > bytes_max - bytes_max / parts
+    meta.history_events > events_max - events_max / parts
+        || meta.history_bytes > bytes_max - bytes_max / parts
 }
 
 fn is_too_much(meta: &Meta) -> bool {

@@ -331,6 +331,7 @@ impl State {
                 }
                 Ok(OpReply::Ok)
             }
+            Op::Flock { .. } | Op::Poll { .. } => Err(Errno::EOPNOTSUPP),
             Op::Seek { ino, offset_bytes, whence, .. } => {
                 let size = self.inode(ino)?.attr.size_bytes;
                 if offset_bytes >= size {
