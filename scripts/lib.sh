@@ -68,6 +68,22 @@ need_build() {
   else need g++:g++ libc6-dev libclang-dev git:git; fi
 }
 
+# bound_target GIB : empties the shared target directory once it is larger than that. Cargo never removes what older
+# commits left there, and a full disk makes the tests fail in ways that look like the program's faults.
+bound_target() {
+  local used; used=$(du -sk "$CARGO_TARGET_DIR" 2>/dev/null | cut -f1)
+  if [ "${used:-0}" -gt $(($1 << 20)) ]; then
+    say "the build directory holds $((used >> 20)) GiB, more than $1: it is emptied ($CARGO_TARGET_DIR)"
+    rm -rf "$CARGO_TARGET_DIR"
+  fi
+}
+
+# need_space GIB DIRECTORY VARIABLE : that much must be free there; VARIABLE is what names another place.
+need_space() {
+  local free; mkdir -p "$2"; free=$(df -Pk "$2" | awk 'NR == 2 {print $4}')
+  [ "$free" -ge $(($1 << 20)) ] || die "$2 has $((free >> 20)) GiB free, $1 are needed" "Make room there, or name another place with $3."
+}
+
 # build_bins : the release binaries, with a line of progress; $BIN is where they are.
 BIN=${FEITIAN_BIN_DIR:-$CARGO_TARGET_DIR/release}
 build_bins() {
