@@ -148,14 +148,15 @@ fn frame_code(service: &Service) -> String {
 
         /// Calls a [`{name}`] by frames.
         #[derive(Clone, Debug)]
-        pub struct {name}Client {{ client: ::kuafu::Client }}
+        pub struct {name}Client {{ channel: ::kuafu::Channel }}
 
         impl {name}Client {{
+            /// Calls one server, or a service by its name.
             #[must_use]
-            pub fn new(client: ::kuafu::Client) -> Self {{ Self {{ client }} }}
-            /// The connection the calls go through.
+            pub fn new(channel: impl Into<::kuafu::Channel>) -> Self {{ Self {{ channel: channel.into() }} }}
+            /// What the calls go through.
             #[must_use]
-            pub fn client(&self) -> &::kuafu::Client {{ &self.client }}
+            pub fn channel(&self) -> &::kuafu::Channel {{ &self.channel }}
             {client_fns}
         }}
 
@@ -202,7 +203,7 @@ fn client_fn(method: &Method, index: usize, table: &str) -> String {
         r"
             {docs}
             pub async fn {name}(&self, message: impl ::core::borrow::Borrow<{input_type}>, options: &::kuafu::CallOptions) -> {result} {{
-                self.client.call(&{table}[{index}], message.borrow(), ::kuafu::Bytes::new(), options).await
+                self.channel.call(&{table}[{index}], message.borrow(), ::kuafu::Bytes::new(), options).await
             }}
 
             /// The same with raw bytes behind the message.
@@ -210,7 +211,7 @@ fn client_fn(method: &Method, index: usize, table: &str) -> String {
                 &self, message: impl ::core::borrow::Borrow<{input_type}>, payload: ::kuafu::Bytes,
                 options: &::kuafu::CallOptions,
             ) -> {result} {{
-                self.client.call(&{table}[{index}], message.borrow(), payload, options).await
+                self.channel.call(&{table}[{index}], message.borrow(), payload, options).await
             }}
         "
     )

@@ -25,7 +25,7 @@ use crate::status::Status;
 
 /// Longer timeouts are as good as none, and the clock must not overflow. (A server drops work after 71 minutes: the
 /// longest a frame can say.)
-const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Payload buffers kept for the next payloads, unless another allocator is given.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// Pause after the first failed connect; doubled by each further one.
@@ -192,7 +192,7 @@ impl Client {
         let waited = until(&self.shared.runtime, deadline, attempt.wait_for(Option::is_some)).await;
         match waited {
             None => Err(Status::deadline_exceeded(format!("{} is still being connected to", self.address()))),
-            Some(Err(_gone)) => Err(Status::unavailable("the runtime of the connection stopped")),
+            Some(Err(_gone)) => Err(Status::not_reached("the runtime of the connection stopped")),
             Some(Ok(result)) => result.clone().expect("waited for it to be there"),
         }
     }
@@ -215,7 +215,7 @@ impl Shared {
         let now = Instant::now();
         if let Some(at) = not_before.filter(|at| now < *at) {
             let status = last.clone().unwrap_or_else(|| {
-                Status::unavailable(format!("{} closed the connection at once", self.address))
+                Status::not_reached(format!("{} closed the connection at once", self.address))
             });
             *state = State::Idle { failures, not_before, last };
             return Next::Failed(Status { retry_after: Some(at - now), ..status });
@@ -295,7 +295,7 @@ async fn open(address: &Address, config: &ClientConfig) -> Result<Arc<Link>, Con
 }
 
 /// `None` if the deadline came first. May be polled outside the runtime that drives the connection.
-async fn until<F: Future>(runtime: &Handle, deadline: Instant, future: F) -> Option<F::Output> {
+pub(crate) async fn until<F: Future>(runtime: &Handle, deadline: Instant, future: F) -> Option<F::Output> {
     let sleep = {
         let _entered = runtime.enter();
         tokio::time::sleep_until(deadline.into())

@@ -2,11 +2,12 @@
 //! own, for the hot paths: `docs/wire.md`) and **gRPC** (tonic, for control and administration: [`grpc`]).
 //!
 //! Reading order: [`frame`] (bytes <-> header), [`conn`] (the protocol as a state machine without IO), then the
-//! shells around it: [`client`], [`server`], `transport`. What a service's code sees: [`message`], [`method`],
+//! shells around it: [`client`], [`server`], `transport`. A service by its name (`nuwa://cluster/Service`): [`name`], [`named`], [`channel`]. What a service's code sees: [`message`], [`method`],
 //! [`status`], [`service`], [`payload`]; generated code is written by `kuafu-build` and calls [`codegen`].
 
 pub mod address;
 pub mod auth;
+pub mod channel;
 pub mod client;
 pub mod codegen;
 pub mod conn;
@@ -15,6 +16,8 @@ pub mod grpc;
 pub mod message;
 pub mod method;
 pub mod metrics;
+pub mod name;
+pub mod named;
 pub mod payload;
 mod presence;
 pub mod replicated;
@@ -28,9 +31,12 @@ pub use address::{Address, AddressError};
 pub use auth::{AllowAll, Authorizer, PeerInfo, PeerTransport};
 /// Payloads and `bytes` fields.
 pub use bytes::Bytes;
+pub use channel::Channel;
 pub use client::{Client, ClientConfig};
 pub use message::{CallOptions, PayloadCheck, RawRequest, RawResponse, Request, Response};
 pub use method::Method;
+pub use name::{Name, NameError, Target, TargetError};
+pub use named::{Endpoint, Endpoints, NamedClient, NamedConfig, Resolver, UnknownCluster};
 pub use payload::{HeapAllocator, PayloadAllocator, PayloadBuf, PayloadBuffer, PoolAllocator};
 pub use replicated::{CallError, Replicated, ReplicatedConfig};
 pub use retry::{Backoff, RetryBudget, RetryPolicy, retry};

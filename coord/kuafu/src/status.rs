@@ -15,7 +15,7 @@ pub enum Code {
     NotFound = 3,
     /// The deadline passed. The call may have been executed.
     DeadlineExceeded = 4,
-    /// The peer cannot be reached or went away. The call may have been executed.
+    /// The peer cannot be reached or went away. The call may have been executed, unless `detail` is the byte 1.
     Unavailable = 5,
     /// Too much work; not executed. Come back after `retry_after`.
     Busy = 6,
@@ -77,6 +77,9 @@ impl Code {
     }
 }
 
+/// The detail of [`Code::Unavailable`] that says so.
+const NOT_EXECUTED: &[u8] = &[1];
+
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code:?}: {message}")]
@@ -124,6 +127,22 @@ impl Status {
     #[must_use]
     pub fn busy(message: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Code::Busy, message) }
+    }
+
+    /// As [`unavailable`](Self::unavailable), and the call was certainly not executed.
+    #[must_use]
+    pub fn not_reached(message: impl Into<String>) -> Self {
+        Self { detail: Bytes::from_static(NOT_EXECUTED), ..Self::unavailable(message) }
+    }
+
+    /// The call was certainly not executed: it may be sent again, whatever it does.
+    #[must_use]
+    pub fn was_not_executed(&self) -> bool {
+        match self.code {
+            Code::Busy | Code::NotLeader => true,
+            Code::Unavailable => *self.detail == *NOT_EXECUTED,
+            _ => false,
+        }
     }
 
     /// Not the leader; `leader` is its address, if known.

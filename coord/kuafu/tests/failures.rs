@@ -556,9 +556,9 @@ async fn undecodable_message_fails_one_call() {
     let running = serve(Over::Tcp).await;
     let client = running.client();
     // A WaitRequest where an EchoRequest is due: field 1 has the wrong type.
-    let (client, options) = (client.client(), options());
+    let (channel, options) = (client.channel(), options());
     let call =
-        client.call::<_, EchoReply>(&ECHO_METHODS[0], &WaitRequest { gate: 1 }, Bytes::new(), &options);
+        channel.call::<_, EchoReply>(&ECHO_METHODS[0], &WaitRequest { gate: 1 }, Bytes::new(), &options);
     assert_eq!(call.await.unwrap_err().code, Code::InvalidArgument);
 }
 

@@ -161,10 +161,10 @@ async fn statuses_travel_whole() {
 #[tokio::test]
 async fn method_that_is_not_served() {
     let running = serve(Over::Tcp).await;
-    let client = running.client();
     static OTHER: kuafu::Method = kuafu::Method::new("x.Y", "Z", false);
-    let (client, request, options) = (client.client(), echo_request(""), options());
-    let answer = client.call::<_, EchoReply>(&OTHER, &request, Bytes::new(), &options).await;
+    let client = running.client();
+    let (channel, request, options) = (client.channel(), echo_request(""), options());
+    let answer = channel.call::<_, EchoReply>(&OTHER, &request, Bytes::new(), &options).await;
     assert_eq!(answer.unwrap_err().code, Code::Unimplemented);
 }
 

@@ -45,7 +45,7 @@ impl ConnectError {
                 Status::unimplemented(error.to_string())
             }
             error @ (Self::Connect { .. } | Self::Hello { .. } | Self::Timeout { .. }) => {
-                Status::unavailable(error.to_string())
+                Status::not_reached(error.to_string())
             }
         }
     }

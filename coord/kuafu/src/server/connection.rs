@@ -92,7 +92,7 @@ impl Connection {
         self.handlers.register(cx.waker());
         if !self.stopping && self.stop.as_mut().poll(cx).is_ready() {
             self.stopping = true;
-            self.conn.send_go_away(Status::unavailable("the server is stopping"), &mut self.out);
+            self.conn.send_go_away(Status::not_reached("the server is stopping"), &mut self.out);
         }
         let result = self.turn(cx);
         if let Err(reason) = result {
@@ -229,7 +229,7 @@ impl Connection {
         header: &Header,
     ) -> Result<RawRequest, Status> {
         if self.conn.state() == State::Draining {
-            return Err(Status::unavailable("the server is stopping; not executed"));
+            return Err(Status::not_reached("the server is stopping; not executed"));
         }
         self.server.authorizer.request(&self.peer, &self.server.methods[info.method].method)?;
         self.server.room(&self.handlers, header)?;
