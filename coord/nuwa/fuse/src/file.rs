@@ -59,7 +59,8 @@ impl OpenFile {
             value: if mode.truncate { Vec::new() } else { entry.value.to_vec() },
             base: entry.modified,
             dirty: false,
-            whole: is_new || mode.truncate,
+            // What is appended goes behind what another made meanwhile.
+            whole: mode.truncate || (is_new && !mode.append),
             only_opened: replaces,
             appended: Vec::new(),
         };

@@ -117,6 +117,12 @@ fn a_shell_coordinates_with_files_alone() {
     "#,
     );
     assert_eq!(said, "100\n50\n50\n");
+    let said = shell(
+        &one,
+        &two,
+        "exec 3>>$A/new 4>>$B/new; echo one >&3; echo two >&4; exec 3>&- 4>&-; sort $A/new; rm $B/new",
+    );
+    assert_eq!(said, "one\ntwo\n", "both opened it before it was there");
 
     // Compare and set, and O_EXCL: one wins.
     let said = shell(
