@@ -41,9 +41,10 @@ pub struct ChunkServer;
 pub struct Handle {
     node: Arc<Node>,
     address: Address,
+    advertised: Address,
     grpc: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
-    masters: Vec<Address>,
+    masters: master_api::Masters,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -109,11 +110,8 @@ async fn start_with(
         tasks.push(tokio::spawn(listener.serve(Arc::new(render), stop)));
     }
     tasks.push(tokio::spawn(bound.serve(node.stop.clone())));
-    let identity = Identity {
-        uuid,
-        address: advertise::address(config.advertise.as_ref(), &address),
-        location: config.location.to_string(),
-    };
+    let advertised = advertise::address(config.advertise.as_ref(), &address);
+    let identity = Identity { uuid, address: advertised.clone(), location: config.location.to_string() };
     tasks.push(tokio::spawn(heartbeat::run(node.clone(), config.masters.clone(), identity)));
     tasks.push(tokio::spawn(surplus::run(node.clone(), config.masters.clone())));
     tasks.push(tokio::spawn(repair::run(node.clone())));
@@ -122,7 +120,15 @@ async fn start_with(
     tasks.extend(disks.iter().map(|disk| tokio::spawn(pace::run(node.clone(), disk.clone()))));
     tasks.extend(disks.iter().map(|disk| tokio::spawn(lost::run(node.clone(), disk.clone()))));
     tracing::info!(%address, disks = disks.len(), "chunkserver listens");
-    Ok(Handle { node, address, grpc, metrics: metrics_at, masters: config.masters.clone(), tasks })
+    Ok(Handle {
+        node,
+        address,
+        advertised,
+        grpc,
+        metrics: metrics_at,
+        masters: config.masters.clone(),
+        tasks,
+    })
 }
 
 impl Handle {
@@ -130,6 +136,12 @@ impl Handle {
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where others are told to connect to.
+    #[must_use]
+    pub const fn advertised(&self) -> &Address {
+        &self.advertised
     }
 
     #[must_use]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use kuafu::Address;
+use master_api::Masters;
 
 /// Configuration of one chunkserver.
 #[derive(Clone, Debug)]
@@ -17,8 +18,8 @@ pub struct Config {
     /// One directory for each disk. An empty or absent one is formatted.
     pub data: Vec<PathBuf>,
     pub location: Location,
-    /// The masters of the cluster, at least one.
-    pub masters: Vec<Address>,
+    /// Where the masters of the cluster are found.
+    pub masters: Masters,
     /// Bytes a disk that is formatted now may hold. Default: 9/10 of what is free there. Minimum 64 MiB.
     pub capacity_bytes: Option<u64>,
     /// Where to serve `ChunkAdmin` by gRPC.
@@ -35,13 +36,13 @@ pub struct Config {
 impl Config {
     /// A configuration with defaults for what most do not set.
     #[must_use]
-    pub fn new(listen: Address, data: Vec<PathBuf>, location: Location, masters: Vec<Address>) -> Self {
+    pub fn new(listen: Address, data: Vec<PathBuf>, location: Location, masters: impl Into<Masters>) -> Self {
         Self {
             listen,
             advertise: None,
             data,
             location,
-            masters,
+            masters: masters.into(),
             capacity_bytes: None,
             grpc: None,
             metrics: None,
@@ -59,7 +60,7 @@ impl Config {
         if let Some(twice) = (1..self.data.len()).find(|at| self.data[..*at].contains(&self.data[*at])) {
             return Err(ConfigError::DataTwice { path: self.data[twice].clone() });
         }
-        if self.masters.is_empty() {
+        if self.masters.is_none() {
             return Err(ConfigError::NoMasters);
         }
         if let Some(capacity_bytes) = self.capacity_bytes
@@ -113,6 +114,14 @@ impl FromStr for Location {
             }
             Some(_) | None => Err(ConfigError::Location { text: text.to_owned() }),
         }
+    }
+}
+
+impl Location {
+    /// `/REGION/RACK`.
+    #[must_use]
+    pub fn rack(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(rack, _)| rack)
     }
 }
 
@@ -179,7 +188,7 @@ mod tests {
         };
         assert!(refused(&|c| c.data.clear()).contains("--data"));
         assert!(refused(&|c| c.data.push("/a".into())).contains("twice"));
-        assert!(refused(&|c| c.masters.clear()).contains("--cluster"));
+        assert!(refused(&|c| c.masters.listed.clear()).contains("--cluster"));
         assert!(refused(&|c| c.capacity_bytes = Some(1)).contains("64 MiB"));
         assert!(refused(&|c| c.buffer_bytes = 1).contains("4 MiB"));
     }

@@ -50,7 +50,7 @@ pub(crate) struct Identity {
 }
 
 /// Runs until the node stops.
-pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>, identity: Identity) {
+pub(crate) async fn run(node: Arc<Node>, masters: master_api::Masters, identity: Identity) {
     let stop = node.stop.clone();
     tokio::select! {
         () = keep(&node, Masters::new(&masters), &identity) => {}
@@ -109,7 +109,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
 }
 
 /// The server stops: tells the leader, and returns when the groups go on without it, or soon.
-pub(crate) async fn goodbye(node: &Arc<Node>, masters: &[Address]) {
+pub(crate) async fn goodbye(node: &Arc<Node>, masters: &master_api::Masters) {
     let Some(server) = node.server_id().filter(|_| node.is_missed()) else { return };
     let mut masters = Masters::new(masters);
     masters.learn(&node.masters());

@@ -8,9 +8,13 @@ use anyhow::Context as _;
 use chunkserver_server::config::parse_size;
 use chunkserver_server::{ChunkServer, Config, Location};
 use clap::{Args, Parser, Subcommand};
-use kuafu::Address;
-use master_api::ClusterConfig;
+use kuafu::{Address, Endpoint};
+use master_api::{ClusterConfig, masters};
 use monitor_telemetry::{LogFlags, stop_signal};
+use nuwa_naming::{NuwaResolver, Registration, withdraw};
+
+/// The name under which chunkservers register: `nuwa://CLUSTER/pangu-chunkserver`.
+const SERVICE: &str = "pangu-chunkserver";
 
 /// Small requests are mostly allocations; the C library's allocator took an eighth of a master's time.
 #[global_allocator]
@@ -105,8 +109,8 @@ fn start(flags: Flags) -> anyhow::Result<ExitCode> {
         (Some(Command::Verify { dir }), _) => Ok(runtime.block_on(verify(dir))),
         (None, Some(serve)) => {
             flags.logs.start()?;
-            let config = config(serve)?;
-            runtime.block_on(run(config))?;
+            let (config, cluster) = config(serve)?;
+            runtime.block_on(run(config, &cluster))?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) => anyhow::bail!("nothing to do: see --help"),
@@ -126,11 +130,19 @@ async fn verify(dir: PathBuf) -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(mut config: Config, cluster: &ClusterConfig) -> anyhow::Result<()> {
+    let resolver = NuwaResolver::of(cluster);
+    config.masters.registered = resolver.as_ref().map(|resolver| resolver.follow(masters::SERVICE));
+    config.validate()?;
     let signal = stop_signal().context("listen for signals")?;
     tokio::pin!(signal);
     loop {
         let server = ChunkServer::start(config.clone()).await?;
+        let endpoint = Endpoint {
+            rack: config.location.rack().to_owned(),
+            ..Endpoint::new(server.advertised().clone())
+        };
+        let registration = Registration::of(cluster, SERVICE, &endpoint);
         let goes_on = tokio::select! {
             name = &mut signal => {
                 tracing::info!(signal = name, "stopping");
@@ -145,17 +157,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 true
             }
         };
-        server.shutdown().await;
+        tokio::join!(server.shutdown(), withdraw(registration));
         if !goes_on {
             return Ok(());
         }
     }
 }
 
-fn config(flags: Serve) -> anyhow::Result<Config> {
+fn config(flags: Serve) -> anyhow::Result<(Config, ClusterConfig)> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
-    let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters);
+    let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters.clone());
     config.advertise = flags.advertise;
     config.capacity_bytes = flags.capacity;
     config.grpc = flags.grpc;
@@ -163,6 +175,5 @@ fn config(flags: Serve) -> anyhow::Result<Config> {
     config.renew_damaged = true;
     config.buffer_bytes =
         usize::try_from(flags.buffers).context("--buffers is more than this machine addresses")?;
-    config.validate()?;
-    Ok(config)
+    Ok((config, cluster))
 }

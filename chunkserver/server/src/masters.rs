@@ -16,15 +16,19 @@ pub(crate) struct Masters {
     clients: Vec<(Address, proto::ClusterClient)>,
     at: usize,
     config: ClientConfig,
-    configured: Vec<Address>,
+    configured: master_api::Masters,
 }
 
 impl Masters {
-    pub(crate) fn new(addresses: &[Address]) -> Self {
+    pub(crate) fn new(configured: &master_api::Masters) -> Self {
         let config = ClientConfig::default();
-        let mut masters = Self { clients: Vec::new(), at: 0, config, configured: addresses.to_vec() };
-        for address in addresses {
-            masters.position(address.clone());
+        let mut configured = configured.clone();
+        if let Some(registered) = &mut configured.registered {
+            registered.mark_changed();
+        }
+        let mut masters = Self { clients: Vec::new(), at: 0, config, configured };
+        for address in masters.configured.listed.clone() {
+            masters.position(address);
         }
         masters
     }
@@ -39,8 +43,13 @@ impl Masters {
         if masters.is_empty() {
             return;
         }
-        let current = self.clients[self.at].0.clone();
-        let configured = &self.configured;
+        let Some(current) = self.clients.get(self.at).map(|(current, _)| current.clone()) else {
+            for address in masters.iter().take(MASTERS_MAX) {
+                self.position(address.clone());
+            }
+            return;
+        };
+        let configured = &self.configured.listed;
         self.clients
             .retain(|(known, _)| masters.contains(known) || configured.contains(known) || *known == current);
         for address in masters.iter().take(MASTERS_MAX) {
@@ -64,7 +73,15 @@ impl Masters {
         &mut self,
         call: impl FnOnce(proto::ClusterClient) -> A,
     ) -> Result<T, Status> {
-        let result = call(self.clients[self.at].1.clone()).await;
+        for address in self.configured.news().into_iter().flatten() {
+            if self.clients.len() < MASTERS_MAX {
+                self.position(address);
+            }
+        }
+        let Some((_, client)) = self.clients.get(self.at) else {
+            return Err(Status::not_reached("no master is registered yet"));
+        };
+        let result = call(client.clone()).await;
         result.map(|response| response.message).inspect_err(|status| {
             let hint = status.leader().and_then(|leader| leader.parse().ok());
             let full = self.clients.len() >= MASTERS_MAX;
@@ -101,7 +118,7 @@ mod tests {
     async fn a_failure_leads_to_the_next_master_or_to_the_one_that_was_named() {
         let address = |n: usize| format!("tcp://10.0.0.{n}:1");
         let known: Vec<Address> = (0..3).map(|n| address(n).parse().unwrap()).collect();
-        let mut masters = Masters::new(&known);
+        let mut masters = Masters::new(&known.into());
         for at in [1, 2, 0] {
             assert_eq!(refuse(&mut masters, Status::unavailable("away")).await, at);
         }
@@ -120,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn the_list_follows_the_masters_as_they_are_replaced() {
         let address = |n: usize| format!("tcp://10.0.0.{n}:1").parse::<Address>().unwrap();
-        let mut masters = Masters::new(&[address(1), address(2)]);
+        let mut masters = Masters::new(&vec![address(1), address(2)].into());
         let known =
             |masters: &Masters| masters.clients.iter().map(|(known, _)| known.clone()).collect::<Vec<_>>();
         masters.learn(&[address(2), address(3)]);
@@ -133,6 +150,22 @@ mod tests {
         assert_eq!((known(&masters), masters.at), ([1, 2, 5, 6].map(address).to_vec(), 2));
         masters.learn(&[]);
         assert_eq!(masters.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn masters_that_register_are_tried_too() {
+        let address = |n: usize| format!("tcp://10.0.0.{n}:1").parse::<Address>().unwrap();
+        let registry = tokio::sync::watch::Sender::new(None);
+        let configured = master_api::Masters { listed: Vec::new(), registered: Some(registry.subscribe()) };
+        let mut masters = Masters::new(&configured);
+        refuse(&mut masters, Status::unavailable("nobody is asked")).await;
+        assert_eq!(masters.len(), 0);
+        registry.send_replace(Some([1, 2].map(|n| kuafu::Endpoint::new(address(n))).into()));
+        refuse(&mut masters, Status::unavailable("away")).await;
+        assert_eq!((masters.len(), masters.at), (2, 1));
+        registry.send_replace(Some([3].map(|n| kuafu::Endpoint::new(address(n))).into()));
+        assert_eq!(refuse(&mut masters, Status::unavailable("away")).await, 2);
+        assert_eq!(Masters::new(&configured).len(), 0, "it looks when it asks");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use chunkserver_core::Stage;
 use chunkserver_engine::aside;
 use coord_types::{DiskId, GroupId};
 use futures::future::join_all;
-use kuafu::{Address, CallOptions, Status};
+use kuafu::{CallOptions, Status};
 use master_api::proto;
 
 use crate::disks::Disk;
@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const NO_DISK: u32 = 0;
 
 /// Runs until the node stops.
-pub(crate) async fn run(node: Arc<Node>, masters: Vec<Address>) {
+pub(crate) async fn run(node: Arc<Node>, masters: master_api::Masters) {
     let stop = node.stop.clone();
     let mut masters = Masters::new(&masters);
     let looking = async {

@@ -27,7 +27,8 @@
 //! segment_mib = 32
 //! ```
 //!
-//! The ids of masters, and of Nuwa's members, are their places in the list, counted from 1; one of the two lists may be left out. What is in `survival` is explained in
+//! The ids of masters, and of Nuwa's members, are their places in the list, counted from 1. One of the two lists may be left out: without `nuwa` nobody
+//! registers, without `masters` clients and chunkservers look them up in Nuwa. What is in `survival` is explained in
 //! `master/docs/groups.md`, what is in `raft` in `master/docs/log.md`; the masters read both, chunkservers are told by them.
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ use toml::Spanned;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     pub name: String,
-    /// Pangu's masters, all different.
+    /// Pangu's masters, all different. Those that are registered in Nuwa are found without.
     pub masters: Vec<Address>,
     /// Nuwa's members, all different. At least one of the two lists has something in it.
     pub nuwa: Vec<Address>,

@@ -17,12 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::attempts::{Attempts, Step, Target};
 use self::endpoints::Endpoints;
 use crate::address::Address;
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, until};
 use crate::message::{CallOptions, Response};
 use crate::status::{Code, Status};
 
@@ -40,7 +42,7 @@ pub type Probe = fn(Client, CallOptions) -> Pin<Box<dyn Future<Output = Result<(
 /// Whom to ask, and how.
 #[derive(Clone, Debug)]
 pub struct ReplicatedConfig {
-    /// At least one; more are learned from the members' hints.
+    /// At least one, unless some are [registered](Replicated::follow); more are learned from the members' hints.
     pub members: Vec<Address>,
     /// How long one member may take over one attempt before the next is asked. Default 4 s: longer than an election.
     pub attempt_timeout: Duration,
@@ -63,7 +65,7 @@ pub enum CallError {
     /// Trying again would give the same.
     #[error("{address} refused: {status}")]
     Refused { address: Address, status: Status },
-    #[error("no member is configured")]
+    #[error("no member is known")]
     NoMembers,
 }
 
@@ -75,6 +77,11 @@ struct Shared {
     probe: Probe,
     /// Somebody looks whether another member leads than the one that is asked.
     looking: AtomicBool,
+    /// Members are looked up by the service's name.
+    is_named: AtomicBool,
+    /// Over with the last clone.
+    life: CancellationToken,
+    _ends_life: DropGuard,
 }
 
 /// The members of one service. Cheap to clone.
@@ -97,12 +104,16 @@ impl Replicated {
     #[must_use]
     pub fn new(config: ReplicatedConfig, probe: Probe) -> Self {
         let runtime = Handle::current();
+        let life = CancellationToken::new();
         let shared = Shared {
             endpoints: Endpoints::new(&config.members, config.transport, runtime.clone()),
             attempt_timeout: config.attempt_timeout,
             runtime,
             probe,
             looking: AtomicBool::new(false),
+            is_named: AtomicBool::new(false),
+            _ends_life: life.clone().drop_guard(),
+            life,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -136,6 +147,22 @@ impl Replicated {
         self.shared.endpoints.rotate_from(client);
     }
 
+    /// Members are also those that are registered under the service's name, now and as they change.
+    pub fn follow(&self, mut registered: watch::Receiver<crate::named::Endpoints>) {
+        self.shared.is_named.store(true, Ordering::Relaxed);
+        let (shared, life) = (Arc::downgrade(&self.shared), self.shared.life.clone());
+        registered.mark_changed();
+        self.shared.runtime.spawn(async move {
+            while let Some(Ok(())) = life.run_until_cancelled(registered.changed()).await {
+                let Some(shared) = shared.upgrade() else { return };
+                let list = registered.borrow_and_update().clone();
+                let addresses =
+                    list.iter().flat_map(|list| list.iter()).map(|endpoint| endpoint.address.clone());
+                shared.endpoints.offer(addresses.collect());
+            }
+        });
+    }
+
     /// A leader said who all members are, as of a version that grows.
     pub fn learn(&self, members: &[String], version: u64) {
         self.shared.endpoints.learn(members, version);
@@ -159,7 +186,10 @@ impl Replicated {
         let shared = &self.shared;
         let mut attempts = Attempts::new(shared.endpoints.len());
         loop {
-            let client = shared.endpoints.current().ok_or(CallError::NoMembers)?;
+            let client = match shared.endpoints.current() {
+                Some(client) => client,
+                None => shared.first_member(deadline).await?,
+            };
             let timeout = deadline.map_or(shared.attempt_timeout, |deadline| {
                 shared.attempt_timeout.min(deadline.saturating_duration_since(Instant::now()))
             });
@@ -212,6 +242,21 @@ impl Replicated {
 }
 
 impl Shared {
+    /// Waits for the name to be looked up, if there is one.
+    async fn first_member(&self, deadline: Option<Instant>) -> Result<Client, CallError> {
+        if !self.is_named.load(Ordering::Relaxed) {
+            return Err(CallError::NoMembers);
+        }
+        let known = self.endpoints.known();
+        match deadline {
+            None => known.await,
+            Some(deadline) => until(&self.runtime, deadline, known)
+                .await
+                .ok_or_else(|| CallError::Deadline { last: "nobody is registered".to_owned() })?,
+        }
+        self.endpoints.current().ok_or(CallError::NoMembers)
+    }
+
     /// An attempt, given up when another member is found to lead: one that hangs or lost its network answers nobody.
     async fn unless_left<T>(
         self: &Arc<Self>,

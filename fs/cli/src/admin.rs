@@ -168,7 +168,7 @@ struct Session {
 impl Session {
     async fn open(found: Found, flags: &Flags) -> anyhow::Result<Self> {
         let description = format!("pangu {}", std::process::id());
-        let master = MasterClient::new(ClientConfig::new(found.cluster.masters.clone(), description))?;
+        let master = MasterClient::new(ClientConfig::new(crate::find::masters(&found.cluster), description))?;
         Ok(Self { found, master, timeout: Duration::from_secs(flags.timeout.max(1)), json: flags.json })
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use fs_mount::mountpoint;
-use master_api::ClusterConfig;
+use master_api::{ClusterConfig, Masters, masters};
+use nuwa_naming::NuwaResolver;
 
 /// What `mount` shows as the type of a Pangu mount.
 const FS_TYPE: &str = "fuse.pangu";
@@ -23,6 +24,13 @@ pub(crate) struct FoundFile {
     pub(crate) found: Found,
     /// From the file system's root.
     pub(crate) path: Vec<u8>,
+}
+
+/// Where the masters of a cluster are found. Inside a tokio runtime, which then follows the registry.
+pub(crate) fn masters(cluster: &ClusterConfig) -> Masters {
+    let resolver = NuwaResolver::of(cluster);
+    let registered = resolver.map(|resolver| resolver.follow(masters::SERVICE));
+    Masters { listed: cluster.masters.clone(), registered }
 }
 
 /// The cluster named by a flag or a mount, or the one of the usual places.

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_types::{InodeId, ServerId, SessionId};
-use kuafu::{Address, CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
+use kuafu::{CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
 use master_model::{Lineage, NotFollowed};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -30,14 +30,15 @@ use self::followed::Followed;
 use self::session::Sessions;
 use crate::convert::{self, Invalid};
 use crate::errno::Errno;
+use crate::masters::Masters;
 use crate::model::{Answer, Attr, Mutated, Mutation, Name, Query, ReadDir, StatFs, Table};
 use crate::proto::{self, AdminClient, ClusterClient, NamespaceClient};
 
 /// How a client is set up.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// At least one; more are learned from the masters' hints.
-    pub masters: Vec<Address>,
+    /// Where to begin; more are learned from the masters' hints.
+    pub masters: Masters,
     /// For people: host, process, mount point.
     pub description: String,
     /// How long one master may take over one attempt before the next is asked. Default 4 s: longer than an election.
@@ -50,9 +51,9 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     #[must_use]
-    pub fn new(masters: Vec<Address>, description: impl Into<String>) -> Self {
+    pub fn new(masters: impl Into<Masters>, description: impl Into<String>) -> Self {
         Self {
-            masters,
+            masters: masters.into(),
             description: description.into(),
             attempt_timeout: Duration::from_secs(4),
             transport: kuafu::ClientConfig::default(),
@@ -184,14 +185,14 @@ impl MasterClient {
     /// # Errors
     /// [`ClientError::NoMasters`].
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        if config.masters.is_empty() {
+        if config.masters.is_none() {
             return Err(ClientError::NoMasters);
         }
         let closed = watch::Sender::new(false);
         let shared = Arc::new(Shared {
             masters: Replicated::new(
                 ReplicatedConfig {
-                    members: config.masters.clone(),
+                    members: config.masters.listed.clone(),
                     attempt_timeout: config.attempt_timeout,
                     transport: config.transport.clone(),
                 },
@@ -210,6 +211,9 @@ impl MasterClient {
             reopened: Mutex::default(),
             closed: closed.clone(),
         });
+        if let Some(registered) = shared.config.masters.registered.clone() {
+            shared.masters.follow(registered);
+        }
         shared.runtime.spawn(background::run(Arc::clone(&shared)));
         Ok(Self { shared, _stop: Arc::new(StopOnDrop(closed)) })
     }

@@ -4,6 +4,7 @@
 //! [`client`] (finding the leader, asking exactly once).
 
 pub mod client;
+pub mod masters;
 
 /// The messages and services of `proto/master/v1/master.proto`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
@@ -17,3 +18,4 @@ pub use client::{ClientConfig, ClientError, MasterClient};
 pub use coord_cluster::{self as cluster, ClusterConfig};
 pub use coord_types::LayoutError;
 pub use master_model::{self as model, Errno, convert, errno};
+pub use masters::Masters;

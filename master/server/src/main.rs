@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use kuafu::Address;
+use kuafu::{Address, Endpoint};
 use master_api::ClusterConfig;
 use master_api::cluster::by_id;
 use master_server::{Config, MasterServer};
 use monitor_telemetry::{LogFlags, stop_signal};
+use nuwa_naming::{Registration, withdraw};
 
 /// Small requests are mostly allocations; the C library's allocator took an eighth of a master's time.
 #[global_allocator]
@@ -81,13 +82,15 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> anyhow::Result<()> {
     flags.logs.start()?;
-    let config = config(flags)?;
+    let (config, cluster) = config(flags)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(async {
         let signal = stop_signal().context("listen for signals")?;
         let server = MasterServer::start(config).await?;
         tracing::info!(address = %server.address(), "master is listening");
+        let endpoint = Endpoint::new(server.advertised().clone());
+        let registration = Registration::of(&cluster, master_api::masters::SERVICE, &endpoint);
         tokio::select! {
             name = signal => tracing::info!(signal = name, "stopping"),
             () = server.failed() => {
@@ -96,12 +99,12 @@ fn run(flags: Flags) -> anyhow::Result<()> {
                 anyhow::bail!("the master stopped by itself: {reason}");
             }
         }
-        server.shutdown().await;
+        tokio::join!(server.shutdown(), withdraw(registration));
         Ok(())
     })
 }
 
-fn config(flags: Flags) -> anyhow::Result<Config> {
+fn config(flags: Flags) -> anyhow::Result<(Config, ClusterConfig)> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let mut config = Config::new(flags.id, by_id(&cluster.masters), flags.data);
@@ -117,7 +120,7 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     config.cache_bytes = flags.cache << 20;
     tune(&mut config, &cluster);
     config.validate()?;
-    Ok(config)
+    Ok((config, cluster))
 }
 
 /// What the cluster description says of failures and of the log.

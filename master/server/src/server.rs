@@ -186,6 +186,12 @@ impl MasterServer {
         &self.address
     }
 
+    /// Where others are told to connect to.
+    #[must_use]
+    pub fn advertised(&self) -> &Address {
+        self.app.config.advertised()
+    }
+
     /// Where gRPC is served.
     #[must_use]
     pub fn grpc_address(&self) -> Option<SocketAddr> {

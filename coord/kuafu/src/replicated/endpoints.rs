@@ -26,6 +26,10 @@ pub(super) struct Endpoints {
 struct Inner {
     list: Vec<Client>,
     current: usize,
+    /// Who the leader last said the members are.
+    learned: Vec<Address>,
+    /// Who is registered under the service's name.
+    named: Vec<Address>,
 }
 
 /// Members remembered beyond the configured ones: hints name at most the members of one cluster.
@@ -43,7 +47,7 @@ impl Endpoints {
             runtime,
             configured: members.to_vec(),
             version: AtomicU64::new(0),
-            inner: Mutex::new(Inner { list, current: 0 }),
+            inner: Mutex::new(Inner { list, current: 0, learned: Vec::new(), named: Vec::new() }),
             moved: watch::Sender::new(()),
         }
     }
@@ -60,7 +64,16 @@ impl Endpoints {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// `None` if no member is configured.
+    /// Returns once a member is known.
+    pub(super) async fn known(&self) {
+        let mut moved = self.moved.subscribe();
+        while self.len() == 0 {
+            // The sender lives as long as this.
+            let _ = moved.changed().await;
+        }
+    }
+
+    /// `None` if no member is known.
     pub(super) fn current(&self) -> Option<Client> {
         let inner = self.inner.lock();
         inner.list.get(inner.current).cloned()
@@ -95,30 +108,53 @@ impl Endpoints {
         }
     }
 
-    /// The leader said who all members are. Those stay that are configured too: whoever was away for long may find only
-    /// them; and the one that is asked now.
+    /// The leader said who all members are. Those stay that are configured or registered too: whoever was away for long
+    /// may find only them; and the one that is asked now.
     pub(super) fn learn(&self, members: &[String], version: u64) {
         self.version.store(version, Ordering::Relaxed);
         let members: Vec<Address> = members.iter().filter_map(|text| text.parse().ok()).collect();
         let mut inner = self.inner.lock();
-        let known = |address: &Address| inner.list.iter().any(|client| client.address() == address);
-        let learned = inner.list.iter().filter(|client| !self.configured.contains(client.address()));
-        let news =
-            !members.iter().all(known) || learned.clone().any(|client| !members.contains(client.address()));
-        if members.is_empty() || !news {
-            return;
+        // Whoever was asked when it left the members has been kept since.
+        if !members.is_empty() && (members != inner.learned || self.has_left(&inner)) {
+            inner.learned = members;
+            self.rebuild(&mut inner);
         }
+    }
+
+    /// Whether one is here that nobody names, and that is not asked now.
+    fn has_left(&self, inner: &Inner) -> bool {
+        let named = [&inner.learned, &inner.named, &self.configured];
+        let is_named = |client: &Client| named.iter().any(|list| list.contains(client.address()));
+        inner.list.iter().enumerate().any(|(at, client)| at != inner.current && !is_named(client))
+    }
+
+    /// Who is registered now. Nobody: that is not believed.
+    pub(super) fn offer(&self, named: Vec<Address>) {
+        let mut inner = self.inner.lock();
+        if !named.is_empty() && named != inner.named {
+            inner.named = named;
+            self.rebuild(&mut inner);
+            self.moved.send_replace(());
+        }
+    }
+
+    fn rebuild(&self, inner: &mut Inner) {
         let current = inner.list.get(inner.current).map(|client| client.address().clone());
-        let mut wanted: Vec<Address> = members;
-        for address in self.configured.iter().cloned().chain(current.clone()) {
-            if !wanted.contains(&address) {
-                wanted.push(address);
+        let mut wanted: Vec<Address> = Vec::new();
+        for address in [&inner.learned, &inner.named, &self.configured].into_iter().flatten().chain(&current)
+        {
+            if !wanted.contains(address) {
+                wanted.push(address.clone());
             }
+        }
+        if let Some(current) = current.as_ref().filter(|_| wanted.len() > ENDPOINTS_MAX) {
+            wanted.retain(|address| address != current);
+            wanted.truncate(ENDPOINTS_MAX - 1);
+            wanted.push(current.clone());
         }
         let kept = |address: &Address| inner.list.iter().find(|client| client.address() == address).cloned();
         let list: Vec<Client> = wanted
             .iter()
-            .take(ENDPOINTS_MAX)
             .map(|address| kept(address).unwrap_or_else(|| self.client(address.clone())))
             .collect();
         inner.current =
@@ -166,6 +202,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn begins_with_those_that_are_registered() {
+        let endpoints = Endpoints::new(&[], ClientConfig::default(), Handle::current());
+        assert!(endpoints.current().is_none());
+        let registered: Address = "unix:///tmp/a".parse().unwrap();
+        let ((), ()) = tokio::join!(endpoints.known(), async {
+            tokio::task::yield_now().await;
+            endpoints.offer(vec![registered.clone()]);
+        });
+        assert_eq!(*endpoints.current().unwrap().address(), registered);
+    }
+
+    #[tokio::test]
     async fn follows_the_members_as_they_are_replaced() {
         let address = |n: u32| format!("unix:///tmp/{n}");
         let configured: Vec<Address> = (1..=3).map(|n| address(n).parse().unwrap()).collect();
@@ -196,5 +244,11 @@ mod tests {
         assert_eq!(all(), [6, 7, 1, 2, 3, 5], "nobody needs 4 any more");
         told(&[]);
         assert_eq!(endpoints.len(), 6, "an answer without them says nothing");
+        let offer = |ids: &[u32]| endpoints.offer(ids.iter().map(|n| address(*n).parse().unwrap()).collect());
+        offer(&[7, 8]);
+        assert_eq!(all(), [6, 7, 8, 1, 2, 3, 5], "who is registered, too");
+        offer(&[]);
+        offer(&[9]);
+        assert_eq!(all(), [6, 7, 9, 1, 2, 3, 5]);
     }
 }
