@@ -92,7 +92,7 @@ pub async fn adopt(adoption: &Adoption) -> Result<FirstNode, AdoptError> {
     let told = tell(&store, adoption).await;
     master.shutdown().await;
     told?;
-    store.write_cluster(&adoption.name, &adoption.master)?;
+    store.write_cluster(&adoption.name, &adoption.master, None)?;
     store.describe(Some(Adopted::Done))?;
     Ok(node(false))
 }

@@ -13,6 +13,8 @@ pub struct EmbeddedConfig {
     pub chunkservers: Option<u32>,
     /// Bytes a chunkserver made now may hold. Default: its share of nine tenths of the free space.
     pub capacity_bytes: Option<u64>,
+    /// A member of Nuwa, too. A store that once had one keeps it.
+    pub nuwa: bool,
 }
 
 /// A setting that cannot be.

@@ -1,7 +1,8 @@
 //! Start and stop of the servers. They share one thread with one runtime: a hand-over between threads costs more than
 //! the work of a request.
 //!
-//! Start: master, then chunkservers. Stop: chunkservers (so that nothing is written any more), then the master.
+//! Start: Nuwa (if wanted), master, then chunkservers. Stop: in the opposite order, so that nothing is written any more when the
+//! master stops.
 //! A kill at any moment is what the servers' formats are made for; the next start finds everything.
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use chunkserver_server::{ChunkServer, Location};
 use kuafu::Address;
 use master_server::MasterServer;
 use nix::sys::statvfs::statvfs;
+use nuwa_server::NuwaServer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +47,8 @@ pub enum EmbeddedError {
     Thread(#[source] std::io::Error),
     #[error("start the master")]
     Master(#[from] master_server::StartError),
+    #[error("start the member of Nuwa")]
+    Nuwa(#[from] nuwa_server::StartError),
     #[error("start chunkserver {n}")]
     Chunkserver {
         n: u32,
@@ -197,10 +201,18 @@ async fn run(
     failed: &watch::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
+    let nuwa = match start_nuwa(store).await {
+        Ok(nuwa) => nuwa,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
     let master = match start_master(store).await {
         Ok(master) => master,
         Err(error) => {
             let _ = started.send(Err(error));
+            stop_nuwa(nuwa).await;
             return;
         }
     };
@@ -226,12 +238,37 @@ async fn run(
                 tracing::error!(reason, "the master stopped by itself");
                 failed.send_replace(Some(format!("the master stopped by itself: {reason}")));
             }
+            reason = nuwa_failed(nuwa.as_ref()) => {
+                tracing::error!(reason, "the member of Nuwa stopped by itself");
+                failed.send_replace(Some(format!("the member of Nuwa stopped by itself: {reason}")));
+            }
         }
     }
     for chunkserver in chunkservers {
         chunkserver.shutdown().await;
     }
     master.shutdown().await;
+    stop_nuwa(nuwa).await;
+}
+
+async fn start_nuwa(store: &Store) -> Result<Option<NuwaServer>, EmbeddedError> {
+    if !store.has_nuwa {
+        return Ok(None);
+    }
+    let config = nuwa_server::Config::new(1, [(1, store.nuwa_address())].into(), store.nuwa_dir());
+    Ok(Some(NuwaServer::start(config).await?))
+}
+
+async fn nuwa_failed(nuwa: Option<&NuwaServer>) -> String {
+    let Some(nuwa) = nuwa else { return std::future::pending().await };
+    nuwa.failed().await;
+    nuwa.failure().unwrap_or_else(|| "unknown".to_owned())
+}
+
+async fn stop_nuwa(nuwa: Option<NuwaServer>) {
+    if let Some(nuwa) = nuwa {
+        nuwa.shutdown().await;
+    }
 }
 
 pub(crate) async fn start_master(store: &Store) -> Result<MasterServer, EmbeddedError> {

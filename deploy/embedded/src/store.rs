@@ -6,6 +6,7 @@
 //! DATA/cluster.toml     the cluster description: `pangu --cluster DATA/cluster.toml` works while it runs
 //! DATA/master/          the master's state
 //! DATA/chunkserver-N/   one chunkserver's disk
+//! DATA/nuwa/            the state of Nuwa's member, if it was ever asked for
 //! DATA/run/*.sock       the servers' sockets (elsewhere if that path is too long for a socket)
 //! ```
 //!
@@ -31,6 +32,7 @@ use crate::config::{ConfigError, EmbeddedConfig, Shape};
 /// `sun_path` holds 108 bytes with the zero at its end.
 const SOCKET_PATH_MAX: usize = 107;
 const VERSION: u32 = 1;
+const NUWA: &str = "nuwa";
 /// Of a store that was adopted by a cluster: who does not know that must not start it.
 const VERSION_ADOPTED: u32 = 2;
 
@@ -103,6 +105,8 @@ pub(crate) struct Store {
     /// Chunkservers that were there before this start.
     pub(crate) chunkservers_before: u32,
     pub(crate) adopted: Option<Adopted>,
+    /// There is a member of Nuwa.
+    pub(crate) has_nuwa: bool,
     /// Held as long as the store is open.
     _lock: Flock<File>,
 }
@@ -120,7 +124,8 @@ impl Store {
         if found != Some(store.shape) {
             store.describe(None)?;
         }
-        store.write_cluster("embedded", &store.master_address())?;
+        let nuwa = store.has_nuwa.then(|| store.nuwa_address());
+        store.write_cluster("embedded", &store.master_address(), nuwa.as_ref())?;
         Ok(store)
     }
 
@@ -144,7 +149,8 @@ impl Store {
         };
         let sockets = socket_dir(&dir)?;
         let chunkservers_before = found.map_or(0, |found| found.chunkservers);
-        Ok((Self { sockets, shape, chunkservers_before, adopted, _lock: lock, dir }, found))
+        let has_nuwa = config.nuwa || dir.join(NUWA).exists();
+        Ok((Self { sockets, shape, chunkservers_before, adopted, has_nuwa, _lock: lock, dir }, found))
     }
 
     /// Writes `store.toml`.
@@ -157,11 +163,18 @@ impl Store {
     }
 
     /// Writes `cluster.toml`.
-    pub(crate) fn write_cluster(&self, name: &str, master: &Address) -> Result<(), StoreError> {
+    pub(crate) fn write_cluster(
+        &self,
+        name: &str,
+        master: &Address,
+        nuwa: Option<&Address>,
+    ) -> Result<(), StoreError> {
         let by =
             if name == "embedded" { "at each start by the embedded platform" } else { "by `pangu adopt`" };
-        let (name, master) = (toml::Value::from(name), toml::Value::from(vec![master.to_string()]));
-        replace(&self.cluster_file(), &format!("# Written {by}.\nname = {name}\nmasters = {master}\n"))
+        let list = |address: &Address| toml::Value::from(vec![address.to_string()]);
+        let (name, master) = (toml::Value::from(name), list(master));
+        let nuwa = nuwa.map_or_else(String::new, |nuwa| format!("nuwa = {}\n", list(nuwa)));
+        replace(&self.cluster_file(), &format!("# Written {by}.\nname = {name}\nmasters = {master}\n{nuwa}"))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -172,12 +185,20 @@ impl Store {
         self.dir.join("master")
     }
 
+    pub(crate) fn nuwa_dir(&self) -> PathBuf {
+        self.dir.join(NUWA)
+    }
+
     pub(crate) fn chunkserver_dir(&self, n: u32) -> PathBuf {
         self.dir.join(format!("chunkserver-{n}"))
     }
 
     pub(crate) fn master_address(&self) -> Address {
         Address::Unix(self.sockets.join("master.sock"))
+    }
+
+    pub(crate) fn nuwa_address(&self) -> Address {
+        Address::Unix(self.sockets.join("nuwa.sock"))
     }
 
     pub(crate) fn chunkserver_address(&self, n: u32) -> Address {

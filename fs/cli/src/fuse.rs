@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use deploy_embedded::EmbeddedConfig;
-use kuafu::Address;
 use master_api::ClusterConfig;
 use monitor_telemetry::LogFlags;
 
@@ -56,6 +55,9 @@ pub struct Flags {
     /// Let in only the user who mounts [default for others than root]
     #[arg(long, conflicts_with = "allow_other")]
     pub only_owner: bool,
+    /// Mount Nuwa, the coordination service, on this directory: locks, elections, watches. An embedded platform gets a member of it
+    #[arg(long, value_name = "DIR")]
+    pub nuwa: Option<PathBuf>,
     /// Mount read-only
     #[arg(long)]
     pub read_only: bool,
@@ -77,13 +79,14 @@ Examples:
   pangu-fuse /mnt/pangu                                an embedded store, one copy of everything
   pangu-fuse /mnt/pangu --data ~/store --replicas 3    one with three copies in three chunkservers
   pangu-fuse /mnt/pangu --cluster cluster.toml         the cluster that cluster.toml describes
+  pangu-fuse /mnt/pangu --nuwa /mnt/nuwa               Nuwa beside it: flock /mnt/nuwa/lock ./one-at-a-time.sh
   umount /mnt/pangu                                    ends any of them";
 
 /// What is mounted.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Embedded(EmbeddedConfig),
-    Cluster { description: PathBuf, masters: Vec<Address> },
+    Cluster { description: PathBuf, cluster: ClusterConfig },
 }
 
 /// Runs the program.
@@ -122,7 +125,7 @@ fn source(flags: &Flags) -> anyhow::Result<Source> {
         || flags.chunkservers.is_some()
         || flags.capacity.is_some();
     if !embedded && let Some((description, cluster)) = ClusterConfig::find(flags.cluster.as_deref())? {
-        return Ok(Source::Cluster { description, masters: cluster.masters });
+        return Ok(Source::Cluster { description, cluster });
     }
     let data_dir = flags.data.clone().or_else(deploy_embedded::default_data_dir).context(
         "there is no home directory to keep data in: name a directory with --data DIR, or a cluster with --cluster FILE",
@@ -131,6 +134,7 @@ fn source(flags: &Flags) -> anyhow::Result<Source> {
         replicas: flags.replicas,
         chunkservers: flags.chunkservers,
         capacity_bytes: flags.capacity,
+        nuwa: flags.nuwa.is_some(),
         ..EmbeddedConfig::new(data_dir)
     }))
 }

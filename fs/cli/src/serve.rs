@@ -10,9 +10,11 @@ use fs_client::{ClientConfig, ConnectError, FileSystem};
 use fs_control::ControlFiles;
 use fs_mount::{Access, MountOptions, Mounted, UnmountReport, mountpoint};
 use master_api::{ClusterConfig, MasterClient};
+use nuwa_fuse::{NuwaMount, NuwaMountConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::daemon::Ready;
+use crate::find;
 use crate::fuse::{Flags, Source};
 
 /// After this the user is told what the mount waits for.
@@ -23,6 +25,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(10);
 const WRITE_BACK_GRACE: Duration = Duration::from_secs(5);
 /// Written data may take this long to reach the chunkservers at the end.
 const FLUSH_GRACE: Duration = Duration::from_secs(60);
+/// Locks of a mount of Nuwa that died are free after this.
+const NUWA_LEASE: Duration = Duration::from_secs(10);
 /// The embedded servers may take this long to stop.
 const SERVERS_GRACE: Duration = Duration::from_secs(20);
 
@@ -49,25 +53,20 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     };
     // Before anything is made on disk that a corrected command would then find.
     config.validate().context("--memory")?;
-    let (embedded, description, masters) = match source {
+    let (embedded, description, cluster) = match source {
         Source::Embedded(config) => {
             eprintln!("pangu-fuse: starting the servers, data in {}", config.data_dir.display());
             let embedded = Embedded::start(&config)?;
-            let (description, master) = (embedded.cluster_file().to_owned(), embedded.master().clone());
-            (Some(embedded), description, vec![master])
+            let description = embedded.cluster_file().to_owned();
+            let cluster = ClusterConfig::load(&description)?;
+            (Some(embedded), description, cluster)
         }
-        Source::Cluster { description, masters } => (None, description, masters),
+        Source::Cluster { description, cluster } => (None, description, cluster),
     };
     let description = std::path::absolute(&description).unwrap_or(description);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let result = runtime.block_on(run(
-        flags,
-        ClientConfig { masters, ..config },
-        &description,
-        embedded.as_ref(),
-        ready,
-    ));
+    let result = runtime.block_on(run(flags, config, &cluster, &description, embedded.as_ref(), ready));
     let stopped = embedded.is_none_or(|embedded| embedded.stop(SERVERS_GRACE));
     if !stopped {
         tracing::warn!("the embedded servers did not stop in time; what they confirmed is on disk");
@@ -86,13 +85,15 @@ fn log_panics() {
 async fn run(
     flags: &Flags,
     config: ClientConfig,
+    cluster: &ClusterConfig,
     description: &Path,
     embedded: Option<&Embedded>,
     ready: Ready,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listen for signals")?;
-    let masters = config.masters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let mut settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+    let masters = find::masters(cluster);
+    let sought = masters.to_string();
+    let mut settings = master_api::ClientConfig::new(masters, config.description.clone());
     // An embedded store is copied and restored as a whole.
     settings.memory = if embedded.is_some() { None } else { memory_dir() };
     let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
@@ -106,9 +107,13 @@ async fn run(
             name = signals.next() => anyhow::bail!("{name} before the mount was up"),
             () = &mut patience, if !told => {
                 told = true;
-                eprintln!("pangu-fuse: waiting for a master at {masters} (Ctrl-C to give up)");
+                eprintln!("pangu-fuse: waiting for a master at {sought} (Ctrl-C to give up)");
             }
         }
+    };
+    let nuwa = tokio::select! {
+        nuwa = mount_nuwa(flags, cluster, description) => nuwa?,
+        name = signals.next() => anyhow::bail!("{name} before the mounts were up"),
     };
     let mounted = fs_mount::mount(
         Arc::new(ControlFiles::new(fs.clone(), Arc::new(master), named(description))),
@@ -126,6 +131,9 @@ async fn run(
         ),
         None => format!("cluster {}", description.display()),
     };
+    if let Some(nuwa) = &nuwa {
+        eprintln!("pangu-fuse: mounted {} (Nuwa)", nuwa.mountpoint().display());
+    }
     ready.tell(&format!("mounted {} ({what})", mounted.mountpoint().display()));
     let outcome = tokio::select! {
         ended = mounted.ended() => ended.map_err(anyhow::Error::from).context("the connection to the kernel broke"),
@@ -135,6 +143,11 @@ async fn run(
         }
         reason = servers_failed(embedded) => Err(anyhow::anyhow!("the embedded servers stopped: {reason}")),
     };
+    if let Some(nuwa) = nuwa
+        && let Err(error) = nuwa.stop().await
+    {
+        tracing::warn!(%error, "unmount Nuwa");
+    }
     let flushed = tokio::select! {
         flushed = tokio::time::timeout(FLUSH_GRACE, fs.shutdown()) => flushed,
         name = signals.next() => {
@@ -153,6 +166,24 @@ async fn run(
     }
 }
 
+/// Nuwa's mount, if one is wanted.
+async fn mount_nuwa(
+    flags: &Flags,
+    cluster: &ClusterConfig,
+    description: &Path,
+) -> anyhow::Result<Option<NuwaMount>> {
+    let Some(mountpoint) = flags.nuwa.clone() else { return Ok(None) };
+    let config = NuwaMountConfig {
+        mountpoint,
+        description: description.to_owned(),
+        cluster: cluster.clone(),
+        lease: NUWA_LEASE,
+        access: access(flags),
+        program: "pangu-fuse",
+    };
+    NuwaMount::start(config).await.map(Some).context("mount Nuwa")
+}
+
 /// Where is remembered how far the masters of a cluster had come: `$XDG_STATE_HOME/feitian/clusters`, else `/var/lib/feitian/clusters` for
 /// root and `~/.local/state/feitian/clusters` for others.
 fn memory_dir() -> Option<PathBuf> {
@@ -169,13 +200,16 @@ fn named(description: &Path) -> fs_control::Mount {
     fs_control::Mount { name, description: description.display().to_string(), uid, gid }
 }
 
-fn options(flags: &Flags, description: &Path) -> MountOptions {
+fn access(flags: &Flags) -> Access {
     let everybody = flags.allow_other || (nix::unistd::geteuid().is_root() && !flags.only_owner);
-    let access = if everybody { Access::Everybody } else { Access::Owner };
+    if everybody { Access::Everybody } else { Access::Owner }
+}
+
+fn options(flags: &Flags, description: &Path) -> MountOptions {
     MountOptions {
         // `pangu` finds the cluster of a mounted path by this.
         fs_name: description.display().to_string(),
-        access,
+        access: access(flags),
         read_only: flags.read_only,
         set_id: flags.allow_suid,
         devices: flags.allow_devices,
