@@ -68,6 +68,8 @@ fn versions_stand_in_the_root_manifest() {
     let text = "[lints]\nworkspace = true\n[dev-dependencies]\nrand = \"0.9\"\n";
     assert!(one(&[("a/Cargo.toml", text)]).starts_with("a/Cargo.toml:4"));
     assert!(one(&[("a/Cargo.toml", "[package]\n")]).contains("[lints]"));
+    let outside = "[dependencies]\nrand = \"0.9\"\n[workspace]\n";
+    assert_eq!(check(&tree(&[("a/Cargo.toml", outside)])), Vec::<String>::new());
 }
 
 #[test]
