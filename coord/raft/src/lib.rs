@@ -41,6 +41,7 @@ pub use error::{Leader, MembershipError, OpenError, ProposeError, ReadError};
 pub use log::LogError;
 pub use machine::View;
 pub use network::service::PeerService;
+pub use node::checkpoint::Checkpoint;
 pub use node::{
     Formed, Leadership, MemberStatus, Newcomer, Proposal, ProposalStamp, RaftNode, RaftStatus, Removal, Role,
 };

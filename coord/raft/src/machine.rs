@@ -12,7 +12,7 @@
 pub(crate) mod install;
 pub(crate) mod recent;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,14 @@ impl State {
 
     pub(crate) fn applied(&self) -> Result<(Option<LogId>, StoredMembership), KvError> {
         read_applied(&*self.store()?, self.kit)
+    }
+
+    /// Opens a checkpoint of the store, to look at it.
+    pub(crate) fn open_copy(&self, path: &Path) -> Result<RocksKv, SnapshotError> {
+        let small =
+            RocksOptions { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..self.options.clone() };
+        RocksKv::open(path, &self.specs, &small)
+            .map_err(|source| SnapshotError::Open { path: path.to_path_buf(), source })
     }
 }
 
@@ -275,16 +283,7 @@ impl Machine {
         // The checkpoint is one point of the order of applies, whichever: its own applied log id says which. So
         // nothing waits for it.
         self.state.store()?.checkpoint(&temporary)?;
-        let (applied, membership) = {
-            let small = RocksOptions {
-                cache_bytes: 1 << 20,
-                write_buffer_bytes: 1 << 20,
-                ..self.state.options.clone()
-            };
-            let copy = RocksKv::open(&temporary, &self.state.specs, &small)
-                .map_err(|source| SnapshotError::Open { path: temporary.clone(), source })?;
-            read_applied(&copy, self.state.kit)?
-        };
+        let (applied, membership) = read_applied(&self.state.open_copy(&temporary)?, self.state.kit)?;
         let snapshot_id = match applied {
             None => "empty".to_owned(),
             Some(id) => format!("{:020}-{}-{}", id.index, id.leader_id.term, id.leader_id.node_id),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod attend;
+pub(crate) mod checkpoint;
 mod form;
 mod hand_over;
 mod members;
@@ -117,6 +118,7 @@ struct Inner {
     raft: Raft,
     log: LogStore,
     state: Arc<State>,
+    snapshots: Arc<SnapshotStore>,
     proposer: Arc<Proposer>,
     reads: Arc<Reads>,
     lease: Arc<Lease>,
@@ -179,7 +181,7 @@ impl RaftNode {
             snapshots: Arc::clone(&snapshots),
             promise: config.lease(),
         });
-        let machine = Machine::new(service, Arc::clone(&state), log.clone(), snapshots)?;
+        let machine = Machine::new(service, Arc::clone(&state), log.clone(), Arc::clone(&snapshots))?;
         let applied = machine.watch_applied();
         let network = Network::new(node_id, log.clone(), Arc::clone(&lease), Arc::clone(&given_up));
         let raft =
@@ -200,6 +202,7 @@ impl RaftNode {
             raft,
             log,
             state,
+            snapshots,
             proposer,
             reads,
             lease,

@@ -53,7 +53,7 @@ pub(crate) fn record(
     let before = keys::parse_number(&record)?;
     // The command itself cannot have been acknowledged.
     let acknowledged = stamp.acknowledged_below.min(stamp.seq);
-    let below = before.max(acknowledged).max((stamp.seq + 1).saturating_sub(REPLIES_MAX));
+    let below = before.max(acknowledged).max(stamp.seq.saturating_sub(REPLIES_MAX - 1));
     if below > before {
         tx.put(families.sessions, key, below.to_le_bytes());
         if below - before <= SINGLE_DELETES_MAX {
@@ -157,6 +157,19 @@ mod tests {
                 admit(tx, families, stamp(5, 99)).unwrap(),
                 Admission::Answer(Bytes::from_static(b"r"))
             );
+        });
+    }
+
+    /// A client may count from anywhere. The number behind the largest one overflowed.
+    #[test]
+    fn the_largest_number_is_a_number_too() {
+        with_table(|tx, families| {
+            record(tx, families, stamp(1, 0), &Bytes::from_static(b"one")).unwrap();
+            record(tx, families, stamp(u64::MAX, 0), &Bytes::from_static(b"last")).unwrap();
+            let last = admit(tx, families, stamp(u64::MAX, u64::MAX)).unwrap();
+            assert_eq!(last, Admission::Answer(Bytes::from_static(b"last")));
+            let gone = admit(tx, families, stamp(1, 0)).unwrap();
+            assert_eq!(gone, Admission::Refuse(Refusal::ReplyGone { seq: 1 }));
         });
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coord_kv::{Family, Range, Read};
 use coord_raft::RaftConfig;
 use coord_raft::testing::cluster::wait_for;
 use coord_raft::testing::{Ledger, TestCluster};
@@ -91,4 +92,31 @@ async fn a_transfer_that_breaks_off_is_harmless() {
     for id in cluster.running() {
         wait_for("what was half received to go", || snapshots(&cluster, id) <= 2).await;
     }
+}
+
+/// A checkpoint stays what it was, whatever is applied and whichever member has it, and goes with its last handle.
+#[tokio::test]
+async fn a_checkpoint_stays_as_it_was() {
+    let cluster = TestCluster::start_with(1, Ledger::default, small).await;
+    let id = cluster.running()[0];
+    cluster.propose(None, command()).await;
+    let all = |read: &dyn Read| read.scan(Family(0), &Range::prefix(b""), usize::MAX).unwrap();
+    let node = cluster.node(id);
+    let before = all(&node.view());
+    let checkpoint = node.checkpoint().await.unwrap();
+    for _ in 0..200 {
+        cluster.propose(None, command()).await;
+    }
+    let later = node.checkpoint().await.unwrap();
+    assert_eq!(all(&checkpoint), before);
+    assert!(all(&later) != before && all(&later) == all(&node.view()));
+    let directories = || {
+        let names = std::fs::read_dir(cluster.data_dir(id).join("snapshots")).unwrap();
+        names
+            .filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().starts_with("tmp-check"))
+            .count()
+    };
+    assert_eq!(directories(), 2);
+    drop((checkpoint, later));
+    assert_eq!(directories(), 0);
 }

@@ -1,13 +1,14 @@
 //! Nuwa: services, and the client.
 //!
 //! Read in this order: `coord/nuwa/docs/service.md` (what a client may rely on), [`client`] (reads, and where sessions and
-//! watches come from), [`session`] (changes, each made exactly once), [`lock`], [`watch`], and [`ops`] (the operations of a
-//! transaction in short).
+//! watches come from), [`session`] (changes, each made exactly once), [`lock`], [`watch`], [`ops`] (the operations of a
+//! transaction in short), and [`snapshot`] (the whole tree in a file).
 
 pub mod client;
 pub mod json;
 pub mod lock;
 pub mod session;
+pub mod snapshot;
 pub mod watch;
 
 /// The messages and services of `nuwa/v1/nuwa.proto`.

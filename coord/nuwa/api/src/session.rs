@@ -288,7 +288,7 @@ impl Inner {
 }
 
 /// Asks until there is an answer.
-async fn change(
+pub(crate) async fn change(
     client: &NuwaClient,
     request: &proto::ChangeRequest,
     deadline: Option<Instant>,

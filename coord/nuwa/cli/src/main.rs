@@ -3,7 +3,9 @@
 mod hold;
 mod members;
 mod read;
+mod service;
 mod show;
+mod snapshot;
 mod txn;
 mod watch;
 mod write;
@@ -66,6 +68,18 @@ enum Command {
     Elect(hold::Elect),
     /// Show or set how much there may be below a directory
     Quota(write::Quota),
+    /// Write the whole tree into a file, as it is at one revision
+    ///
+    /// Everybody works on meanwhile. FILE is there whole, or not at all. What sessions own, locks and history are not in it.
+    Snapshot(snapshot::Snapshot),
+    /// Make a snapshot the tree of a cluster that has none
+    ///
+    /// The file is checked to its end first. While it is restored the tree refuses everything else. One that was broken off is begun again by
+    /// the same command.
+    Restore(snapshot::Restore),
+    /// Who serves what
+    #[command(subcommand)]
+    Service(service::Service),
     /// Members, and how they are
     Status,
     /// Add a member to the cluster, or remove one
@@ -81,12 +95,16 @@ Examples:
   nuwa lock /locks/backup -- ./backup.sh
   nuwa elect /leader \"$(hostname)\" -- ./serve.sh
   echo '{\"if\": [{\"path\": \"/a\", \"version\": 0}], \"then\": [{\"put\": {\"path\": \"/a\", \"value\": \"x\"}}]}' | nuwa txn
+  nuwa snapshot tree.nuwa && nuwa snapshot --check tree.nuwa
+  nuwa --cluster new.toml restore tree.nuwa
   nuwa status";
 
 /// What every command has.
 #[derive(Debug)]
 struct Context {
     client: NuwaClient,
+    /// Its name.
+    cluster: String,
     json: bool,
     timeout: Duration,
 }
@@ -122,6 +140,11 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    if let Command::Snapshot(snapshot) = &flags.command
+        && let Some(checked) = snapshot.check(flags.json)
+    {
+        return checked.map(|()| ExitCode::SUCCESS);
+    }
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     anyhow::ensure!(
         !cluster.nuwa.is_empty(),
@@ -133,6 +156,7 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let context = Context {
             client: NuwaClient::new(ClientConfig::new(cluster.nuwa)),
+            cluster: cluster.name,
             json: flags.json,
             timeout: Duration::from_secs(flags.timeout.max(1)),
         };
@@ -148,6 +172,9 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Command::Lock(lock) => return lock.run(&context).await,
             Command::Elect(elect) => return elect.run(&context).await,
             Command::Quota(quota) => quota.run(&context).await?,
+            Command::Snapshot(snapshot) => snapshot.run(&context).await?,
+            Command::Restore(restore) => restore.run(&context).await?,
+            Command::Service(service) => service.run(&context).await?,
             Command::Status => members::status(&context).await?,
             Command::Member(member) => member.run(&context).await?,
         }

@@ -67,7 +67,7 @@ pub(crate) async fn status(context: &Context) -> anyhow::Result<()> {
         let members: Vec<_> = best.members.iter().map(|member| member_json(member, &statuses)).collect();
         return show::print_json(&json!({
             "leader": best.leader, "term": best.term, "revision": best.revision,
-            "last_log_index": best.last_log_index, "members": members,
+            "last_log_index": best.last_log_index, "restoring": best.restoring, "members": members,
         }));
     }
     let mut page =
@@ -106,6 +106,9 @@ pub(crate) async fn status(context: &Context) -> anyhow::Result<()> {
     match leader {
         Some(leader) => writeln!(page, "revision {}, term {}", leader.revision, leader.term)?,
         None => writeln!(page, "no leader: nothing can be changed until a majority of the members is there")?,
+    }
+    if best.restoring {
+        writeln!(page, "the tree is being restored from a snapshot, and refuses everything else")?;
     }
     for failed in answers.iter().filter(|answer| !answer.failure.is_empty()) {
         writeln!(page, "member {} has stopped by itself: {}", failed.member_id, failed.failure)?;

@@ -12,7 +12,7 @@ use prost::Message;
 use crate::error::{Failure, Outcome, path};
 use crate::sessions::Ended;
 use crate::state::{State, TOUCHED_MAX, read_lock, read_meta};
-use crate::{entries, history, locks, quotas, sessions};
+use crate::{entries, history, locks, quotas, restore, sessions};
 
 use command::What;
 use proto::command;
@@ -26,6 +26,8 @@ pub struct Applied {
     /// What it changed, in order, all of one revision.
     pub events: Vec<Event>,
     pub session: SessionEffect,
+    /// The tree was replaced by a snapshot's, at this revision. No event tells of it.
+    pub restored: Option<u64>,
 }
 
 /// What the table of sessions, which is not ours, must learn.
@@ -47,25 +49,42 @@ pub fn apply(read: &dyn Read, now_nanos: u64, command: &[u8]) -> Result<Applied,
         .and_then(|command| command.what)
         .ok_or_else(|| Refusal::Invalid("this is no command").into())
         .and_then(|what| carry_out(&mut state, what))
-        .and_then(|(what, session)| Ok((what, session, state.finish()?)));
+        .and_then(|done| Ok((done, state.finish()?)));
     match outcome {
-        Ok((what, session, finished)) => {
+        Ok((Done { what, session, restored }, finished)) => {
             let reply = Reply { revision: finished.revision, what };
             let reply = reply.encode_to_vec().into();
-            Ok(Applied { batch: finished.batch, reply, events: finished.events, session })
+            Ok(Applied { batch: finished.batch, reply, events: finished.events, session, restored })
         }
         Err(Failure::Refused(refusal)) => {
             let what = Some(reply::What::Refused((&refusal).into()));
             let reply = Reply { revision: read_meta(read)?.revision, what };
             let reply = reply.encode_to_vec().into();
-            Ok(Applied { batch: Batch::new(), reply, events: Vec::new(), session: SessionEffect::None })
+            Ok(Applied {
+                batch: Batch::new(),
+                reply,
+                events: Vec::new(),
+                session: SessionEffect::None,
+                restored: None,
+            })
         }
         Err(Failure::Store(error)) => Err(error),
     }
 }
 
-fn carry_out(state: &mut State<'_>, what: What) -> Outcome<(Option<reply::What>, SessionEffect)> {
-    let mut effect = SessionEffect::None;
+/// What a command came to, besides its changes.
+struct Done {
+    what: Option<reply::What>,
+    session: SessionEffect,
+    restored: Option<u64>,
+}
+
+fn carry_out(state: &mut State<'_>, what: What) -> Outcome<Done> {
+    // A session that ends owns nothing, as nothing could be made meanwhile.
+    if state.meta.restoring.is_some() && !matches!(what, What::Restore(_) | What::EndSession(_)) {
+        return Err(Refusal::Restoring.into());
+    }
+    let (mut effect, mut restored) = (SessionEffect::None, None);
     let what = match what {
         What::Txn(request) => Some(reply::What::Txn(txn(state, request)?)),
         What::OpenSession(request) => {
@@ -93,8 +112,13 @@ fn carry_out(state: &mut State<'_>, what: What) -> Outcome<(Option<reply::What>,
             history::set(state, request);
             None
         }
+        What::Restore(request) => {
+            let reply;
+            (reply, restored) = restore::restore(state, request)?;
+            Some(reply::What::Restore(reply))
+        }
     };
-    Ok((what, effect))
+    Ok(Done { what, session: effect, restored })
 }
 
 fn txn(state: &mut State<'_>, request: Txn) -> Outcome<TxnReply> {

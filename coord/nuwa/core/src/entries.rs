@@ -83,7 +83,7 @@ pub(crate) fn create(state: &mut State<'_>, target: &Path, record: EntryRecord) 
 }
 
 /// `name` and `name/` do not coexist.
-fn check_no_other_kind(state: &State<'_>, target: &Path) -> Outcome<()> {
+pub(crate) fn check_no_other_kind(state: &State<'_>, target: &Path) -> Outcome<()> {
     let Some(other) = target.other_kind() else { return Ok(()) };
     let other = path(&other, Path::new)?;
     match state.entry(&other)? {

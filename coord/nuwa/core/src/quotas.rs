@@ -116,6 +116,12 @@ impl State<'_> {
         Ok(record.map(|record| decode("a quota", &record)).transpose()?)
     }
 
+    /// Of a directory that had none.
+    pub(crate) fn set_quota(&mut self, directory: &Path, record: QuotaRecord) {
+        self.put(keys::QUOTAS, keys::path(directory), &record);
+        self.meta.quotas += 1;
+    }
+
     /// Notes in the quotas above an entry what it takes.
     pub(crate) fn charge(&mut self, target: &Path, used: Use) -> Outcome<()> {
         if self.meta.quotas == 0 {

@@ -144,6 +144,10 @@ impl<'a> State<'a> {
         self.over.delete(family, key);
     }
 
+    pub(crate) fn delete_range(&mut self, family: Family, range: Range) {
+        self.over.delete_range(family, range);
+    }
+
     // ---- entries ----
 
     pub(crate) fn entry(&self, path: &Path) -> Outcome<Option<EntryRecord>> {

@@ -28,6 +28,6 @@ fn refusal(code: RefusalCode) -> Errno {
         RefusalCode::ValueTooLarge | RefusalCode::TooMuch => Errno::EFBIG,
         RefusalCode::Quota => Errno::EDQUOT,
         RefusalCode::SessionOver => Errno::EIO,
-        RefusalCode::Locked => Errno::EBUSY,
+        RefusalCode::Locked | RefusalCode::Restoring => Errno::EBUSY,
     }
 }

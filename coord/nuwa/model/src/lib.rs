@@ -6,8 +6,9 @@
 pub mod ops;
 pub mod path;
 pub mod refusal;
+pub mod snapshot;
 
-/// The messages of `proto/nuwa/v1/tree.proto` and `nuwa.proto`.
+/// The messages of `proto/nuwa/v1`.
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/feitian.nuwa.v1.rs"));

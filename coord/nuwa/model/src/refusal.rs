@@ -39,6 +39,10 @@ pub enum Refusal {
     NotHeld(Path),
     #[error("bad request: {0}")]
     Invalid(&'static str),
+    #[error(
+        "the tree is being restored from a snapshot: wait until it is whole, or restore it again if that was broken off"
+    )]
+    Restoring,
 }
 
 /// What there may be at most.
@@ -78,6 +82,7 @@ impl Refusal {
             Self::Locked(_) => Code::Locked,
             Self::NotHeld(_) => Code::NotHeld,
             Self::Invalid(_) => Code::Invalid,
+            Self::Restoring => Code::Restoring,
         }
     }
 
@@ -95,7 +100,7 @@ impl Refusal {
             | Self::Locked(path)
             | Self::NotHeld(path)
             | Self::Quota { directory: path, .. } => path.as_str(),
-            Self::SessionOver(_) | Self::Invalid(_) => "",
+            Self::SessionOver(_) | Self::Invalid(_) | Self::Restoring => "",
         }
     }
 }

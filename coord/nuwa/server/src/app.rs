@@ -12,6 +12,7 @@ use nuwa_model::Refusal;
 use prost::Message as _;
 
 use crate::config::Config;
+use crate::exports::Exports;
 use crate::hub::Hub;
 use crate::leases::Leases;
 
@@ -24,6 +25,7 @@ pub(crate) struct App {
     pub(crate) raft: RaftNode,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) exports: Exports,
 }
 
 impl App {
@@ -65,6 +67,22 @@ impl App {
         Ok(self.raft.read_barrier(deadline).await?)
     }
 
+    /// Waits until the view has a revision.
+    pub(crate) async fn reach(&self, revision: u64, deadline: Instant) -> Result<(), Status> {
+        if self.revision()? >= revision {
+            return Ok(());
+        }
+        self.raft.follow_closely();
+        let mut published = self.hub.watch_revision();
+        let reached = published.wait_for(|published| *published >= revision);
+        match tokio::time::timeout_at(deadline.into(), reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err(Status::unavailable(format!("this member has not reached revision {revision}")))
+            }
+        }
+    }
+
     /// Whether this member can know what is new: it hears a leader, or is one that a majority follows.
     pub(crate) async fn must_hear(&self, deadline: Instant) -> Result<(), Status> {
         match self.raft.leadership() {
@@ -95,6 +113,12 @@ impl App {
         let revision = nuwa_core::query::meta(&self.view()).map_err(|error| store_status(&error))?.revision;
         self.hub.prime(revision);
         Ok(self.hub.revision().unwrap_or(revision))
+    }
+
+    /// Whether the tree is a snapshot's, and not whole yet.
+    pub(crate) fn is_restoring(&self) -> Result<bool, Status> {
+        let meta = nuwa_core::query::meta(&self.view()).map_err(|error| store_status(&error))?;
+        Ok(meta.restoring.is_some())
     }
 
     pub(crate) fn view(&self) -> View {

@@ -1,4 +1,4 @@
-//! What the leader does by itself: keeps leases, and ends sessions whose time is over.
+//! What a member does by itself: as the leader keeps leases, and ends sessions whose time is over; drops old exports.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use coord_kv::KvError;
 use coord_raft::Leadership;
 
 use crate::app::{App, store_status};
+use crate::service::export::drop_aside;
 
 /// How often leases are looked at: a session is ended at most this late.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -14,6 +15,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between tries to read the sessions.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often exports are looked at.
+const EXPORTS_PERIOD: Duration = Duration::from_secs(1);
 /// Sessions that are read at a time.
 const PAGE: usize = 1024;
 
@@ -40,6 +43,18 @@ pub(crate) async fn run(app: Arc<App>) {
                 }
             }
             Leadership::Stopped => return,
+        }
+    }
+}
+
+/// Drops exports whose time is over.
+pub(crate) async fn expire_exports(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(EXPORTS_PERIOD).await;
+        let due = app.exports.take_due(Instant::now());
+        if !due.is_empty() {
+            tracing::info!(exports = due.len(), "dropping exports that nobody reads");
+            drop_aside(due);
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 struct Inner {
     /// Applied, and not yet in the store.
     applied: Vec<Event>,
+    /// The tree was replaced, as of this revision, before what is in `applied`; the store does not have it yet.
+    replaced: Option<u64>,
     ring: VecDeque<Event>,
     ring_bytes: usize,
     /// All events from this revision on are in the ring; `None`: not known what there was before the next.
@@ -92,14 +94,27 @@ impl Hub {
         }
     }
 
+    /// A command replaced the whole tree; the store does not have it yet. The new one has no history up to this revision.
+    pub(crate) fn replaced(&self, revision: u64) {
+        let mut inner = self.inner.lock();
+        inner.applied.clear();
+        inner.replaced = Some(revision);
+    }
+
     /// What was applied is in the store.
     pub(crate) fn publish(&self) {
         let revision = {
             let mut inner = self.inner.lock();
             let inner = &mut *inner;
-            let (Some(first), Some(last)) = (inner.applied.first(), inner.applied.last()) else { return };
-            inner.first.get_or_insert(first.revision);
-            let revision = last.revision;
+            let replaced = inner.replaced.take();
+            if let Some(revision) = replaced {
+                inner.begin_anew(Some(revision + 1));
+            }
+            let last = inner.applied.last().map(|event| event.revision);
+            let Some(revision) = last.or(replaced) else { return };
+            if let Some(first) = inner.applied.first() {
+                inner.first.get_or_insert(first.revision);
+            }
             for event in inner.applied.drain(..) {
                 if !inner.waiting.is_empty() {
                     for path in watched_by(path_of(&event)) {
@@ -120,13 +135,9 @@ impl Hub {
     /// The state was replaced: nothing is known of what came before the next event.
     pub(crate) fn forget(&self) {
         let mut inner = self.inner.lock();
-        inner.first = None;
-        inner.ring.clear();
-        inner.ring_bytes = 0;
         inner.applied.clear();
-        for (_, waiters) in inner.waiting.values() {
-            waiters.notify_waiters();
-        }
+        inner.replaced = None;
+        inner.begin_anew(None);
         drop(inner);
         self.published.send_replace(0);
     }
@@ -194,6 +205,16 @@ impl Hub {
 }
 
 impl Inner {
+    /// The ring's events are of another tree. Whoever waits is to look again.
+    fn begin_anew(&mut self, first: Option<u64>) {
+        self.first = first;
+        self.ring.clear();
+        self.ring_bytes = 0;
+        for (_, waiters) in self.waiting.values() {
+            waiters.notify_waiters();
+        }
+    }
+
     /// Drops the oldest events, whole revisions of them.
     fn make_room(&mut self) {
         while self.ring.len() > RING_EVENTS_MAX || self.ring_bytes > RING_BYTES_MAX {

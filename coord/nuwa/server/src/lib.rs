@@ -2,12 +2,13 @@
 //!
 //! Read in this order: `coord/nuwa/docs/service.md`, [`config`] (what a member is told), [`server`] (its life: start, serve,
 //! stop), `machine` (the pure core as a replicated state machine), `hub` (events, for who watches), `leases` (until when
-//! sessions live), `app` (what services and background jobs share), `service/` (what can be called), `background`
+//! sessions live), `exports` (the tree for whoever takes all of it), `app` (what services and background jobs share), `service/` (what can be called), `background`
 //! (what the leader does by itself).
 
 mod app;
 mod background;
 pub mod config;
+mod exports;
 mod hub;
 mod leases;
 mod machine;

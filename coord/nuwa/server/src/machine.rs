@@ -45,6 +45,9 @@ impl StateMachine for Machine {
                 self.leases.ended(session);
             }
         }
+        if let Some(revision) = applied.restored {
+            self.hub.replaced(revision);
+        }
         self.hub.applied(applied.events);
         applied.reply
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::background;
 use crate::config::{Config, ConfigError};
+use crate::exports::Exports;
 use crate::machine::Machine;
 use crate::service::admin::Admin;
 use crate::service::tree::Tree;
@@ -92,7 +93,7 @@ impl NuwaServer {
         if let Some(known) = known.filter(|_| config.listen_as_known) {
             config.listen = known;
         }
-        let app = Arc::new(App { config, raft, hub, leases });
+        let app = Arc::new(App { config, raft, hub, leases, exports: Exports::default() });
         match Self::serve(Arc::clone(&app)).await {
             Ok(server) => Ok(server),
             Err(error) => {
@@ -150,6 +151,7 @@ impl NuwaServer {
             running.tasks.push(tokio::spawn(metrics.serve(render, stop.clone())));
         }
         running.spawn(background::run(Arc::clone(&app)));
+        running.spawn(background::expire_exports(Arc::clone(&app)));
         running.spawn(begin(app));
         Ok(running)
     }
@@ -163,6 +165,11 @@ impl NuwaServer {
                 () = stop.cancelled() => {}
             }
         }));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &App {
+        &self.app
     }
 
     /// Where it listens: port 0 has become the real one.
@@ -215,6 +222,7 @@ impl NuwaServer {
                 tracing::error!(%error, "a task of the member");
             }
         }
+        drop(self.app.exports.take_all());
         self.app.raft.shutdown().await;
     }
 
@@ -224,6 +232,8 @@ impl NuwaServer {
         for task in &self.tasks {
             task.abort();
         }
+        // A killed process has no files open.
+        drop(self.app.exports.take_all());
         self.app.raft.crash().await;
         self.stop.cancel();
     }

@@ -6,5 +6,6 @@ mod history;
 mod locks;
 mod quotas;
 mod random;
+mod restore;
 mod sessions;
 mod world;

@@ -35,7 +35,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn command() -> impl Strategy<Value = command::What> {
+pub(crate) fn any_command() -> impl Strategy<Value = command::What> {
     let session = || 0..4_u64;
     prop_oneof![
         8 => (session(), proptest::collection::vec(operation(), 1..4))
@@ -62,7 +62,7 @@ proptest! {
     /// The invariants hold after every command ([`World::run`]), and what is refused changes nothing ([`World::ask`]).
     #[test]
     fn the_invariants_hold(
-        commands in proptest::collection::vec(command(), 1..100), events_max in prop_oneof![Just(0), 1..9_u64],
+        commands in proptest::collection::vec(any_command(), 1..100), events_max in prop_oneof![Just(0), 1..9_u64],
     ) {
         let mut world = World::new();
         if events_max > 0 {

@@ -121,3 +121,23 @@ fn the_ring_is_bounded_and_drops_whole_revisions() {
     assert_eq!(inner.first, inner.ring.front().map(|event| event.revision));
     assert_eq!(inner.ring.front().map(|event| event.number), Some(0));
 }
+
+#[test]
+fn a_tree_that_was_replaced_has_no_history_before() {
+    let hub = hub();
+    publish(&hub, 1, &["/a"]);
+    let (_, mut ticket) = waits(look(&hub, "/a", Place::after(1)));
+    hub.replaced(1000);
+    assert!(ticket.woken().now_or_never().is_none(), "the store does not have it yet");
+    assert_eq!(hub.revision(), Some(1));
+    hub.applied(vec![event(1001, 0, "/b", 0)]);
+    hub.publish();
+    assert!(ticket.woken().now_or_never().is_some());
+    assert_eq!(hub.revision(), Some(1001));
+    assert!(matches!(look(&hub, "/a", Place::after(1)), Look::Older));
+    assert_eq!(found(look(&hub, "/", Place::after(1000))), (vec![(1001, 0)], Place::after(1001)));
+    hub.replaced(2000);
+    hub.publish();
+    assert_eq!(hub.revision(), Some(2000));
+    assert!(matches!(look(&hub, "/", Place::after(1000)), Look::Older));
+}

@@ -8,6 +8,7 @@ use kuafu::{Address, CallOptions, Client, ClientConfig, Request, Response, Statu
 use nuwa_api::proto::{self, NuwaAdminClient};
 
 use crate::app::App;
+use crate::service::export;
 
 /// What a member is called in messages to people.
 const KIND: &str = "member";
@@ -43,6 +44,7 @@ impl proto::NuwaAdmin for Admin {
             failure: raft.failure.unwrap_or_default(),
             watchers: self.0.hub.waiters(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            restoring: self.0.is_restoring()?,
         }))
     }
 
@@ -75,6 +77,13 @@ impl proto::NuwaAdmin for Admin {
             Removal::Done => Ok(Response::new(proto::RemoveMemberReply {})),
             Removal::AskLeader(leader) => Err(Leader::not_leader(Some(&leader))),
         }
+    }
+
+    async fn export(
+        &self,
+        request: Request<proto::ExportRequest>,
+    ) -> Result<Response<proto::ExportReply>, Status> {
+        Ok(Response::new(export::export(&self.0, request.message, request.deadline).await?))
     }
 }
 

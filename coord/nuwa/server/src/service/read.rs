@@ -27,25 +27,26 @@ pub(crate) async fn read(
     if !request.stale {
         app.barrier(deadline).await?;
     }
-    if app.revision()? < request.at_least {
-        app.raft.follow_closely();
-        let mut revision = app.hub.watch_revision();
-        let reached = revision.wait_for(|revision| *revision >= request.at_least);
-        match tokio::time::timeout_at(deadline.into(), reached).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => {
-                return Err(Status::unavailable(format!(
-                    "this member has not reached revision {}",
-                    request.at_least
-                )));
-            }
-        }
-    }
+    app.reach(request.at_least, deadline).await?;
     // Before what it is said of.
     let revision = app.revision()?;
-    let what = answer(app, question).map_err(|error| store_status(&error))?;
+    let what = unless_restoring(app, question).map_err(|error| store_status(&error))?;
     let what = what.unwrap_or_else(|refusal| Answer::Refused((&refusal).into()));
     Ok(proto::ReadReply { revision, what: Some(what) })
+}
+
+/// A tree that is being restored is not shown; nor is what may have been read while it was.
+fn unless_restoring(app: &App, question: Question) -> Result<Result<Answer, Refusal>, KvError> {
+    if matches!(question, Question::Session(_) | Question::Summary(_)) {
+        return answer(app, question);
+    }
+    let restored = || {
+        let meta = query::meta(&app.view())?;
+        Ok::<_, KvError>(if meta.restoring.is_some() { None } else { Some(meta.restored) })
+    };
+    let before = restored()?;
+    let answer = answer(app, question)?;
+    Ok(if before.is_some() && before == restored()? { answer } else { Err(Refusal::Restoring) })
 }
 
 fn answer(app: &App, question: Question) -> Result<Result<Answer, Refusal>, KvError> {

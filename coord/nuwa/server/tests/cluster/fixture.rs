@@ -101,10 +101,16 @@ impl Cluster {
         self.running.remove(&id).unwrap().shutdown().await;
     }
 
-    pub(crate) async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(self) {
+        drop(self.shutdown_keeping().await);
+    }
+
+    /// Gives the directory with everything the members kept.
+    pub(crate) async fn shutdown_keeping(mut self) -> TempDir {
         while let Some((_, server)) = self.running.pop_first() {
             server.shutdown().await;
         }
+        self.dir
     }
 
     /// Waits until one leads.

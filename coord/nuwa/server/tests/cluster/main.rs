@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod bad_input;
 mod fixture;
+mod fuzz;
 mod grpc;
 mod locks;
 mod members;
+mod naming;
 mod sessions;
+mod snapshots;
 mod tree;
 mod watches;
