@@ -1,0 +1,193 @@
+//! The service registry: who serves is listed, and `nuwa://` addresses lead there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kuafu::{
+    Address, Bytes, CallOptions, CancellationToken, Channel, Endpoint, Endpoints, HandlerFuture, Method,
+    RawRequest, RawResponse, Resolver, Server, ServerConfig, Service,
+};
+use nuwa_api::client::Freshness;
+use nuwa_api::{ops, proto};
+use nuwa_naming::{NuwaResolver, Registration, record};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::fixture::*;
+
+fn endpoint(number: usize) -> Endpoint {
+    Endpoint::new(format!("tcp://10.0.0.{number}:1").parse().unwrap())
+}
+
+/// Waits until exactly these are listed.
+async fn listed(endpoints: &mut watch::Receiver<Endpoints>, numbers: &[usize]) {
+    let wanted: Vec<Endpoint> = numbers.iter().map(|number| endpoint(*number)).collect();
+    let seen = endpoints.wait_for(|list| list.as_deref() == Some(&wanted[..]));
+    let seen = tokio::time::timeout(PATIENCE, seen).await.map(drop);
+    assert!(seen.is_ok(), "{:?} is listed, not {numbers:?}", endpoints.borrow());
+}
+
+#[tokio::test]
+async fn who_serves_is_listed_whatever_becomes_of_the_file() {
+    let cluster = Cluster::start(1).await;
+    let resolver = NuwaResolver::new("test", cluster.client());
+    let mut endpoints = resolver.follow("echo");
+    listed(&mut endpoints, &[]).await;
+    let first = Registration::start(cluster.client(), "echo", &endpoint(1));
+    let second = Registration::start(cluster.client(), "echo", &endpoint(2));
+    listed(&mut endpoints, &[1, 2]).await;
+    assert_eq!(resolver.follow("echo").borrow().as_deref().map(<[_]>::len), Some(2), "one watch for all");
+
+    let path = format!("{}{}", nuwa_naming::directory("echo"), record::file_name(&endpoint(1).address));
+    let client = cluster.client();
+    let entry =
+        async || client.get(&path, Freshness::Linearizable, soon()).await.unwrap().unwrap_or_default();
+    let owner = entry().await.owner;
+    assert_ne!(owner, 0);
+    let somebody = cluster.session().await;
+    somebody.change_one(ops::delete(path.clone()), soon()).await.unwrap();
+    until("the file is back", async || entry().await.owner == owner).await;
+    somebody.put(&path, "nonsense", soon()).await.unwrap();
+    until("it is right again", async || entry().await.value == record::encode(&endpoint(1))).await;
+    let end = proto::command::What::EndSession(proto::EndSession { session: owner });
+    somebody.change(end, soon()).await.unwrap();
+    until("another session owns it", async || ![0, owner].contains(&entry().await.owner)).await;
+    listed(&mut endpoints, &[1, 2]).await;
+
+    // The process is started again before the session of the one that died is over.
+    drop(first);
+    let again = Registration::start(cluster.client(), "echo", &endpoint(1));
+    let before = entry().await.owner;
+    until("the new process has it", async || ![0, before].contains(&entry().await.owner)).await;
+    second.withdraw().await;
+    listed(&mut endpoints, &[1]).await;
+    again.withdraw().await;
+    listed(&mut endpoints, &[]).await;
+    somebody.put("/services/echo/x", "no record", soon()).await.unwrap();
+    somebody.put("/services/echo/y", record::encode(&endpoint(3)), soon()).await.unwrap();
+    listed(&mut endpoints, &[3]).await;
+    let other = "nuwa://elsewhere/echo".parse().unwrap();
+    assert_eq!(
+        resolver.resolve(&other).unwrap_err().to_string(),
+        "nuwa://elsewhere/echo cannot be looked up: test is known, elsewhere is not"
+    );
+    cluster.shutdown().await;
+}
+
+/// Counts who asked for what.
+#[derive(Default)]
+struct Once {
+    executed: Mutex<HashMap<u64, usize>>,
+    calls: AtomicUsize,
+}
+
+static ONCE: [Method; 1] = [Method::new("test.Once", "Once", false)];
+
+struct OnceService(Arc<Once>);
+
+impl Service for OnceService {
+    fn methods(&self) -> &'static [Method] {
+        &ONCE
+    }
+
+    fn call(&self, _: usize, request: RawRequest) -> HandlerFuture {
+        let once = Arc::clone(&self.0);
+        Box::pin(async move {
+            let number = u64::from_le_bytes(request.payload.as_ref().try_into().expect("eight bytes"));
+            *once.executed.lock().entry(number).or_default() += 1;
+            tokio::time::sleep(Duration::from_millis(number % 4)).await;
+            once.calls.fetch_add(1, Ordering::SeqCst);
+            let (message, payload_check) = (Bytes::new(), request.payload_check);
+            Ok(RawResponse { message, payload: request.payload, payload_check })
+        })
+    }
+}
+
+/// A server of the service, registered.
+struct Serving {
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    registration: Registration,
+}
+
+impl Serving {
+    async fn start(cluster: &Cluster, once: &Arc<Once>, address: &Address) -> Self {
+        let config = ServerConfig { drain: PATIENCE, ..ServerConfig::default() };
+        let server = Server::builder().service(OnceService(Arc::clone(once))).config(config).build();
+        let bound = server.bind(address).await.unwrap();
+        let stop = CancellationToken::new();
+        let registration = Registration::start(cluster.client(), "once", &Endpoint::new(address.clone()));
+        Self { serving: tokio::spawn(bound.serve(stop.clone())), stop, registration }
+    }
+
+    async fn stop(self) {
+        self.registration.withdraw().await;
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+/// All servers of a service, each to another address, and all of Nuwa's members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_everything_fails_no_call_and_executes_none_twice() {
+    let mut cluster = Cluster::start(3).await;
+    let once = Arc::new(Once::default());
+    let dir = tempfile::tempdir().unwrap();
+    let address = |number: u64| Address::Unix(dir.path().join(number.to_string()));
+    let mut serving = Vec::new();
+    for number in 0..3 {
+        serving.push(Serving::start(&cluster, &once, &address(number)).await);
+    }
+    let resolver = NuwaResolver::new("test", cluster.client());
+    let target = "nuwa://test/once".parse().unwrap();
+    let done = CancellationToken::new();
+    let callers: Vec<_> = (0..8u64)
+        .map(|caller| {
+            let channel = Channel::to(&target, kuafu::ClientConfig::default(), &resolver).unwrap();
+            let done = done.clone();
+            tokio::spawn(async move {
+                let mut made = 0;
+                while !done.is_cancelled() {
+                    let number = caller << 32 | made;
+                    let payload = Bytes::copy_from_slice(&number.to_le_bytes());
+                    let options = CallOptions::within(PATIENCE);
+                    let answer = channel.call::<(), ()>(&ONCE[0], &(), payload.clone(), &options).await;
+                    assert_eq!(answer.unwrap().payload, payload);
+                    made += 1;
+                }
+                made as usize
+            })
+        })
+        .collect();
+    let calls = |more: usize| {
+        let wanted = once.calls.load(Ordering::SeqCst) + more;
+        let once = Arc::clone(&once);
+        async move { until("calls go on", async || once.calls.load(Ordering::SeqCst) >= wanted).await }
+    };
+    calls(500).await;
+    for number in 0..3 {
+        serving.remove(0).stop().await;
+        calls(300).await;
+        serving.push(Serving::start(&cluster, &once, &address(10 + number)).await);
+        let member = number + 1;
+        cluster.stop_one(member).await;
+        calls(300).await;
+        cluster.start_one(member).await;
+        cluster.whole().await;
+        calls(300).await;
+    }
+    done.cancel();
+    let mut made = 0;
+    for caller in callers {
+        made += caller.await.unwrap();
+    }
+    let executed = once.executed.lock().clone();
+    assert_eq!(executed.len(), made);
+    assert!(executed.values().all(|times| *times == 1), "something was executed twice");
+    for server in serving {
+        server.stop().await;
+    }
+    cluster.shutdown().await;
+}
