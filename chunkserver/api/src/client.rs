@@ -6,7 +6,7 @@ use kuafu::CallOptions;
 
 use crate::convert::crcs_to_bytes;
 use crate::error::ChunkError;
-use crate::model::{Map, Punch, Read, ReadData, Write, Written};
+use crate::model::{Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use crate::pb;
 
 /// Typed calls over one connection. Cheap to clone.
@@ -43,6 +43,15 @@ impl ChunkClient {
     pub async fn punch(&self, punch: &Punch, options: &CallOptions) -> Result<Written, ChunkError> {
         let reply = self.chunk.punch(&pb::PunchRequest::from(*punch), options).await?;
         Ok(Written::try_from(&reply.message)?)
+    }
+
+    /// Raises the fence of a file's data in one group. When this returns, nothing lower will be applied there any more.
+    ///
+    /// # Errors
+    /// See [`ChunkError`]; [`ChunkError::Fenced`] if it is higher already.
+    pub async fn raise_fence(&self, raise: &RaiseFence, options: &CallOptions) -> Result<(), ChunkError> {
+        self.chunk.raise_fence(&pb::RaiseFenceRequest::from(*raise), options).await?;
+        Ok(())
     }
 
     /// Reads whole blocks that cover a range. The caller verifies the checksums

@@ -2,10 +2,12 @@
 //! receiver of a message calls `try_from` before it does anything else with it.
 
 use bytes::Bytes;
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, Epoch, GroupId, SessionId, Stamp, Version, WRITE_SIZE_MAX};
+use coord_types::{
+    BLOCK_SIZE, ChunkKey, DataId, Epoch, Fence, GroupId, SessionId, Stamp, Version, WRITE_SIZE_MAX,
+};
 
 use crate::checksum;
-use crate::model::{Map, Punch, Read, ReadData, Write, Written};
+use crate::model::{Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use crate::pb;
 
 /// Why a message was refused. All of these are mistakes of the sender's program; none is retryable.
@@ -19,6 +21,10 @@ pub enum Invalid {
     Range { offset_bytes: u32, len_bytes: usize, chunk_size_bytes: u32 },
     #[error("one call carries 1 to {max} bytes, not {0}", max = WRITE_SIZE_MAX)]
     Len(usize),
+    #[error("no data is at the index of fences")]
+    FenceIndex,
+    #[error("a fence is above 0")]
+    NoFence,
     #[error("{found} checksums for {expected} blocks")]
     Checksums { found: usize, expected: usize },
     #[error("{0} bytes of checksums are not a multiple of 4")]
@@ -54,6 +60,18 @@ pub fn parse_stale_detail(detail: &[u8]) -> Option<(Epoch, u64)> {
     Some((Epoch(u64::from_le_bytes(*epoch)), activation))
 }
 
+/// The detail of the status that refuses a write under an old fence: the fence that is in force.
+#[must_use]
+pub fn fenced_detail(fence: Fence) -> Bytes {
+    Bytes::copy_from_slice(&fence.0.to_le_bytes())
+}
+
+/// Reads the detail of a `PERMISSION_DENIED` status; `None`: it was not a fence that refused.
+#[must_use]
+pub fn parse_fenced_detail(detail: &[u8]) -> Option<Fence> {
+    Some(Fence(u64::from_le_bytes(detail.try_into().ok()?)))
+}
+
 /// Checksums as the wire carries them: 4 bytes little-endian each.
 #[must_use]
 pub fn crcs_to_bytes(crcs: &[u32]) -> Bytes {
@@ -81,6 +99,12 @@ pub fn crcs_from_bytes(bytes: &[u8]) -> Result<Vec<u32>, Invalid> {
 pub fn key_from(chunk: Option<&pb::ChunkRef>) -> Result<ChunkKey, Invalid> {
     let chunk = chunk.ok_or(Invalid::Missing("chunk"))?;
     Ok(ChunkKey::new(GroupId(chunk.group), DataId(chunk.data), chunk.index))
+}
+
+/// The key of a chunk with data.
+fn data_key_from(chunk: Option<&pb::ChunkRef>) -> Result<ChunkKey, Invalid> {
+    let key = key_from(chunk)?;
+    if key.is_fence_record() { Err(Invalid::FenceIndex) } else { Ok(key) }
 }
 
 /// # Errors
@@ -168,6 +192,7 @@ impl From<&Write> for pb::WriteRequest {
             block_crcs: crcs_to_bytes(&write.block_crcs),
             stamp: write.stamp.map(Into::into),
             chunk_size_bytes: write.chunk_size_bytes,
+            fence: write.fence.0,
         }
     }
 }
@@ -179,7 +204,7 @@ impl Write {
     /// See [`Invalid`].
     pub fn from_request(request: &pb::WriteRequest, payload_bytes: usize) -> Result<Self, Invalid> {
         Ok(Self {
-            key: key_from(request.chunk.as_ref())?,
+            key: data_key_from(request.chunk.as_ref())?,
             epoch: Epoch(request.epoch),
             offset_bytes: request.offset_bytes,
             block_crcs: check_payload(
@@ -190,6 +215,7 @@ impl Write {
             )?,
             stamp: request.stamp.map(Into::into),
             chunk_size_bytes: request.chunk_size_bytes,
+            fence: Fence(request.fence),
         })
     }
 }
@@ -203,6 +229,7 @@ impl From<Punch> for pb::PunchRequest {
             len_bytes: punch.len_bytes,
             stamp: punch.stamp.map(Into::into),
             chunk_size_bytes: punch.chunk_size_bytes,
+            fence: punch.fence.0,
         }
     }
 }
@@ -213,13 +240,34 @@ impl TryFrom<&pb::PunchRequest> for Punch {
     fn try_from(request: &pb::PunchRequest) -> Result<Self, Invalid> {
         check_range(request.offset_bytes, request.len_bytes as usize, request.chunk_size_bytes)?;
         Ok(Self {
-            key: key_from(request.chunk.as_ref())?,
+            key: data_key_from(request.chunk.as_ref())?,
             epoch: Epoch(request.epoch),
             offset_bytes: request.offset_bytes,
             len_bytes: request.len_bytes,
             stamp: request.stamp.map(Into::into),
             chunk_size_bytes: request.chunk_size_bytes,
+            fence: Fence(request.fence),
         })
+    }
+}
+
+impl From<RaiseFence> for pb::RaiseFenceRequest {
+    fn from(raise: RaiseFence) -> Self {
+        let RaiseFence { record, epoch, fence } = raise;
+        Self { group: record.group.0, epoch: epoch.0, data: record.chunk.data.0, fence: fence.0 }
+    }
+}
+
+impl TryFrom<&pb::RaiseFenceRequest> for RaiseFence {
+    type Error = Invalid;
+
+    fn try_from(request: &pb::RaiseFenceRequest) -> Result<Self, Invalid> {
+        let fence = Fence(request.fence);
+        if fence == Fence::NONE {
+            return Err(Invalid::NoFence);
+        }
+        let record = ChunkKey::new(GroupId(request.group), DataId(request.data), ChunkKey::FENCE_INDEX);
+        Ok(Self { record, epoch: Epoch(request.epoch), fence })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use coord_types::Epoch;
+use coord_types::{Epoch, Fence};
 use kuafu::{Code, Status};
 
-use crate::convert::{Invalid, parse_stale_detail};
+use crate::convert::{Invalid, parse_fenced_detail, parse_stale_detail};
 
 /// Why a chunkserver did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum ChunkError {
     /// The member holds a newer write that is not known to be on all members yet: ask the primary.
     #[error("the chunk has a write that is not committed; the primary knows")]
     NotCommitted,
+    /// The file was fenced after the writer opened it: never again.
+    #[error("the file has the fence {fence}, the writer a lower one")]
+    Fenced { fence: Fence },
     /// A disk of the group is full.
     #[error("no space: {message}")]
     NoSpace { message: String },
@@ -56,7 +59,7 @@ impl ChunkError {
             | Self::Deadline => true,
             // Another member may have it whole, but not for a write.
             Self::Damaged { .. } => false,
-            Self::NoSpace { .. } | Self::Refused { .. } | Self::Answer(_) => false,
+            Self::Fenced { .. } | Self::NoSpace { .. } | Self::Refused { .. } | Self::Answer(_) => false,
         }
     }
 
@@ -72,7 +75,7 @@ impl ChunkError {
             | Self::Deadline
             | Self::Damaged { .. }
             | Self::Answer(_) => true,
-            Self::NoSpace { .. } | Self::Refused { .. } => false,
+            Self::Fenced { .. } | Self::NoSpace { .. } | Self::Refused { .. } => false,
         }
     }
 
@@ -101,9 +104,12 @@ impl From<Status> for ChunkError {
             | Code::Cancelled
             | Code::InvalidArgument
             | Code::NotFound
-            | Code::PermissionDenied
             | Code::Unimplemented
             | Code::Internal) => Self::Refused { code, message: status.message },
+            Code::PermissionDenied => match parse_fenced_detail(&status.detail) {
+                Some(fence) => Self::Fenced { fence },
+                None => Self::Refused { code: Code::PermissionDenied, message: status.message },
+            },
         }
     }
 }
@@ -139,6 +145,10 @@ mod tests {
         assert!(matches!(error(Code::Unavailable), ChunkError::Unavailable { .. }));
         let busy = error(Code::Busy);
         assert!(matches!(busy, ChunkError::Busy { retry_after: BUSY_DELAY_DEFAULT }) && busy.retryable());
+        let detail = crate::convert::fenced_detail(Fence(7));
+        let fenced: ChunkError = Status::new(Code::PermissionDenied, "why").with_detail(detail).into();
+        assert!(matches!(fenced, ChunkError::Fenced { fence: Fence(7) }), "{fenced}");
+        assert!(!fenced.retryable() && !fenced.try_other_member() && !fenced.refresh_table());
         let late = error(Code::DeadlineExceeded);
         assert!(matches!(late, ChunkError::Deadline) && late.retryable() && !late.refresh_table());
         for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Internal, Code::Unimplemented] {

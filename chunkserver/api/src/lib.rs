@@ -20,4 +20,4 @@ pub mod pb {
 pub use client::ChunkClient;
 pub use convert::{Invalid, STALE_DETAIL_BYTES};
 pub use error::ChunkError;
-pub use model::{Map, Punch, Read, ReadData, Write, Written};
+pub use model::{Map, Punch, RaiseFence, Read, ReadData, Write, Written};

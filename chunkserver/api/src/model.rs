@@ -2,7 +2,7 @@
 //! sizes are within their bounds, ranges within the chunk, checksums one for each block.
 
 use bytes::Bytes;
-use coord_types::{ChunkKey, Epoch, Stamp, Version};
+use coord_types::{ChunkKey, Epoch, Fence, Stamp, Version};
 
 /// One write, without its bytes: these travel as the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Write {
     pub block_crcs: Vec<u32>,
     pub stamp: Option<Stamp>,
     pub chunk_size_bytes: u32,
+    /// What the file was opened under.
+    pub fence: Fence,
 }
 
 /// Makes a range zero.
@@ -26,6 +28,17 @@ pub struct Punch {
     pub len_bytes: u32,
     pub stamp: Option<Stamp>,
     pub chunk_size_bytes: u32,
+    pub fence: Fence,
+}
+
+/// Refuses what is written to a file's data under a lower fence, from now on, in one of its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaiseFence {
+    /// The group's fence record of the data.
+    pub record: ChunkKey,
+    pub epoch: Epoch,
+    /// Not [`Fence::NONE`].
+    pub fence: Fence,
 }
 
 /// Asks for a range.

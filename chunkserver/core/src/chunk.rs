@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use coord_types::{Stamp, Version};
+use coord_types::{Fence, Stamp, Version};
 
 use crate::event::{Fault, Token};
 use crate::sync::Forward;
@@ -29,6 +29,8 @@ pub(crate) struct Op<C> {
     pub(crate) version: Version,
     pub(crate) previous: Version,
     pub(crate) stamp: Option<Stamp>,
+    /// At a primary: what it was written under, or raises to.
+    pub(crate) fence: Fence,
     /// Taken when the disk begins.
     pub(crate) content: Option<C>,
     /// The same, for members that are being filled; `None` if there are none.

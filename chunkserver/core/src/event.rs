@@ -3,7 +3,7 @@
 //! `C` is the content of a write (its bytes, range and checksums). The core never looks into it; it must be cheap to
 //! clone, because one clone goes to each member.
 
-use coord_types::{ChunkKey, DiskId, Epoch, Stamp, Version};
+use coord_types::{ChunkKey, DiskId, Epoch, Fence, Stamp, Version};
 
 /// Names a caller that waits for an answer. Chosen by the server, never used twice within a process.
 pub type Token = u64;
@@ -28,13 +28,15 @@ pub struct MemberInfo {
     pub incarnation: u64,
 }
 
-/// A client's write or punch, at the primary.
+/// A client's write or punch, at the primary. Of a fence record: a raise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write<C> {
     pub token: Token,
     pub key: ChunkKey,
     pub epoch: Epoch,
     pub stamp: Option<Stamp>,
+    /// What it is written under; a raise: what it raises to.
+    pub fence: Fence,
     pub content: C,
 }
 
@@ -103,6 +105,10 @@ pub enum Refusal {
         activation: u64,
     },
     NotPrimary,
+    /// The data's fence is this, above the write's.
+    Fenced {
+        fence: Fence,
+    },
     NotCommitted,
     /// Not activated since the start of the process.
     NotServing,
@@ -188,6 +194,12 @@ pub trait Store {
     /// # Errors
     /// [`Fault`] if the disk failed.
     fn seen(&self, key: ChunkKey, stamp: Stamp) -> Result<bool, Fault>;
+
+    /// The fence a record holds; [`Fence::NONE`] if there is none. Asked for every write of a client.
+    ///
+    /// # Errors
+    /// [`Fault`] if the disk failed.
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault>;
 
     /// The group's chunks after `after`, up to and with `upto` if there is one, ascending, at most a bounded number.
     ///

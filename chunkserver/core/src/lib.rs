@@ -3,7 +3,7 @@
 //! `chunkserver/docs/replication.md` is the description, with the tables of states and events and the argument for
 //! I1-I5; this crate is that page in code, `chunkserver-server` does what the effects say. Read in this order:
 //! [`event`] (the vocabulary), [`replica`] (the state of a member and its roles), `write` (ordering and committing, at
-//! the primary), `prepare` (how a primary makes all members equal), `member` (the secondary), `sync` (how a member that
+//! the primary), `fence` (which writes are refused for ever), `prepare` (how a primary makes all members equal), `member` (the secondary), `sync` (how a member that
 //! comes back is filled beside all this), `read` (what may be shown), [`Lease`] (until when), `chunk` (what is in flight of one chunk).
 //!
 //! Invariants of the state, asserted where they are used:
@@ -13,6 +13,7 @@
 
 mod chunk;
 pub mod event;
+mod fence;
 mod lease;
 mod member;
 mod prepare;

@@ -1,6 +1,6 @@
 //! The secondary: promises, lets itself be made equal, applies the primary's writes in order.
 
-use coord_types::{ChunkKey, Epoch, Version};
+use coord_types::{ChunkKey, Epoch, Fence, Version};
 
 use crate::chunk::{Local, Op, Waiter};
 use crate::event::{Done, Effect, Fault, Io, Refusal, Replicate, Store, Token};
@@ -194,6 +194,7 @@ impl<C: Clone> Replica<C> {
             version: write.version,
             previous: write.previous,
             stamp: write.stamp,
+            fence: Fence::NONE,
             content: Some(write.content),
             forward: None,
             waiter: Waiter { token: write.token, own: true },

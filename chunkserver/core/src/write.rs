@@ -8,7 +8,7 @@ use crate::prepare::Step;
 use crate::replica::{Replica, Role, look_up, start};
 
 impl<C: Clone> Replica<C> {
-    /// A client's write or punch.
+    /// A client's write, punch or raise.
     pub fn write(&mut self, write: Write<C>, io: &mut Io<'_, impl Store, C>) {
         let Role::Primary(primary) = &self.role else {
             io.answer(write.token, Err(Refusal::NotPrimary));
@@ -31,7 +31,15 @@ impl<C: Clone> Replica<C> {
 
     /// Gives the write its version and sends it everywhere; unless it is a retry.
     fn order(&mut self, write: Write<C>, io: &mut Io<'_, impl Store, C>) {
-        let Write { token, key, stamp, content, .. } = write;
+        let Write { token, key, stamp, fence, content, .. } = write;
+        match self.fence_of(key, io) {
+            Err(fault) => return io.answer(token, Err(Refusal::Fault(fault))),
+            // Also a retry of what was applied before the raise: nobody relies on what is refused.
+            Ok(current) if fence < current => {
+                return io.answer(token, Err(Refusal::Fenced { fence: current }));
+            }
+            Ok(_) => {}
+        }
         if self.broken.contains(&key) {
             io.answer(token, Err(Refusal::Fault(Fault::Damaged)));
             return;
@@ -70,6 +78,7 @@ impl<C: Clone> Replica<C> {
             version,
             previous,
             stamp,
+            fence,
             content: Some(content.clone()),
             forward: fills.then(|| content.clone()),
             waiter: Waiter { token, own: true },
@@ -139,11 +148,13 @@ impl<C: Clone> Replica<C> {
 
     /// Commits what is durable everywhere, oldest first.
     pub(crate) fn commit_ready(&mut self, key: ChunkKey, io: &mut Io<'_, impl Store, C>) {
+        let barrier = self.raise_barrier(key);
         let Some(chunk) = self.chunks.get_mut(&key) else { return };
         let before = chunk.committed;
         let mut forwards = Vec::new();
         while let Some(op) = chunk.ops.front()
             && op.awaiting == 0
+            && barrier.is_none_or(|lowest| lowest >= op.fence)
             && let Local::Durable { allocated_delta_bytes } = op.local
         {
             chunk.committed = op.version;
@@ -159,6 +170,7 @@ impl<C: Clone> Replica<C> {
         for forward in forwards {
             self.forward_all(key, &forward, io);
         }
+        self.raise_after(key, io);
     }
 
     /// The disk is at rest before an attempt: what is durable here will be on all members when the attempt succeeds;

@@ -5,6 +5,7 @@
 
 mod alone {
     mod bounds;
+    mod fences;
     mod filling;
     pub(crate) mod member;
     mod primary;

@@ -25,7 +25,7 @@ use coord_types::DiskId;
 use master_core::table::change::Change;
 use model::bug::Bug;
 use model::explore::explore;
-use model::setup::Setup;
+use model::setup::{FENCE, Setup};
 use model::table::Tables;
 
 /// More than any configuration has: some 130 bytes each.
@@ -155,6 +155,45 @@ fn a_group_moves() {
     holds("a group of two moves away from its primary", pair);
 }
 
+/// A write under no fence, a raise, and a write under the new one.
+fn fenced(setup: Setup) -> Setup {
+    Setup { writes: vec![0, FENCE, 0], fences: vec![0, 1, 1], ..setup }
+}
+
+#[test]
+fn fences() {
+    holds("a write, a raise, a write", Setup { sends: 2, ..fenced(pair()) });
+    holds("of three", fenced(trio()));
+    let crash =
+        Setup { writes: vec![0, FENCE], fences: vec![0, 1], sends: 2, crashes: 1, retries: 1, ..pair() };
+    holds("a write and a raise sent twice, a crash", crash.clone());
+    holds(
+        "a write and a raise, the primary of three crashes",
+        Setup { sends: 1, ..Setup { disks: 3, serving: 3, rules: trio().rules, ..crash.clone() } },
+    );
+    holds(
+        "a write and a raise, one refused by a disk, a call given up",
+        Setup { crashes: 0, disk_faults: 1, losses: 1, ..crash.clone() },
+    );
+    let lead = vec![Change::Lead(TWO), Change::Lead(ONE)];
+    holds(
+        "a write and a raise, the primary changes twice",
+        Setup { crashes: 0, changes: lead, ..crash.clone() },
+    );
+    let moves = moves(THREE, ONE);
+    holds(
+        "a write and a raise, the group moves",
+        Setup { sends: 1, crashes: 0, disks: 3, changes: moves, ..crash.clone() },
+    );
+    let two = Setup { writes: vec![0, FENCE, 1, FENCE], fences: vec![0, 1, 1, 2], ..pair() };
+    holds_in_full("two raises, writes of two chunks", two);
+    holds_in_full("a write, a raise, a write, a crash", Setup { crashes: 1, retries: 1, ..fenced(pair()) });
+    holds_in_full(
+        "a write and a raise, the primary out, a crash",
+        Setup { sends: 1, changes: vec![Change::Out(ONE)], ..crash },
+    );
+}
+
 #[test]
 fn reads_that_take_time() {
     let reads = Setup { writes: vec![0, 0], reads: 1, retries: 1, commits: true, ..pair() };
@@ -173,6 +212,8 @@ fn mistakes_are_noticed() {
     let out = vec![Change::Out(ONE)];
     breaks(Bug::ForgetPromise, "I1", Setup { changes: out.clone(), crashes: 1, retries: 1, ..two() });
     breaks(Bug::ForgetStamp, "I5", Setup { sends: 2, ..one() });
+    breaks(Bug::ForgetFence, "fence", fenced(pair()));
+    breaks(Bug::RaiseAtOnce, "fence", fenced(pair()));
     breaks(Bug::SettleEarly, "I1", Setup { changes: back(ONE), ..two() });
     breaks(Bug::JoiningLeads, "I1", Setup { changes: back(ONE), ..two() });
     breaks(Bug::LeaseNotWaitedFor, "I4", Setup { changes: out.clone(), ..one() });

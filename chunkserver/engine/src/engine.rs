@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_kv_rocks::{LogUse, RocksKv, RocksOptions, create_dir_durably};
-use coord_types::{ChunkKey, DataId, GroupId, Stamp, Version};
+use coord_types::{ChunkKey, DataId, Fence, GroupId, Stamp, Version};
 use tokio::time::Instant;
 
 use crate::aside;
@@ -175,6 +175,17 @@ impl Engine {
         let window =
             meta.and_then(|meta| meta.windows.into_iter().find(|window| window.session == stamp.session));
         Ok(window.is_some_and(|window| window.has_seen(stamp.seq)))
+    }
+
+    /// The fence a record holds. Asked before every write of a client: a look into a cache.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn fence(&self, record: ChunkKey) -> Result<Fence, EngineError> {
+        self.core.check()?;
+        let found = self.core.state.lock().index.chunk(record);
+        let found = found.map_err(|error| self.core.index_error(error))?;
+        Ok(found.map_or(Fence::NONE, |record| Fence::recorded(&record.windows)))
     }
 
     /// Which parts of a chunk hold data: (offset, length) in bytes, ascending, not touching one another.

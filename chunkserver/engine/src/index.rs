@@ -265,7 +265,7 @@ impl Index {
                     u32::try_from(i64::from(record.allocated_blocks) + change.allocated_delta_blocks)
                         .unwrap_or(0);
                 overlay.chunks.insert(*key, Some(record));
-                overlay.chunks_delta += i64::from(is_new);
+                overlay.chunks_delta += if is_new { counts(*key) } else { 0 };
                 Ok(Outcome::Applied(change))
             }
             Update::Install { key, version, chunk_size_bytes, windows, extents } => {
@@ -279,7 +279,7 @@ impl Index {
                     windows: windows.clone(),
                 };
                 overlay.chunks.insert(*key, Some(record));
-                overlay.chunks_delta += 1;
+                overlay.chunks_delta += counts(*key);
                 Ok(Outcome::Applied(change))
             }
             Update::Remove { key } => Ok(Outcome::Applied(self.remove(overlay, *key)?)),
@@ -408,9 +408,14 @@ impl Index {
             overlay.pages.insert(page_key, Page::EMPTY);
         }
         overlay.chunks.insert(key, None);
-        overlay.chunks_delta -= 1;
+        overlay.chunks_delta -= counts(key);
         Ok(change)
     }
+}
+
+/// What a record adds to the number of chunks: a fence record is no part of anybody's data.
+pub(crate) const fn counts(key: ChunkKey) -> i64 {
+    if key.is_fence_record() { 0 } else { 1 }
 }
 
 /// In the place of a store that was let go.

@@ -14,7 +14,7 @@ use crate::alloc::{Allocator, MarkError};
 use crate::buffer::BufferPool;
 use crate::core::{BLOCK, Core, Start};
 use crate::error::{Damage, Failure, HexKey, OpenError};
-use crate::index::{Index, Outcome, Overlay};
+use crate::index::{Index, Outcome, Overlay, counts};
 use crate::io::{FileId, Io, Op, ReadBuffer};
 use crate::journal::{FRAME_BYTES_MAX, HEADER_BYTES, Header, Ring};
 use crate::records::{APPLIED, Applied, STATE};
@@ -331,8 +331,8 @@ pub(crate) async fn open(parts: Parts) -> Result<Core, OpenError> {
     };
     let mut chunks = 0;
     let counted = recovered.index.for_each_chunk(&mut |_, chunk| {
-        chunk?;
-        chunks += 1;
+        let (key, _) = chunk?;
+        chunks += counts(key).unsigned_abs();
         Ok(())
     });
     counted.map_err(Failure::from)?;

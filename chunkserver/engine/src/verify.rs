@@ -13,7 +13,7 @@ use crate::alloc::Allocator;
 use crate::alloc::MarkError;
 use crate::core::BLOCK;
 use crate::error::{Damage, Failure, OpenError};
-use crate::index::{Index, IndexError};
+use crate::index::{Index, IndexError, counts};
 use crate::records::{Page, PageKey};
 use crate::recovery::{Parts, bad_segments, place, read, recover};
 
@@ -197,7 +197,7 @@ fn check_metadata(
 ) -> Result<HashMap<ChunkKey, Found>, IndexError> {
     let mut chunks: HashMap<ChunkKey, Found> = HashMap::new();
     index.for_each_chunk(&mut |raw, chunk| {
-        report.chunks += 1;
+        report.chunks += ChunkKey::decode(raw).map_or(1, |key| counts(key).unsigned_abs());
         match chunk {
             Ok((key, record)) => {
                 let chunk_blocks = record.chunk_size_bytes / BLOCK_SIZE as u32;

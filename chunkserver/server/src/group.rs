@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chunkserver_core::{
     Done, Effect, Fault, Io, Limits, Listed, Refusal, Replica, Stage, Start, Store, Token, View,
 };
-use coord_types::{ChunkKey, DiskId, Epoch, GroupId, Stamp, Version};
+use coord_types::{ChunkKey, DiskId, Epoch, Fence, GroupId, Stamp, Version};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -74,6 +74,10 @@ impl Store for DiskStore<'_> {
 
     fn seen(&self, key: ChunkKey, stamp: Stamp) -> Result<bool, Fault> {
         self.disk.engine.seen(key, stamp).map_err(|error| fault(&error))
+    }
+
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault> {
+        self.disk.engine.fence(record).map_err(|error| fault(&error))
     }
 
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) writes: Counter,
     pub(crate) written_bytes: Counter,
     pub(crate) punches: Counter,
+    pub(crate) raises: Counter,
     pub(crate) reads: Counter,
     pub(crate) read_bytes: Counter,
     pub(crate) reads_without_lease: Counter,
@@ -45,11 +46,12 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 19] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 20] {
         [
             ("pangu_chunkserver_writes_total", "client writes committed here as primary", &self.writes),
             ("pangu_chunkserver_written_bytes_total", "bytes of them", &self.written_bytes),
             ("pangu_chunkserver_punches_total", "client punches committed here as primary", &self.punches),
+            ("pangu_chunkserver_raises_total", "fences of files' data raised here as primary", &self.raises),
             ("pangu_chunkserver_reads_total", "client reads answered", &self.reads),
             ("pangu_chunkserver_read_bytes_total", "bytes of them, whole blocks", &self.read_bytes),
             (

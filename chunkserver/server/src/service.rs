@@ -8,7 +8,7 @@ pub(crate) mod write;
 
 use std::time::Duration;
 
-use chunkserver_api::convert::{Invalid, stale_detail};
+use chunkserver_api::convert::{Invalid, fenced_detail, stale_detail};
 use chunkserver_core::{Fault, Refusal};
 use kuafu::{Code, Status};
 
@@ -23,6 +23,10 @@ pub(crate) fn status(refusal: Refusal) -> Status {
                 .with_detail(stale_detail(epoch, activation))
         }
         Refusal::NotPrimary => Status::new(Code::NotLeader, "this member is not the group's primary"),
+        Refusal::Fenced { fence } => {
+            Status::new(Code::PermissionDenied, format!("the data is fenced at {fence}, and this is lower"))
+                .with_detail(fenced_detail(fence))
+        }
         Refusal::NotCommitted => {
             Status::not_committed("the chunk has a write that may not be on all members")
         }

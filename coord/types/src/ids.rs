@@ -65,6 +65,11 @@ impl InodeId {
     }
 }
 
+impl SessionId {
+    /// Of no client: the one whose sequence numbers are fences ([`crate::fence`]). The master counts from 1.
+    pub const FENCE: Self = Self(u64::MAX);
+}
+
 /// A fixed-size piece of a file: which data, which piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChunkId {

@@ -37,7 +37,7 @@ async fn write(fs: &FileSystem, name: &[u8], data: &[u8]) {
         panic!("not created")
     };
     let ino = entry.attr.ino;
-    let op = Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false };
+    let op = Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false, mapped: false };
     assert!(matches!(fs.handle(&CALLER, op).await, Ok(OpReply::Written(len)) if len as usize == data.len()));
     close(fs, ino, handle).await;
 }

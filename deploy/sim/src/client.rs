@@ -9,8 +9,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chunkserver_api::{ChunkError, Map, Punch, Read, ReadData, Write, Written, checksum};
-use coord_types::{BLOCK_SIZE, SessionId};
+use chunkserver_api::{ChunkError, Map, Punch, RaiseFence, Read, ReadData, Write, Written, checksum};
+use coord_types::{BLOCK_SIZE, Fence, SessionId};
 use fs_client::chunks::{
     ChunkRead, ChunkWrite, Chunks as _, ErrorLog, Members, ReplicatedChunks, RetryPauses,
 };
@@ -235,6 +235,15 @@ impl Members for SimMembers {
         panic!("the workload does not punch")
     }
 
+    fn raise_fence<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a RaiseFence,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<(), ChunkError>> {
+        panic!("the workload does not fence")
+    }
+
     fn read<'a>(
         &'a self,
         address: &'a str,
@@ -325,6 +334,7 @@ impl Worker {
             block_crcs: checksum::piece_crcs(offset_bytes, &data),
             data: data.into(),
             chunk_size_bytes: CHUNK_SIZE,
+            fence: Fence::NONE,
         };
         match self.chunks.write(write).await {
             Ok(_) => self.oracle.lock().end_write(register),

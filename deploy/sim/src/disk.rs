@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chunkserver_core::{Fault, Listed, Store};
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, GroupId, Stamp, Version, WriterWindow, note_stamp};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, GroupId, Stamp, Version, WriterWindow, note_stamp};
 
 use crate::bug::Bug;
 use crate::clock::{MS, Micros};
@@ -290,6 +290,13 @@ impl Store for Disk {
         Ok(windows.iter().any(|window| window.session == stamp.session && window.has_seen(stamp.seq)))
     }
 
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault> {
+        if self.failed {
+            return Err(Fault::Disk);
+        }
+        Ok(self.chunks.get(&record).map_or(Fence::NONE, |rec| Fence::recorded(&rec.windows)))
+    }
+
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {
         if self.failed {
             return Err(Fault::Disk);
@@ -318,6 +325,10 @@ impl Store for GroupStore<'_> {
 
     fn seen(&self, key: ChunkKey, stamp: Stamp) -> Result<bool, Fault> {
         self.disk.seen(key, stamp)
+    }
+
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault> {
+        self.disk.fence(record)
     }
 
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {

@@ -197,6 +197,7 @@ pub(crate) fn chunk_error(failure: Failure) -> ChunkError {
     match failure {
         Failure::Refused(Refusal::Stale { epoch, .. }) => ChunkError::Stale { epoch },
         Failure::Refused(Refusal::NotPrimary) => ChunkError::NotPrimary,
+        Failure::Refused(Refusal::Fenced { fence }) => ChunkError::Fenced { fence },
         Failure::Refused(Refusal::NotCommitted) => ChunkError::NotCommitted,
         Failure::Refused(Refusal::NotServing) => unavailable("the group is being prepared"),
         Failure::Refused(Refusal::Busy) => {

@@ -76,10 +76,20 @@ impl Client {
             atime: asked.atime.map(time),
             mtime: asked.mtime.map(time),
             kill_privileges: asked.size_bytes.is_some() && caller.uid != 0,
+            fence: None,
         };
         if changes.size_bytes.is_some() {
+            let opened = asked.handle.map(|handle| self.handles.file(handle)).transpose()?;
+            let fence = opened.map(|file| file.fence);
             let pin = self.pin_regular(ino).await?;
-            self.truncate(&pin, changes).await?;
+            let done = self.truncate(&pin, Changes { fence, ..changes }).await;
+            if done == Err(Errno::ESTALE) && fence.is_none() {
+                // By name: what this client knew of the file's fence was old.
+                self.learn_fence(&pin).await;
+                self.truncate(&pin, changes).await?;
+            } else {
+                done?;
+            }
             let state = pin.lock();
             return Ok(OpReply::Attr { attr: state.shown(), ttl: self.config.ttl });
         }

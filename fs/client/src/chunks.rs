@@ -2,6 +2,7 @@
 //!
 //! What an implementation keeps:
 //! - a write or punch that returned is durable on every serving member (I1) and applied once (I5);
+//! - none is applied under a lower fence than one that was raised;
 //! - a server that is away is waited for: calls end with data, with "no space", or because every copy is damaged;
 //! - a future may be polled on any thread (the runtime's handle is entered).
 //!
@@ -14,7 +15,7 @@ mod replicated;
 mod stamps;
 
 use bytes::Bytes;
-use coord_types::ChunkKey;
+use coord_types::{ChunkKey, Fence};
 use futures::future::BoxFuture;
 
 pub use log::{ErrorLog, ErrorRecord};
@@ -32,6 +33,8 @@ pub struct ChunkWrite {
     /// crc32c of each piece `data` is cut into at block boundaries of the chunk.
     pub block_crcs: Vec<u32>,
     pub chunk_size_bytes: u32,
+    /// What the file was opened under.
+    pub fence: Fence,
 }
 
 /// A range of one chunk that becomes zero.
@@ -41,6 +44,7 @@ pub struct ChunkPunch {
     pub offset_bytes: u32,
     pub len_bytes: u32,
     pub chunk_size_bytes: u32,
+    pub fence: Fence,
 }
 
 /// A range of one chunk, at most [`coord_types::WRITE_SIZE_MAX`] long.
@@ -56,6 +60,9 @@ pub struct ChunkRead {
 pub enum DataError {
     #[error("the disks of a group are full")]
     NoSpace,
+    /// It will be for ever: whoever opened the file before that writes it no more.
+    #[error("the file was fenced at {0} since it was opened")]
+    Fenced(Fence),
     #[error("every copy is damaged")]
     Damaged,
     #[error("the chunkservers refused")]
@@ -66,6 +73,7 @@ impl From<DataError> for Errno {
     fn from(error: DataError) -> Self {
         match error {
             DataError::NoSpace => Self::ENOSPC,
+            DataError::Fenced(_) => Self::ESTALE,
             DataError::Damaged | DataError::Refused => Self::EIO,
         }
     }
@@ -78,6 +86,9 @@ pub trait Chunks: Send + Sync + 'static {
 
     /// Returns how much more (or less) space the chunk takes.
     fn punch(&self, punch: ChunkPunch) -> BoxFuture<'_, Result<i64, DataError>>;
+
+    /// Raises the fence that a group has for a file's data. When this returns, nothing lower will be applied there.
+    fn raise_fence(&self, record: ChunkKey, fence: Fence) -> BoxFuture<'_, Result<(), DataError>>;
 
     /// The bytes of the range, or `None` if all of it is a hole.
     fn read(&self, read: ChunkRead) -> BoxFuture<'_, Result<Option<Bytes>, DataError>>;

@@ -171,9 +171,9 @@ impl FileSystem {
                 let file = client.handles.file(handle)?;
                 client.read(&file, offset_bytes, len_bytes).await
             }
-            Op::Write { handle, offset_bytes, data, kill_privileges, .. } => {
+            Op::Write { handle, offset_bytes, data, kill_privileges, mapped, .. } => {
                 let file = client.handles.file(handle)?;
-                client.write(&file, Input { offset: offset_bytes, data, kill_privileges }).await
+                client.write(&file, Input { offset: offset_bytes, data, kill_privileges, mapped }).await
             }
             Op::Flush { handle, .. } => client.flush_handle(handle).await,
             Op::Release { handle, .. } => {
@@ -196,7 +196,7 @@ impl FileSystem {
             Op::FsyncDir { .. } => Ok(OpReply::Ok),
             Op::StatFs => client.stat_fs().await,
             Op::SetXattr { ino, name, value, flags } => client.set_xattr(ino, name, value, flags).await,
-            Op::GetXattr { ino, name } => match client.get_xattr_now(ino) {
+            Op::GetXattr { ino, name } => match client.get_xattr_now(ino, name) {
                 Some(answer) => answer,
                 None => client.get_xattr(ino, name).await,
             },
@@ -220,8 +220,8 @@ impl FileSystem {
     pub fn try_now(&self, _caller: &Caller, op: &Op<'_>) -> Option<OpResult> {
         let client = &self.client;
         match *op {
-            Op::Write { handle, offset_bytes, data, kill_privileges, .. } => {
-                let input = Input { offset: offset_bytes, data, kill_privileges };
+            Op::Write { handle, offset_bytes, data, kill_privileges, mapped, .. } => {
+                let input = Input { offset: offset_bytes, data, kill_privileges, mapped };
                 client.write_now(handle, input)
             }
             Op::Read { handle, offset_bytes, len_bytes, .. } => {
@@ -230,7 +230,7 @@ impl FileSystem {
             }
             Op::GetAttr { ino, .. } => client.get_attr_now(ino),
             Op::Lookup { parent, name } => client.lookup_now(parent, name),
-            Op::GetXattr { ino, .. } => client.get_xattr_now(ino),
+            Op::GetXattr { ino, name } => client.get_xattr_now(ino, name),
             Op::Flush { handle, .. } => client.flush_now(handle),
             Op::Forget { ino, .. } => {
                 client.inodes.forget(ino);

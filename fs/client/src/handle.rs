@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coord_types::InodeId;
+use coord_types::{Fence, InodeId};
 use parking_lot::Mutex;
 
 use crate::directory::DirStream;
@@ -33,6 +33,8 @@ pub(crate) struct FileHandle {
     pub(crate) through: Through,
     /// The kernel goes around its page cache.
     pub(crate) direct: bool,
+    /// The file's when this was opened.
+    pub(crate) fence: Fence,
     /// The number of the last write error this handle has told of.
     seen: AtomicU64,
 }
@@ -51,24 +53,52 @@ impl FileHandle {
             Through::Buffered
         };
         let direct = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_DIRECT != 0;
-        let seen = {
+        let (fence, seen) = {
             let mut state = inode.lock();
+            let fence = state.fence;
             state.opens += 1;
-            state.writers += u32::from(writable);
-            AtomicU64::new(state.failures.count)
+            if writable {
+                state.writers += 1;
+                *state.writer_fences.entry(fence).or_default() += 1;
+            }
+            (fence, AtomicU64::new(state.failures.count))
         };
-        Self { inode, writable, through, direct, seen }
+        Self { inode, writable, through, direct, fence, seen }
     }
 
-    /// The error of a buffered write, once.
+    /// Counts it no more.
+    pub(crate) fn close(&self, state: &mut State) {
+        state.opens -= 1;
+        if !self.writable {
+            return;
+        }
+        state.writers -= 1;
+        if let Some(count) = state.writer_fences.get_mut(&self.fence) {
+            *count -= 1;
+            if *count == 0 {
+                state.writer_fences.remove(&self.fence);
+            }
+        }
+    }
+
+    /// The file was fenced after this was opened: nothing is written through it any more. Through one that only reads nothing
+    /// ever was, but who syncs by it asks for what others wrote.
+    pub(crate) fn is_stale(&self, state: &State) -> bool {
+        self.fence < if self.writable { state.fence } else { state.refused_below }
+    }
+
+    /// The error of a buffered write, once; that of a stale handle, always.
     pub(crate) fn take_error(&self, state: &State) -> Result<(), Errno> {
+        if self.is_stale(state) {
+            return Err(Errno::ESTALE);
+        }
         let seen = self.seen.fetch_max(state.failures.count, Ordering::Relaxed);
         state.failures.since(seen).map_or(Ok(()), Err)
     }
 
     /// Whether there is an error this handle has not told of.
     pub(crate) fn has_error(&self, state: &State) -> bool {
-        state.failures.count > self.seen.load(Ordering::Relaxed)
+        self.is_stale(state) || state.failures.count > self.seen.load(Ordering::Relaxed)
     }
 }
 

@@ -4,9 +4,10 @@
 //! Lock order, outermost first: [`Inode::ops`], [`Inode::commit`], the table's lock, [`Inode::state`]. The last two are
 //! never held across an await.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use coord_types::{DataId, InodeId};
+use coord_types::{DataId, Fence, InodeId};
 use master_api::model::attr::mode;
 use master_api::model::{Attr, Changes, CommitWrite, Mutation, SetAttr, Time, TimeSet};
 use parking_lot::{Mutex, MutexGuard};
@@ -91,8 +92,15 @@ pub(crate) struct State {
     /// How often the file became shorter.
     pub(crate) shrinks: u64,
     pub(crate) failures: Failures,
+    /// The file's fence as far as this client knows. Everything dirty was written under it: what came under a lower
+    /// one goes when this rises.
+    pub(crate) fence: Fence,
+    /// Written data was dropped or refused because of a fence; this is the highest of them.
+    pub(crate) refused_below: Fence,
     pub(crate) opens: u32,
     pub(crate) writers: u32,
+    /// The writers' fences, and how many have each.
+    pub(crate) writer_fences: BTreeMap<Fence, u32>,
     /// Nothing is sent: the file is being made shorter.
     pub(crate) frozen: bool,
     /// Waits in the flusher's queue.
@@ -123,8 +131,11 @@ impl Inode {
                 written: 0,
                 shrinks: 0,
                 failures: Failures::default(),
+                fence: attr.fence,
+                refused_below: Fence::NONE,
                 opens: 0,
                 writers: 0,
+                writer_fences: BTreeMap::new(),
                 frozen: false,
                 queued: false,
                 orphan: false,
@@ -236,8 +247,26 @@ impl Pending {
             atime: self.atime.map(TimeSet::At),
             mtime: self.mtime.map(TimeSet::At),
             kill_privileges: self.kill_privileges,
+            fence: None,
         };
         (changes != Changes::default()).then_some(changes)
+    }
+
+    /// Forgets what a write left; what was set by name stays, and the space that is used.
+    fn forget_writes(&mut self) {
+        self.size = None;
+        self.mtime = None;
+        self.ctime = None;
+    }
+
+    /// Takes over what an older one holds and this does not.
+    fn take_over(&mut self, old: &Self) {
+        self.mode = self.mode.or(old.mode);
+        self.uid = self.uid.or(old.uid);
+        self.gid = self.gid.or(old.gid);
+        self.atime = self.atime.or(old.atime);
+        self.kill_privileges |= old.kill_privileges && self.mode.is_none();
+        self.allocated_delta += old.allocated_delta;
     }
 
     fn show(&self, attr: &mut FileAttr) {
@@ -323,6 +352,7 @@ impl State {
 
     /// The master said this. Older than what is known: ignored.
     pub(crate) fn refresh(&mut self, attr: Attr, source: Source) {
+        self.fenced(attr.fence);
         if attr.change < self.attr.change {
             return;
         }
@@ -346,6 +376,32 @@ impl State {
             self.sent_end = self.sent_end.min(attr.size_bytes);
         }
         self.attr = attr;
+    }
+
+    /// The file's fence is at least this. What was written under a lower one and is not sent could only be refused: it goes. The
+    /// handles it came through say so from now on.
+    pub(crate) fn fenced(&mut self, fence: Fence) {
+        if fence <= self.fence {
+            return;
+        }
+        self.fence = fence;
+        if self.dirty.is_empty() && self.flights.is_empty() && self.pending.size.is_none() {
+            return;
+        }
+        tracing::warn!(ino = %self.attr.ino, %fence, "the file was fenced: what was written here before goes no further");
+        if !self.dirty.is_empty() || self.pending.size.is_some() {
+            self.refused_below = fence;
+        }
+        self.dirty.truncate(0);
+        self.pending.forget_writes();
+        // A flush that began with the length of what went begins again.
+        self.shrinks += 1;
+        self.cached = None;
+    }
+
+    /// The lowest fence somebody here writes under.
+    pub(crate) fn lowest_fence(&self) -> Fence {
+        self.writer_fences.keys().next().copied().unwrap_or(self.fence)
     }
 
     /// Somebody else truncated the file to nothing. What was sent went with the old generation; what was not yet
@@ -380,6 +436,7 @@ impl State {
         let mutation = if written {
             // Without a time, the master would take the commit for the write.
             changes.mtime = changes.mtime.or(Some(TimeSet::At(self.attr.mtime)));
+            changes.fence = Some(self.fence);
             Mutation::CommitWrite(CommitWrite {
                 ino,
                 data: self.attr.data,
@@ -397,12 +454,18 @@ impl State {
 
     /// The master's answer to what [`begin_commit`](Self::begin_commit) said.
     pub(crate) fn end_commit(&mut self, answer: Result<Option<Attr>, Errno>) {
-        self.committing = None;
+        let going = self.committing.take();
         match answer {
             Ok(Some(attr)) => self.refresh(attr, Source::OurChange),
             Ok(None) => {}
             // Somebody else removed it while we had it open.
             Err(Errno::ENOENT) => self.failures.add(Errno::ESTALE),
+            // It was fenced since. Who wrote hears of that by its handle; what was set by name is for the next commit.
+            Err(Errno::ESTALE) => {
+                let mut going = going.unwrap_or_default();
+                going.forget_writes();
+                self.pending.take_over(&going);
+            }
             Err(errno) => self.failures.add(errno),
         }
     }
@@ -432,6 +495,7 @@ mod tests {
             garbage_end_bytes: 0,
             change: 10,
             has_xattrs: false,
+            fence: Fence::NONE,
         }
     }
 
@@ -501,5 +565,25 @@ mod tests {
         assert!(!state.garbage_cleared);
         assert_eq!(state.cached, Some(CacheToken { data: DataId(7), change: 11 }));
         assert_eq!(state.size(), 0, "what was sent to the old generation is gone");
+    }
+
+    #[tokio::test]
+    async fn a_fence_drops_what_was_written_and_keeps_what_was_set() {
+        let inode = Inode::new(attr(), None);
+        let mut state = inode.lock();
+        state.pending.size = Some(500);
+        state.pending.mode = Some(0o600);
+        state.pending.allocated_delta = 4096;
+        state.refresh(Attr { change: 11, fence: Fence(7), ..attr() }, Source::Question);
+        assert_eq!((state.size(), state.fence, state.refused_below), (100, Fence(7), Fence(7)));
+        assert_eq!((state.pending.mode, state.pending.allocated_delta), (Some(0o600), 4096));
+        let Some(Mutation::CommitWrite(commit)) = state.begin_commit(100) else { panic!("nothing to tell") };
+        assert_eq!(commit.attributes.unwrap().fence, Some(Fence(7)));
+        state.pending.uid = Some(5);
+        state.end_commit(Err(Errno::ESTALE));
+        assert_eq!((state.pending.mode, state.pending.uid), (Some(0o600), Some(5)), "for the next commit");
+        assert_eq!(state.failures.since(0), None, "a handle opened since does not hear of it");
+        state.refresh(Attr { change: 9, ..attr() }, Source::Question);
+        assert_eq!(state.fence, Fence(7), "an older answer");
     }
 }

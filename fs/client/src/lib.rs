@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`op`] (what is asked and answered), [`FileSystem`] (who answers), [`meta`] and [`chunks`] (what
 //! it stands on), then `inode` (what is known of a file here), `write` (written data on its way), `read`, `shape`
-//! (truncate, extend, holes), `open`, `attr`, `namespace`, `directory`. The rules they keep together are in
+//! (truncate, extend, holes), `open`, `fence` (who may still write), `attr`, `namespace`, `directory`. The rules they keep together are in
 //! `fs/docs/client.md`.
 
 mod attr;
@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod directory;
 mod error;
+mod fence;
 mod filesystem;
 mod handle;
 mod inode;

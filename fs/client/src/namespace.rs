@@ -12,6 +12,7 @@ use master_api::model::{
 };
 
 use crate::client::Client;
+use crate::fence;
 use crate::inode::Source;
 use crate::known::Absence;
 use crate::{Caller, Errno, OpReply, OpResult, StatFs};
@@ -117,7 +118,10 @@ impl Client {
 
     /// The kernel asks for `security.capability` before writes of an open file: mostly there is nothing, and the
     /// attributes said so.
-    pub(crate) fn get_xattr_now(&self, ino: InodeId) -> Option<OpResult> {
+    pub(crate) fn get_xattr_now(&self, ino: InodeId, name: &[u8]) -> Option<OpResult> {
+        if name == fence::XATTR {
+            return None;
+        }
         if self.bare.is(ino, Instant::now()) {
             return Some(Err(Errno::ENODATA));
         }
@@ -127,6 +131,9 @@ impl Client {
     }
 
     pub(crate) async fn get_xattr(&self, ino: InodeId, name: &[u8]) -> OpResult {
+        if name == fence::XATTR {
+            return self.get_fence(ino).await;
+        }
         let name = XattrName::try_from(name)?;
         Ok(OpReply::Bytes(self.meta.query(Query::GetXattr { ino, name }).await?.value))
     }
@@ -142,6 +149,9 @@ impl Client {
         value: &[u8],
         flags: i32,
     ) -> OpResult {
+        if name == fence::XATTR {
+            return self.set_fence(ino, value, flags).await;
+        }
         let flags = match flags {
             0 => XattrFlags::Any,
             libc::XATTR_CREATE => XattrFlags::Create,

@@ -126,6 +126,8 @@ pub enum Op<'a> {
         offset_bytes: u64,
         data: &'a [u8],
         kill_privileges: bool,
+        /// The kernel writes a mapped page back; `handle` is one of those the file is open by.
+        mapped: bool,
     },
     Flush {
         ino: InodeId,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use coord_types::InodeId;
+use coord_types::{Fence, InodeId};
 use master_api::model::{Changes, Create, Mutated, Mutation, Name, Query, Rename, RenameFlags, Unlink};
 
 use crate::client::Client;
@@ -22,9 +22,11 @@ const fn truncates(flags: i32) -> bool {
 
 impl Client {
     pub(crate) async fn open(self: &Arc<Self>, caller: &Caller, ino: InodeId, flags: i32) -> OpResult {
+        let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
         let known = self.inodes.find(ino).filter(|pin| {
             let state = pin.lock();
-            state.orphan || (state.writers > 0 && state.is_fresh(self.config.ttl))
+            // Under which fence it writes, only the master can say.
+            state.orphan || (reads && state.writers > 0 && state.is_fresh(self.config.ttl))
         });
         // Close-to-open: what another client did before it closed the file is seen from here on.
         let pin = match known {
@@ -88,8 +90,9 @@ impl Client {
         }
         if truncates(flags) {
             let kill_privileges = caller.uid != 0;
-            self.truncate(&pin, Changes { size_bytes: Some(0), kill_privileges, ..Changes::default() })
-                .await?;
+            let fence = Some(counted.fence());
+            let changes = Changes { size_bytes: Some(0), kill_privileges, fence, ..Changes::default() };
+            self.truncate(&pin, changes).await?;
         }
         Ok(counted.keep())
     }
@@ -136,8 +139,7 @@ impl Client {
         let pin = &file.inode;
         let (last_of_orphan, clean) = {
             let mut state = pin.lock();
-            state.opens -= 1;
-            state.writers -= u32::from(file.writable);
+            file.close(&mut state);
             (state.orphan && state.opens == 0, state.is_clean())
         };
         if last_of_orphan {
@@ -259,6 +261,10 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     fn new(client: &'a Arc<Client>, file: FileHandle) -> Self {
         Self { client, file: Some(file) }
+    }
+
+    fn fence(&self) -> Fence {
+        self.file.as_ref().map_or(Fence::NONE, |file| file.fence)
     }
 
     fn keep(mut self) -> FileHandle {

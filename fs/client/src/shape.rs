@@ -19,9 +19,10 @@
 
 use std::sync::Arc;
 
-use coord_types::BLOCK_SIZE;
+use coord_types::{BLOCK_SIZE, Fence};
 use master_api::model::{Changes, Mutation, SetAttr};
 
+use crate::chunks::DataError;
 use crate::client::Client;
 use crate::handle::FileHandle;
 use crate::inode::{Pending, Source, State, now};
@@ -39,9 +40,15 @@ pub(crate) struct Allocation {
 }
 
 impl State {
-    fn stripes_of(&self) -> Result<Stripes, Errno> {
+    /// For who changes the file under this fence.
+    fn stripes_of(&self, fence: Fence) -> Result<Stripes, Errno> {
+        self.check_fence(fence)?;
         let layout = self.attr.layout.clone().ok_or(Errno::EINVAL)?;
         Ok(Stripes { layout, data: self.attr.data })
+    }
+
+    fn check_fence(&self, fence: Fence) -> Result<(), Errno> {
+        if fence < self.fence { Err(Errno::ESTALE) } else { Ok(()) }
     }
 
     fn touch(&mut self) {
@@ -53,29 +60,31 @@ impl State {
 
 impl Client {
     /// Makes the file at least `size` long, the new bytes zero.
-    pub(crate) async fn extend_to(self: &Arc<Self>, pin: &Pin, size: u64) -> Result<(), Errno> {
+    pub(crate) async fn extend_to(self: &Arc<Self>, pin: &Pin, size: u64, fence: Fence) -> Result<(), Errno> {
         let (client, pin) = (Arc::clone(self), pin.clone());
         self.to_the_end(async move {
             let _alone = pin.ops.write().await;
-            client.extend(&pin, size).await
+            client.extend(&pin, size, fence).await
         })
         .await
     }
 
     /// The same, by who holds `ops` exclusively.
-    async fn extend(self: &Arc<Self>, pin: &Pin, size: u64) -> Result<(), Errno> {
+    async fn extend(self: &Arc<Self>, pin: &Pin, size: u64, fence: Fence) -> Result<(), Errno> {
         let (stripes, start, end) = {
             let state = pin.lock();
+            state.check_fence(fence)?;
             let old = state.size();
             if size <= old {
                 return Ok(());
             }
             let gap_end = if state.made_here { 0 } else { size };
             // `sent_end` is beyond the size only if a punch failed.
-            (state.stripes_of()?, old, state.garbage_end().max(gap_end).max(state.sent_end))
+            (state.stripes_of(fence)?, old, state.garbage_end().max(gap_end).max(state.sent_end))
         };
-        let delta = stripes.zero(&*self.chunks, start, end).await?;
+        let delta = self.zero(pin, &stripes, (start, end), fence).await?;
         let mut state = pin.lock();
+        state.check_fence(fence)?;
         state.garbage_cleared = true;
         state.pending.allocated_delta += delta;
         state.pending.size = Some(size);
@@ -84,15 +93,33 @@ impl Client {
         Ok(())
     }
 
+    /// Makes a range zero, and takes note if the file was fenced meanwhile.
+    async fn zero(
+        &self,
+        pin: &Pin,
+        stripes: &Stripes,
+        range: (u64, u64),
+        fence: Fence,
+    ) -> Result<i64, Errno> {
+        let done = stripes.zero(&*self.chunks, range, fence).await;
+        if let Err(DataError::Fenced(fence)) = done {
+            pin.lock().fenced(fence);
+        }
+        Ok(done?)
+    }
+
     /// Sets a file's size, and what else `changes` names, in one step.
     pub(crate) async fn truncate(self: &Arc<Self>, pin: &Pin, changes: Changes) -> Result<(), Errno> {
         let Some(size) = changes.size_bytes else { return Ok(()) };
         let (client, pin) = (Arc::clone(self), pin.clone());
         self.to_the_end(async move {
             let _alone = pin.ops.write().await;
-            let (limit, old, gone) = {
+            let (limit, old, gone, fence) = {
                 let state = pin.lock();
-                (state.limit(), state.size(), state.gone)
+                // By name is as if opened now.
+                let fence = changes.fence.unwrap_or(state.fence);
+                state.check_fence(fence)?;
+                (state.limit(), state.size(), state.gone, fence)
             };
             if gone {
                 return Err(Errno::EIO);
@@ -104,17 +131,18 @@ impl Client {
             if size < old || size == 0 {
                 return client.shrink(&pin, size, changes).await;
             }
-            client.extend(&pin, size).await?;
+            client.extend(&pin, size, fence).await?;
             {
                 let mut state = pin.lock();
+                state.check_fence(fence)?;
                 state.touch();
                 state.pending.change(&Changes { size_bytes: None, ..changes });
                 client.flusher.note(&pin, &mut state, client.config.flush_age);
-                if state.writers > 0 || state.orphan {
+                if state.orphan || (state.writers > 0 && changes.fence.is_some()) {
                     return Ok(());
                 }
             }
-            // Nobody will fsync or close what is not open: tell the master now.
+            // Nobody will fsync or close what is not open, and what is open may have been fenced: tell the master now.
             client.commit_now(&pin).await
         })
         .await
@@ -122,9 +150,14 @@ impl Client {
 
     /// Flushes for an operation without a handle, and says how that ended.
     async fn commit_now(self: &Arc<Self>, pin: &Pin) -> Result<(), Errno> {
-        let before = pin.lock().failures.count;
+        let (before, fence) = {
+            let state = pin.lock();
+            (state.failures.count, state.fence)
+        };
         flush(Arc::clone(self), pin.clone(), Depth::All).await;
-        pin.lock().failures.since(before).map_or(Ok(()), Err)
+        let state = pin.lock();
+        state.check_fence(fence)?;
+        state.failures.since(before).map_or(Ok(()), Err)
     }
 
     async fn shrink(self: &Arc<Self>, pin: &Pin, size: u64, changes: Changes) -> Result<(), Errno> {
@@ -146,8 +179,11 @@ impl Client {
     async fn shrink_frozen(self: &Arc<Self>, pin: &Pin, size: u64, changes: Changes) -> Result<(), Errno> {
         let (tell_size, local) = {
             let mut state = pin.lock();
-            // Nothing of what goes was ever sent or told: it goes here only.
-            let local = size > 0 && size >= state.attr.size_bytes && size >= state.sent_end;
+            // Nothing of what goes was ever sent or told: it goes here only. By name, other mounts' bytes may have to go, too.
+            let local = changes.fence.is_some()
+                && size > 0
+                && size >= state.attr.size_bytes
+                && size >= state.sent_end;
             if local {
                 state.shrink_here(size, &changes);
                 self.flusher.note(pin, &mut state, self.config.flush_age);
@@ -167,11 +203,15 @@ impl Client {
             let mut held = std::mem::take(&mut state.pending);
             held.mtime = None;
             held.change(&Changes { size_bytes: None, ..changes });
-            let set = Changes { size_bytes: Some(size), ..held.changes().unwrap_or_default() };
+            let fence = changes.fence;
+            let set = Changes { size_bytes: Some(size), fence, ..held.changes().unwrap_or_default() };
             state.committing = Some(held);
             set
         };
         let answer = self.mutate(Mutation::SetAttr(SetAttr { ino: pin.ino, changes: set })).await;
+        if answer == Err(Errno::ESTALE) {
+            self.learn_fence(pin).await;
+        }
         let garbage = {
             let mut state = pin.lock();
             let held = state.committing.take().unwrap_or_default();
@@ -198,10 +238,15 @@ impl Client {
             }
             // Of a file without a name the master was not told how far data was sent: it dies with us.
             let garbage_end = state.attr.garbage_end_bytes.max(sent_end);
-            if fresh || garbage_end <= size { None } else { Some((state.stripes_of()?, garbage_end)) }
+            let fence = changes.fence.unwrap_or(state.fence);
+            if fresh || garbage_end <= size {
+                None
+            } else {
+                Some((state.stripes_of(fence)?, garbage_end, fence))
+            }
         };
-        if let Some((stripes, garbage_end)) = garbage {
-            let delta = stripes.zero(&*self.chunks, size, garbage_end).await?;
+        if let Some((stripes, garbage_end, fence)) = garbage {
+            let delta = self.zero(pin, &stripes, (size, garbage_end), fence).await?;
             let mut state = pin.lock();
             state.garbage_cleared = true;
             state.sent_end = state.sent_end.min(size);
@@ -222,9 +267,7 @@ impl Client {
             state.begin_commit(sent_end)
         };
         let Some(commit) = commit else { return Ok(()) };
-        let answer = self.mutate(commit).await;
-        pin.lock().end_commit(answer.clone().map(|mutated| mutated.attr));
-        answer.map(|_| ())
+        self.tell(pin, commit).await
     }
 
     /// fallocate: room is never reserved (a full disk is told by fsync), so the plain mode only moves the end.
@@ -251,17 +294,21 @@ impl Client {
         if end > handle.inode.lock().limit() {
             return Err(Errno::EFBIG);
         }
-        let (client, pin) = (Arc::clone(self), handle.inode.clone());
+        let (client, pin, fence) = (Arc::clone(self), handle.inode.clone(), handle.fence);
         self.to_the_end(async move {
             let _alone = pin.ops.write().await;
-            if pin.lock().gone {
-                return Err(Errno::EIO);
+            {
+                let state = pin.lock();
+                if state.gone {
+                    return Err(Errno::EIO);
+                }
+                state.check_fence(fence)?;
             }
             if zero {
-                client.punch(&pin, offset, end).await?;
+                client.punch(&pin, (offset, end), fence).await?;
             }
             if !keep {
-                client.extend(&pin, end).await?;
+                client.extend(&pin, end, fence).await?;
             }
             Ok(())
         })
@@ -274,7 +321,7 @@ impl Client {
     }
 
     /// Makes [start, end) zero as far as the file goes.
-    async fn punch(self: &Arc<Self>, pin: &Pin, start: u64, end: u64) -> Result<(), Errno> {
+    async fn punch(self: &Arc<Self>, pin: &Pin, (start, end): (u64, u64), fence: Fence) -> Result<(), Errno> {
         let (stripes, end, jobs) = {
             let mut state = pin.lock();
             let size = state.size();
@@ -284,7 +331,7 @@ impl Client {
             // To the end of the last block: then the block itself is freed, and beyond the size there is nothing.
             let end = end.min(size.next_multiple_of(BLOCK_SIZE as u64));
             state.dirty.hurry(start, end);
-            (state.stripes_of()?, end, self.launch(pin, &mut state))
+            (state.stripes_of(fence)?, end, self.launch(pin, &mut state))
         };
         self.start(jobs);
         pin.until(|state| {
@@ -292,9 +339,10 @@ impl Client {
             clear.then_some(())
         })
         .await;
-        let delta = stripes.zero(&*self.chunks, start, end).await?;
+        let delta = self.zero(pin, &stripes, (start, end), fence).await?;
         let mut state = pin.lock();
         state.pending.allocated_delta += delta;
+        state.check_fence(fence)?;
         state.touch();
         self.flusher.note(pin, &mut state, self.config.flush_age);
         Ok(())

@@ -1,7 +1,7 @@
 //! A file's range as requests to chunks: reading, zeroing and asking for holes, several chunks at a time.
 
 use bytes::Bytes;
-use coord_types::{ChunkSlice, DataId, Layout, WRITE_SIZE_MAX};
+use coord_types::{ChunkSlice, DataId, Fence, Layout, WRITE_SIZE_MAX};
 use futures::StreamExt as _;
 
 use crate::chunks::{ChunkPunch, ChunkRead, Chunks, DataError};
@@ -59,8 +59,13 @@ impl Stripes {
         Ok(piece)
     }
 
-    /// Makes a range zero; nothing of it may be in flight. Returns how much more (or less) space the file takes.
-    pub(crate) async fn zero(&self, chunks: &dyn Chunks, start: u64, end: u64) -> Result<i64, DataError> {
+    /// Makes a range zero, under a fence; nothing of it may be in flight. Returns how much more (or less) space the file takes.
+    pub(crate) async fn zero(
+        &self,
+        chunks: &dyn Chunks,
+        (start, end): (u64, u64),
+        fence: Fence,
+    ) -> Result<i64, DataError> {
         if end <= start {
             return Ok(0);
         }
@@ -72,7 +77,7 @@ impl Stripes {
                     return Ok(0);
                 }
                 let ChunkSlice { key, offset_bytes, len_bytes, .. } = slice;
-                chunks.punch(ChunkPunch { key, offset_bytes, len_bytes, chunk_size_bytes }).await
+                chunks.punch(ChunkPunch { key, offset_bytes, len_bytes, chunk_size_bytes, fence }).await
             })
             .buffer_unordered(PARALLEL);
         let mut delta = 0;

@@ -365,6 +365,7 @@ impl<H: Handler> fuser::Filesystem for Transport<H> {
             offset_bytes: offset,
             data,
             kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            mapped: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
         };
         self.run(request, op, Reply::Written(reply));
     }

@@ -79,8 +79,8 @@ fn with_parts<'b>(op: Op<'_>, first: &'b [u8], second: &'b [u8]) -> Op<'b> {
             Op::Rename { parent, name: first, new_parent, new_name: second, flags }
         }
         Op::Link { ino, new_parent, .. } => Op::Link { ino, new_parent, new_name: first },
-        Op::Write { ino, handle, offset_bytes, kill_privileges, .. } => {
-            Op::Write { ino, handle, offset_bytes, data: first, kill_privileges }
+        Op::Write { ino, handle, offset_bytes, kill_privileges, mapped, .. } => {
+            Op::Write { ino, handle, offset_bytes, data: first, kill_privileges, mapped }
         }
         Op::SetXattr { ino, flags, .. } => Op::SetXattr { ino, name: first, value: second, flags },
         Op::Forget { ino, lookups } => Op::Forget { ino, lookups },
@@ -132,7 +132,14 @@ mod tests {
             Op::Rename { parent: a, name: b"old", new_parent: b, new_name: b"new", flags: 2 },
             Op::Link { ino: a, new_parent: b, new_name: b"n" },
             Op::Create { parent: a, name: b"n", mode: 0o600, flags: 66 },
-            Op::Write { ino: a, handle, offset_bytes: 11, data: b"data", kill_privileges: true },
+            Op::Write {
+                ino: a,
+                handle,
+                offset_bytes: 11,
+                data: b"data",
+                kill_privileges: true,
+                mapped: true,
+            },
             Op::SetXattr { ino: a, name: b"user.a", value: b"v", flags: 1 },
             Op::GetXattr { ino: a, name: b"user.a" },
             Op::RemoveXattr { ino: a, name: b"user.a" },

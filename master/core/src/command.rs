@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use coord_kv::{Batch, KvError, Read};
-use coord_types::{DataId, DiskId, InodeId, SessionId};
+use coord_types::{DataId, DiskId, Fence, InodeId, SessionId};
 use master_model::convert::Invalid;
 use master_model::{Attr, Errno, Mutated, Mutation, Time, mode, proto};
 use prost::Message;
@@ -280,6 +280,7 @@ fn root(op: &Initialize, now: Time) -> Inode {
         garbage_end_bytes: 0,
         change: 1,
         has_xattrs: false,
+        fence: Fence::NONE,
     };
     Inode { attr, detail: Detail::Directory { parent: InodeId::ROOT } }
 }

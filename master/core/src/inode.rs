@@ -1,7 +1,7 @@
 //! The inode record: compact, because there are 10^8 of them and every create writes two.
 
 use bytes::Bytes;
-use coord_types::{DataId, GroupId, InodeId, Layout};
+use coord_types::{DataId, Fence, GroupId, InodeId, Layout};
 use master_model::{Attr, Time, mode};
 
 use crate::codec::{Reader, put_signed, put_varint};
@@ -36,7 +36,8 @@ const HAS_DATA: u8 = 1 << 2;
 const HAS_RDEV: u8 = 1 << 3;
 const HAS_XATTRS: u8 = 1 << 4;
 const HAS_GARBAGE: u8 = 1 << 5;
-const FLAGS: u8 = (1 << 6) - 1;
+const HAS_FENCE: u8 = 1 << 6;
+const FLAGS: u8 = (1 << 7) - 1;
 
 impl Inode {
     /// The record. The inode's number is its key.
@@ -49,7 +50,8 @@ impl Inode {
             | flag(attr.layout.is_some(), HAS_DATA)
             | flag(attr.rdev != 0, HAS_RDEV)
             | flag(attr.has_xattrs, HAS_XATTRS)
-            | flag(attr.garbage_end_bytes != 0, HAS_GARBAGE);
+            | flag(attr.garbage_end_bytes != 0, HAS_GARBAGE)
+            | flag(attr.fence != Fence::NONE, HAS_FENCE);
         let mut out = Vec::with_capacity(80);
         out.push(VERSION);
         out.push(flags);
@@ -71,6 +73,9 @@ impl Inode {
         }
         if flags & HAS_GARBAGE != 0 {
             put_varint(&mut out, attr.garbage_end_bytes);
+        }
+        if flags & HAS_FENCE != 0 {
+            put_varint(&mut out, attr.fence.0);
         }
         if let Some(layout) = &attr.layout {
             put_varint(&mut out, attr.data.0);
@@ -117,6 +122,7 @@ fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
     let atime = if flags & ATIME_IS_CTIME == 0 { time(&mut reader)? } else { ctime };
     let rdev = if flags & HAS_RDEV == 0 { 0 } else { reader.varint32()? };
     let garbage_end_bytes = if flags & HAS_GARBAGE == 0 { 0 } else { reader.varint()? };
+    let fence = if flags & HAS_FENCE == 0 { Fence::NONE } else { Fence(reader.varint()?) };
     let (data, layout) = if flags & HAS_DATA == 0 {
         (DataId(0), None)
     } else {
@@ -144,6 +150,7 @@ fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
         garbage_end_bytes,
         change,
         has_xattrs: flags & HAS_XATTRS != 0,
+        fence,
     };
     Some(Inode { attr, detail })
 }
@@ -190,7 +197,7 @@ mod tests {
             kind in prop::sample::select(vec![mode::REGULAR, mode::DIRECTORY, mode::SYMLINK, mode::FIFO, mode::BLOCK]),
             permissions in 0..=mode::PERMISSIONS,
             numbers: [u32; 4],
-            sizes: [u64; 5],
+            sizes: [u64; 6],
             times in [times(), times(), times()],
             same: [bool; 2],
             has_xattrs: bool,
@@ -217,6 +224,7 @@ mod tests {
                 garbage_end_bytes: sizes[3],
                 change: sizes[4],
                 has_xattrs,
+                fence: Fence(if regular { sizes[5] } else { 0 }),
             };
             let detail = match kind {
                 mode::DIRECTORY => Detail::Directory { parent: InodeId(sizes[2]) },
@@ -270,6 +278,7 @@ mod tests {
             garbage_end_bytes: 0,
             change: 3,
             has_xattrs: false,
+            fence: Fence::NONE,
         };
         // 10^8 of these in 5 GB; what a create writes.
         assert!(Inode { attr, detail: Detail::None }.encode().len() <= 48);

@@ -5,6 +5,7 @@
 
 pub mod commit_write;
 pub mod create;
+pub mod fence;
 pub mod forget;
 pub mod getattr;
 pub mod link;
@@ -23,7 +24,7 @@ pub mod unlink;
 pub mod xattr;
 
 use coord_kv::Read;
-use coord_types::{DataId, InodeId};
+use coord_types::{DataId, Fence, InodeId};
 use master_model::{Answer, Attr, Errno, Mutated, Mutation, Name, Query, mode};
 
 use crate::error::OpResult;
@@ -52,6 +53,7 @@ pub fn mutate(state: &mut State<'_>, mutation: &Mutation) -> OpResult<Mutated> {
         Mutation::CommitWrite(op) => commit_write::commit_write(state, op),
         Mutation::SetXattr(op) => xattr::set(state, op),
         Mutation::RemoveXattr(op) => xattr::remove(state, op),
+        Mutation::RaiseFence(op) => fence::raise(state, op),
         Mutation::Forget(inos) => forget::forget(state, inos),
     }
 }
@@ -122,6 +124,7 @@ fn make_node(state: &mut State<'_>, node: &NewNode<'_>) -> OpResult<Mutated> {
         garbage_end_bytes: 0,
         change: 1,
         has_xattrs: false,
+        fence: Fence::NONE,
     };
     let detail = match (is_directory, node.target) {
         (true, _) => Detail::Directory { parent: node.parent },

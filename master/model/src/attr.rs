@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use coord_types::{DataId, InodeId, Layout};
+use coord_types::{DataId, Fence, InodeId, Layout};
 
 /// The bits of `st_mode`.
 pub mod mode {
@@ -121,6 +121,8 @@ pub struct Attr {
     pub change: u64,
     /// False: there are no extended attributes, no need to ask.
     pub has_xattrs: bool,
+    /// What a handle opened now writes under.
+    pub fence: Fence,
 }
 
 impl Attr {
@@ -159,6 +161,9 @@ pub struct Changes {
     pub mtime: Option<TimeSet>,
     /// Clears set-user-id and set-group-id as a write or truncate by an unprivileged caller does.
     pub kill_privileges: bool,
+    /// What the file was opened under by who asks: refused with ESTALE if the file's fence is higher. `None`: nothing was
+    /// opened; in a [`CommitWrite`](super::CommitWrite): before there was a fence.
+    pub fence: Option<Fence>,
 }
 
 /// Changes of one inode's attributes.

@@ -89,7 +89,7 @@ pub fn uuid(what: &'static str, bytes: &[u8]) -> Result<[u8; 16], Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use coord_types::{DataId, GroupId, Layout};
+    use coord_types::{DataId, Fence, GroupId, Layout};
 
     use super::*;
     use crate::{Attr, Time, proto};
@@ -114,6 +114,7 @@ mod tests {
             garbage_end_bytes: 14,
             change: 15,
             has_xattrs: true,
+            fence: Fence(12),
         }
     }
 

@@ -23,8 +23,8 @@ pub use attr::{Attr, Changes, SetAttr, Time, TimeSet, mode};
 pub use errno::Errno;
 pub use lineage::{Lineage, NotFollowed};
 pub use mutation::{
-    CommitWrite, Create, FlagsError, Link, Mkdir, Mknod, Mutated, Mutation, RemoveXattr, Rename, RenameFlags,
-    Rmdir, SetXattr, Symlink, Unlink, XattrFlags,
+    CommitWrite, Create, FlagsError, Link, Mkdir, Mknod, Mutated, Mutation, RaiseFence, RemoveXattr, Rename,
+    RenameFlags, Rmdir, SetXattr, Symlink, Unlink, XattrFlags,
 };
 pub use name::{Name, NameError, SYMLINK_TARGET_MAX_BYTES, SymlinkTarget, XattrName};
 pub use query::{Answer, DirEntry, Query, ReadDir, StatFs};

@@ -1,7 +1,7 @@
 //! Every change of the namespace, and what it answers.
 
 use bytes::Bytes;
-use coord_types::{DataId, InodeId};
+use coord_types::{DataId, Fence, InodeId};
 
 use super::attr::{Attr, Changes, SetAttr};
 use super::name::{Name, SymlinkTarget, XattrName};
@@ -125,6 +125,13 @@ pub struct SetXattr {
     pub flags: XattrFlags,
 }
 
+/// Refuses what was opened under a lower fence, from now on. ESTALE if the file's is higher already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaiseFence {
+    pub ino: InodeId,
+    pub fence: Fence,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoveXattr {
     pub ino: InodeId,
@@ -146,6 +153,7 @@ pub enum Mutation {
     CommitWrite(CommitWrite),
     SetXattr(SetXattr),
     RemoveXattr(RemoveXattr),
+    RaiseFence(RaiseFence),
     /// The session no longer holds these unlinked inodes open.
     Forget(Vec<InodeId>),
 }

@@ -1,6 +1,6 @@
 //! The conversions: what passes unchanged, and what is refused.
 
-use coord_types::{ChunkKey, DataId, Epoch, GroupId, SessionId, Stamp, Version};
+use coord_types::{ChunkKey, DataId, Epoch, Fence, GroupId, SessionId, Stamp, Version};
 
 use super::*;
 
@@ -12,6 +12,7 @@ fn write(offset_bytes: u32, data: &[u8]) -> Write {
         block_crcs: vec![],
         stamp: Some(Stamp { session: SessionId(7), seq: 8 }),
         chunk_size_bytes: 1 << 20,
+        fence: Fence(9),
     }
     .checksummed(data)
 }
@@ -34,6 +35,7 @@ fn refuses_writes_that_do_not_fit() {
         Write::from_request(&request, payload_bytes).unwrap_err()
     };
     assert_eq!(refused(&|r| r.chunk = None, 5000), Invalid::Missing("chunk"));
+    assert_eq!(refused(&|r| r.chunk.as_mut().unwrap().index = u32::MAX, 5000), Invalid::FenceIndex);
     assert_eq!(refused(&|_| {}, 0), Invalid::Len(0));
     assert_eq!(refused(&|_| {}, (1 << 20) + 1), Invalid::Len((1 << 20) + 1));
     assert_eq!(refused(&|_| {}, 9000), Invalid::Checksums { found: 2, expected: 3 });
@@ -41,6 +43,15 @@ fn refuses_writes_that_do_not_fit() {
     assert_eq!(refused(&|r| r.chunk_size_bytes = 12345, 5000), Invalid::ChunkSize(12345));
     assert!(matches!(refused(&|r| r.offset_bytes = (1 << 20) - 4999, 5000), Invalid::Range { .. }));
     assert!(matches!(refused(&|r| r.offset_bytes = u32::MAX, 5000), Invalid::Range { .. }));
+}
+
+#[test]
+fn a_raise_survives_the_wire_and_raises() {
+    let record = ChunkKey::new(GroupId(3), DataId(4), 5).fence_record();
+    let raise = RaiseFence { record, epoch: Epoch(6), fence: Fence(7) };
+    let request = pb::RaiseFenceRequest::from(raise);
+    assert_eq!(RaiseFence::try_from(&request), Ok(raise));
+    assert_eq!(RaiseFence::try_from(&pb::RaiseFenceRequest { fence: 0, ..request }), Err(Invalid::NoFence));
 }
 
 #[test]
@@ -52,11 +63,15 @@ fn refuses_punches_and_reads_that_do_not_fit() {
         len_bytes: 1 << 20,
         stamp: None,
         chunk_size_bytes: 1 << 20,
+        fence: Fence(9),
     };
     let request = pb::PunchRequest::from(punch);
     assert_eq!(Punch::try_from(&request), Ok(punch));
     assert!(Punch::try_from(&pb::PunchRequest { offset_bytes: 1, ..request }).is_err());
     assert!(Punch::try_from(&pb::PunchRequest { len_bytes: 0, ..request }).is_err());
+
+    let at_fences = Some(punch.key.fence_record().into());
+    assert_eq!(Punch::try_from(&pb::PunchRequest { chunk: at_fences, ..request }), Err(Invalid::FenceIndex));
 
     let read = Read { key: punch.key, epoch: Epoch(6), offset_bytes: 10, len_bytes: 10 };
     let request = pb::ReadRequest::from(read);

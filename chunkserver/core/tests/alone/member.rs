@@ -7,7 +7,7 @@ use chunkserver_core::{
     Effect, Fault, Io, Limits, Listed, MemberInfo, Page, PeerError, Refusal, Replica, Replicate, Start,
     Store, View, Write,
 };
-use coord_types::{ChunkKey, DataId, DiskId, Epoch, GroupId, Stamp, Version};
+use coord_types::{ChunkKey, DataId, DiskId, Epoch, Fence, GroupId, Stamp, Version};
 
 pub(crate) const ME: DiskId = DiskId(1);
 pub(crate) const PEER: DiskId = DiskId(2);
@@ -24,6 +24,11 @@ impl Store for Chunks {
 
     fn seen(&self, _: ChunkKey, _: Stamp) -> Result<bool, Fault> {
         Ok(false)
+    }
+
+    /// Each raise here is by one, so the record's version counts them.
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault> {
+        Ok(self.0.get(&record).map_or(Fence::NONE, |version| Fence(version.counter)))
     }
 
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {
@@ -160,8 +165,18 @@ impl Member {
     }
 
     pub(crate) fn write(&mut self, index: u32) -> Vec<Effect<()>> {
-        let write =
-            Write { token: 1, key: key(index), epoch: self.replica.epoch(), stamp: None, content: () };
+        self.write_under(index, Fence::NONE)
+    }
+
+    pub(crate) fn write_under(&mut self, index: u32, fence: Fence) -> Vec<Effect<()>> {
+        let (epoch, key) = (self.replica.epoch(), key(index));
+        let write = Write { token: 1, key, epoch, stamp: None, fence, content: () };
+        self.run(|replica, io| replica.write(write, io))
+    }
+
+    pub(crate) fn raise(&mut self, token: u64, fence: Fence) -> Vec<Effect<()>> {
+        let (epoch, key) = (self.replica.epoch(), key(0).fence_record());
+        let write = Write { token, key, epoch, stamp: Some(fence.stamp()), fence, content: () };
         self.run(|replica, io| replica.write(write, io))
     }
 

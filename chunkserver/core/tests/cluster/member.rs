@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chunkserver_core::{Fault, Limits, Listed, Replica, Start, Store};
-use coord_types::{ChunkKey, DiskId, Epoch, Stamp, Version};
+use coord_types::{ChunkKey, DiskId, Epoch, Fence, Stamp, Version};
 
 /// Small, so that lists have several pages.
 pub(crate) const PAGE: usize = 2;
@@ -30,6 +30,11 @@ impl Store for Disk {
 
     fn seen(&self, key: ChunkKey, stamp: Stamp) -> Result<bool, Fault> {
         Ok(self.chunks.get(&key).is_some_and(|rec| rec.seen.contains(&stamp)))
+    }
+
+    /// Nobody fences here: the model check does.
+    fn fence(&self, _: ChunkKey) -> Result<Fence, Fault> {
+        Ok(Fence::NONE)
     }
 
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {

@@ -6,7 +6,7 @@ use chunkserver_core::{
     Done, Effect, Fault, Io, Page, PeerError, ReadPermit, ReadVerdict, Refusal, Replica, Replicate, Stage,
     Store, Token, Write,
 };
-use coord_types::{ChunkKey, DataId, DiskId, Epoch, GroupId, SessionId, Stamp, Version};
+use coord_types::{ChunkKey, DataId, DiskId, Epoch, Fence, GroupId, SessionId, Stamp, Version};
 use master_core::table::change::Change;
 use master_model::MemberState;
 
@@ -534,7 +534,8 @@ impl World {
         let ClientWrite { key, stamp, .. } = self.writes[write];
         let content = write as u64;
         self.event(at, |replica, io| {
-            replica.write(Write { token, key, epoch, stamp: Some(stamp), content }, io);
+            let fence = Fence::NONE;
+            replica.write(Write { token, key, epoch, stamp: Some(stamp), fence, content }, io);
         });
     }
 

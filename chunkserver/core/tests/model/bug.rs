@@ -11,6 +11,10 @@ pub(crate) enum Bug {
     ForgetPromise,
     /// The windows stored with a chunk are not looked at.
     ForgetStamp,
+    /// The fence stored with the data is not looked at.
+    ForgetFence,
+    /// A raise does not wait for what is in flight under lower fences.
+    RaiseAtOnce,
     /// The master takes a member for serving before the epoch in which it joined was activated.
     SettleEarly,
     /// A member that joins is put first.

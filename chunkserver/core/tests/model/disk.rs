@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use chunkserver_core::{Fault, Listed, Store};
-use coord_types::{ChunkKey, Epoch, Stamp, Version};
+use coord_types::{ChunkKey, Epoch, Fence, Stamp, Version};
+
+use super::bug::Bug;
+use super::setup::Setup;
 
 /// A chunk: its bytes are the list of writes applied, in order; two lists are equal if and only if the bytes are,
 /// whatever the writes overlap.
@@ -69,6 +72,12 @@ pub(crate) fn survivors(jobs: &[Job]) -> impl Iterator<Item = u8> + '_ {
 }
 
 impl Disk {
+    /// What a fence record holds.
+    pub(crate) fn fence(&self, record: ChunkKey, setup: &Setup) -> Fence {
+        let raises = self.chunks.get(&record).map_or(&[][..], |rec| &rec.writes);
+        raises.iter().map(|raise| setup.fence(*raise)).max().unwrap_or_default()
+    }
+
     fn put(&mut self, key: ChunkKey, rec: Option<Rec>) {
         match rec {
             Some(rec) => self.chunks.insert(key, rec),
@@ -114,9 +123,7 @@ impl Disk {
 #[derive(Debug)]
 pub(crate) struct Shelf<'a> {
     pub(crate) disk: &'a Disk,
-    pub(crate) page: usize,
-    /// The windows stored with a chunk are not looked at.
-    pub(crate) forgets_stamps: bool,
+    pub(crate) setup: &'a Setup,
 }
 
 impl Store for Shelf<'_> {
@@ -126,7 +133,14 @@ impl Store for Shelf<'_> {
 
     fn seen(&self, key: ChunkKey, stamp: Stamp) -> Result<bool, Fault> {
         let seen = |rec: &Rec| rec.writes.iter().any(|write| u64::from(*write) == stamp.seq);
-        Ok(!self.forgets_stamps && self.disk.chunks.get(&key).is_some_and(seen))
+        Ok(!self.setup.has(Bug::ForgetStamp) && self.disk.chunks.get(&key).is_some_and(seen))
+    }
+
+    fn fence(&self, record: ChunkKey) -> Result<Fence, Fault> {
+        if self.setup.has(Bug::ForgetFence) {
+            return Ok(Fence::NONE);
+        }
+        Ok(self.disk.fence(record, self.setup))
     }
 
     fn list(&self, after: Option<ChunkKey>, upto: Option<ChunkKey>) -> Result<Listed, Fault> {
@@ -139,8 +153,8 @@ impl Store for Shelf<'_> {
             .filter(|(key, _)| within(key))
             .map(|(key, rec)| (*key, rec.version))
             .collect();
-        let truncated = chunks.len() > self.page;
-        chunks.truncate(self.page);
+        let truncated = chunks.len() > self.setup.page;
+        chunks.truncate(self.setup.page);
         Ok(Listed { chunks, truncated })
     }
 }

@@ -6,13 +6,34 @@ use master_model::MemberState;
 use super::bug::Bug;
 use super::master::bit;
 use super::message::Read;
-use super::setup::place;
-use super::world::{Draft, World};
+use super::setup::{index, place};
+use super::world::{Draft, World, small};
 
 impl World {
     /// A client hears that its write is done.
-    pub(crate) fn acknowledged(&self, draft: &mut Draft, write: u8, epoch: Epoch) -> Result<(), String> {
+    pub(crate) fn acknowledged(
+        &self,
+        draft: &mut Draft,
+        at: usize,
+        write: u8,
+        epoch: Epoch,
+    ) -> Result<(), String> {
         draft.edit().acknowledged |= bit(write.into());
+        if draft.common.sealed & bit(write.into()) != 0 {
+            return Err(format!("fence: write {write} is acknowledged under a fence that is over"));
+        }
+        if self.setup.is_raise(write) {
+            // What is lower and was not applied is over.
+            let facts = self.facts(draft.members[at]);
+            let lower = |other: &u8| {
+                !self.setup.is_raise(*other)
+                    && self.setup.fence(*other) < self.setup.fence(write)
+                    && !facts.holds(*other)
+            };
+            let over = (0..small(self.setup.writes.len())).filter(lower);
+            let over = over.fold(0, |mask, other| mask | bit(other.into()));
+            draft.edit().sealed |= over;
+        }
         let copies = draft.members.iter().filter(|member| self.facts(**member).holds(write)).count();
         if copies < self.setup.rules.min_replicas as usize {
             return Err(format!("I1: write {write} is acknowledged and durable on {copies} members"));
@@ -31,7 +52,7 @@ impl World {
     pub(crate) fn shown(&self, draft: &mut Draft, read: &Read) -> Result<(), String> {
         let at = read.member + 1;
         let mut acknowledged = (0..8u8).filter(|write| read.acknowledged & bit((*write).into()) != 0);
-        let chunk = read.key.chunk.index;
+        let chunk = index(read.key);
         if let Some(write) = acknowledged
             .find(|write| self.setup.writes[usize::from(*write)] == chunk && !read.rec.writes.contains(write))
         {
@@ -161,6 +182,9 @@ impl World {
 
 /// A reader has seen these writes.
 fn show(draft: &mut Draft, chunk: usize, writes: &[u8], at: usize) -> Result<(), String> {
+    if let Some(write) = writes.iter().find(|write| draft.common.sealed & bit((**write).into()) != 0) {
+        return Err(format!("fence: {} shows write {write} under a fence that is over", at + 1));
+    }
     let longest = &draft.common.shown[chunk];
     let (short, long) =
         if longest.len() < writes.len() { (&longest[..], writes) } else { (writes, &longest[..]) };

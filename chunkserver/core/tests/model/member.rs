@@ -5,7 +5,7 @@ use chunkserver_core::{
     Done, Fault, Io, Limits, Page, PeerError, ReadVerdict, Refusal, Replica, Replicate, Stage, Start,
     Store as _, Token, View, Write,
 };
-use coord_types::{ChunkKey, DiskId, Epoch, SessionId, Stamp, Version};
+use coord_types::{ChunkKey, DiskId, Epoch, Fence, SessionId, Stamp, Version};
 
 use super::bug::Bug;
 use super::disk::{Disk, Job, Shelf};
@@ -175,11 +175,7 @@ impl Step<'_> {
     ) -> Option<R> {
         let mut effects = Vec::new();
         let member = &mut self.member;
-        let store = Shelf {
-            disk: &member.disk,
-            page: self.setup.page,
-            forgets_stamps: self.setup.has(Bug::ForgetStamp),
-        };
+        let store = Shelf { disk: &member.disk, setup: self.setup };
         let result = event(member.replica.as_mut()?, &mut Io { store: &store, effects: &mut effects });
         for effect in effects {
             self.effect(effect);
@@ -203,8 +199,7 @@ impl Step<'_> {
         let (alive, dead) =
             self.member.calls.iter().partition::<Vec<_>, _>(|call| names.get(**call).at.1 == activation);
         for call in &dead {
-            let disk = &self.member.disk;
-            let store = Shelf { disk, page: self.setup.page, forgets_stamps: false };
+            let store = Shelf { disk: &self.member.disk, setup: self.setup };
             for result in [Ok(Some(Page::default())), Err(PeerError::Failed)] {
                 let (mut same, mut effects) = (replica.clone(), Vec::new());
                 let io = &mut Io { store: &store, effects: &mut effects };
@@ -265,7 +260,7 @@ impl Step<'_> {
     fn page(&self, after: Option<Option<ChunkKey>>) -> Page {
         let incarnation = self.member.incarnation.into();
         let Some(after) = after else { return Page { incarnation, ..Page::default() } };
-        let shelf = Shelf { disk: &self.member.disk, page: self.setup.page, forgets_stamps: false };
+        let shelf = Shelf { disk: &self.member.disk, setup: self.setup };
         let listed = shelf.list(after, None).expect("memory does not fail");
         Page { chunks: listed.chunks, end: !listed.truncated, incarnation }
     }
@@ -377,9 +372,17 @@ impl Step<'_> {
     fn write(&mut self, write: u8) {
         let token = self.token(Who::Client(write));
         let (key, stamp) = (key(self.setup.writes[usize::from(write)]), Some(stamp(write)));
+        let mut fence = self.setup.fence(write);
+        if self.setup.has(Bug::RaiseAtOnce) && !self.setup.is_raise(write) {
+            if fence < self.member.disk.fence(key.fence_record(), self.setup) {
+                return;
+            }
+            // So that no raise waits for it.
+            fence = Fence(u64::MAX);
+        }
         self.event(|replica, io| {
             let epoch = replica.epoch();
-            replica.write(Write { token, key, epoch, stamp, content: write }, io);
+            replica.write(Write { token, key, epoch, stamp, fence, content: write }, io);
         });
     }
 
@@ -425,6 +428,7 @@ fn peer_error(refusal: Refusal) -> PeerError {
     match refusal {
         Refusal::Stale { epoch, activation } => PeerError::Stale { epoch, activation },
         Refusal::NotPrimary
+        | Refusal::Fenced { .. }
         | Refusal::NotCommitted
         | Refusal::NotServing
         | Refusal::Busy

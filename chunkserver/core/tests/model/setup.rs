@@ -1,6 +1,6 @@
 //! A configuration: how large the group is, what clients want, what may go wrong and how often.
 
-use coord_types::{ChunkKey, DataId, DiskId, GroupId};
+use coord_types::{ChunkKey, DataId, DiskId, Fence, GroupId};
 use master_core::table::change::{Change, Rules};
 
 use super::bug::Bug;
@@ -15,8 +15,10 @@ pub(crate) struct Setup {
     pub(crate) disks: u32,
     pub(crate) serving: u32,
     pub(crate) rules: Rules,
-    /// The chunk each write goes to.
+    /// The chunk each write goes to; [`FENCE`]: it is a raise.
     pub(crate) writes: Vec<u32>,
+    /// The fence each write is under, or raises to; none for those without a number here.
+    pub(crate) fences: Vec<u64>,
     /// How often each write is sent: retries, and duplicates that come late.
     pub(crate) sends: u8,
     /// Reads that take time. (What a read in one moment would show is looked at in every state.)
@@ -53,6 +55,7 @@ impl Setup {
             serving,
             rules: Rules { replicas: serving, min_replicas: serving - 1 },
             writes: Vec::new(),
+            fences: Vec::new(),
             sends: 1,
             reads: 0,
             crashes: 0,
@@ -74,6 +77,14 @@ impl Setup {
         self.writes.iter().max().map_or(0, |max| max + 1)
     }
 
+    pub(crate) fn fence(&self, write: u8) -> Fence {
+        self.fences.get(usize::from(write)).map_or(Fence::NONE, |fence| Fence(*fence))
+    }
+
+    pub(crate) fn is_raise(&self, write: u8) -> bool {
+        self.writes[usize::from(write)] == FENCE
+    }
+
     pub(crate) fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
@@ -92,9 +103,18 @@ impl Setup {
     }
 }
 
+/// Stands for the fence record among the chunks: behind the few there are.
+pub(crate) const FENCE: u32 = 2;
+
 /// The chunk with this index.
 pub(crate) fn key(index: u32) -> ChunkKey {
+    let index = if index == FENCE { ChunkKey::FENCE_INDEX } else { index };
     ChunkKey::new(GroupId(1), DataId(9), index)
+}
+
+/// The inverse of [`key`].
+pub(crate) fn index(key: ChunkKey) -> u32 {
+    if key.is_fence_record() { FENCE } else { key.chunk.index }
 }
 
 /// The disk at this place.

@@ -27,6 +27,8 @@ pub(crate) struct Common {
     pub(crate) master: Master,
     /// Writes, one bit each.
     pub(crate) acknowledged: u8,
+    /// Writes that must never be seen: a raise above their fence was acknowledged before they were applied.
+    pub(crate) sealed: u8,
     /// Of each chunk, the longest list of writes that a reader may have seen.
     pub(crate) shown: Vec<Vec<u8>>,
     pub(crate) reads: Vec<Read>,
@@ -140,7 +142,7 @@ impl World {
         };
         let shown = vec![Vec::new(); setup.keys() as usize];
         let master = Master::new(&setup);
-        let common = Common { master, acknowledged: 0, shown, reads: Vec::new(), left };
+        let common = Common { master, acknowledged: 0, sealed: 0, shown, reads: Vec::new(), left };
         let members = (0..setup.disks as usize).map(|at| self.number(Member::new(at))).collect();
         let mut draft = Draft { common: Rc::new(common), number: None, members, net: Vec::new() };
         for at in 0..setup.disks as usize {
@@ -407,7 +409,7 @@ impl World {
         for output in &outcome.outputs {
             match output {
                 Output::Send(message) => draft.net.push(*message),
-                Output::Acknowledged { write, epoch } => self.acknowledged(draft, *write, *epoch)?,
+                Output::Acknowledged { write, epoch } => self.acknowledged(draft, at, *write, *epoch)?,
                 Output::Level { disk, epoch } => draft.edit().master.heard_level(*disk, *epoch),
                 Output::Active(epoch) => {
                     if !draft.common.master.active {

@@ -36,6 +36,13 @@ impl pb::Chunk for ChunkService {
         write::punch(self.0.clone(), request)
     }
 
+    fn raise_fence(
+        &self,
+        request: Request<pb::RaiseFenceRequest>,
+    ) -> impl Future<Output = Result<Response<pb::RaiseFenceReply>, Status>> + Send {
+        write::raise_fence(self.0.clone(), request)
+    }
+
     fn map(
         &self,
         request: Request<pb::MapRequest>,

@@ -1,17 +1,24 @@
-//! Writes and punches of clients, at the primary.
+//! Writes, punches and raises of clients, at the primary.
 
 use std::sync::Arc;
 
 use chunkserver_api::pb;
-use chunkserver_api::{Punch, Write};
+use chunkserver_api::{Punch, RaiseFence, Write};
 use chunkserver_core::Done;
-use coord_types::{ChunkKey, Epoch, Stamp};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, Stamp};
 use kuafu::{Request, Response, Status};
 
 use crate::group::{Body, Content};
 use crate::node::Node;
 use crate::service::{chunk, invalid, status};
 use crate::space::offered_bytes;
+
+/// What a raise writes to a fence record: a hole in a chunk that has nothing else. The number is in its stamp.
+const RAISE: Content = Content {
+    offset_bytes: 0,
+    chunk_size_bytes: 64 << 10,
+    body: Body::Punch { len_bytes: BLOCK_SIZE as u32 },
+};
 
 pub(crate) async fn write(
     node: Arc<Node>,
@@ -24,7 +31,7 @@ pub(crate) async fn write(
         chunk_size_bytes: write.chunk_size_bytes,
         body: Body::Data { data: request.payload, block_crcs: request.message.block_crcs },
     };
-    let done = order(&node, write.key, write.epoch, write.stamp, content).await?;
+    let done = order(&node, write.key, write.epoch, (write.stamp, write.fence), content).await?;
     node.metrics.writes.add(1);
     node.metrics.written_bytes.add(len_bytes as u64);
     Ok(Response::new(pb::WriteReply {
@@ -43,7 +50,7 @@ pub(crate) async fn punch(
         chunk_size_bytes: punch.chunk_size_bytes,
         body: Body::Punch { len_bytes: punch.len_bytes },
     };
-    let done = order(&node, punch.key, punch.epoch, punch.stamp, content).await?;
+    let done = order(&node, punch.key, punch.epoch, (punch.stamp, punch.fence), content).await?;
     node.metrics.punches.add(1);
     Ok(Response::new(pb::PunchReply {
         version: Some(done.version.into()),
@@ -51,11 +58,21 @@ pub(crate) async fn punch(
     }))
 }
 
+pub(crate) async fn raise_fence(
+    node: Arc<Node>,
+    request: Request<pb::RaiseFenceRequest>,
+) -> Result<Response<pb::RaiseFenceReply>, Status> {
+    let RaiseFence { record, epoch, fence } = (&request.message).try_into().map_err(invalid)?;
+    order(&node, record, epoch, (Some(fence.stamp()), fence), RAISE).await?;
+    node.metrics.raises.add(1);
+    Ok(Response::new(pb::RaiseFenceReply {}))
+}
+
 async fn order(
     node: &Arc<Node>,
     key: ChunkKey,
     epoch: Epoch,
-    stamp: Option<Stamp>,
+    (stamp, fence): (Option<Stamp>, Fence),
     content: Content,
 ) -> Result<Done, Status> {
     let group = chunk::replica(node, key.group, epoch)?;
@@ -74,7 +91,7 @@ async fn order(
     });
     group
         .ask(node, |token, replica, io| {
-            replica.write(chunkserver_core::Write { token, key, epoch, stamp, content }, io);
+            replica.write(chunkserver_core::Write { token, key, epoch, stamp, fence, content }, io);
         })
         .await
         .map_err(status)

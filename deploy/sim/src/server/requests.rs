@@ -78,9 +78,9 @@ impl World {
                 let block_crcs = write.block_crcs.into();
                 let content = Content { offset_bytes: write.offset_bytes, data, block_crcs };
                 let token = self.token(s, Who::Write { call, key, id: content.id() });
-                let (epoch, stamp) = (write.epoch, write.stamp);
+                let (epoch, stamp, fence) = (write.epoch, write.stamp, write.fence);
                 self.event(s, key.group, |replica, io| {
-                    replica.write(chunkserver_core::Write { token, key, epoch, stamp, content }, io);
+                    replica.write(chunkserver_core::Write { token, key, epoch, stamp, fence, content }, io);
                 });
             }
             Request::Read { read } => self.read(s, call, read)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chunkserver_api::{ChunkClient, ChunkError, Map, Punch, Read, ReadData, Write, Written};
+use chunkserver_api::{ChunkClient, ChunkError, Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use coord_types::{ServerId, SessionId};
 use futures::future::BoxFuture;
 use kuafu::{Address, CallOptions};
@@ -47,6 +47,13 @@ pub trait Members: Send + Sync + 'static {
         punch: &'a Punch,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Written, ChunkError>>;
+
+    fn raise_fence<'a>(
+        &'a self,
+        address: &'a str,
+        raise: &'a RaiseFence,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), ChunkError>>;
 
     fn read<'a>(
         &'a self,
@@ -201,6 +208,15 @@ impl Members for ClusterMembers {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Written, ChunkError>> {
         Box::pin(async move { self.client(address)?.punch(punch, &CallOptions::within(timeout)).await })
+    }
+
+    fn raise_fence<'a>(
+        &'a self,
+        address: &'a str,
+        raise: &'a RaiseFence,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), ChunkError>> {
+        Box::pin(async move { self.client(address)?.raise_fence(raise, &CallOptions::within(timeout)).await })
     }
 
     fn read<'a>(

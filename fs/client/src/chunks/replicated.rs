@@ -5,7 +5,7 @@
 //! | stale, not primary, unavailable | reports the member, fetches the table, pauses, goes on with the same stamp | next member |
 //! | busy, deadline | pauses, goes on with the same stamp | next member |
 //! | not committed | - | the primary |
-//! | no space | ends | - |
+//! | no space, fenced | ends | - |
 //! | damaged, checksum wrong | again, [`DAMAGED_ROUNDS`] times, then ends and is recorded | next member; if all are, again that often, then ends and is recorded |
 //! | refused | again, [`REFUSED_MAX`] times, then ends and is recorded | next member, and after [`REFUSED_MAX`] rounds the same |
 //!
@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chunkserver_api::{ChunkError, Map, Punch, Read, Write, Written};
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Stamp};
+use chunkserver_api::{ChunkError, Map, Punch, RaiseFence, Read, Write, Written};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, Stamp};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use kuafu::Code;
@@ -104,6 +104,7 @@ impl Attempts {
             ChunkError::NotCommitted | ChunkError::Deadline => Step::Again,
             ChunkError::Busy { retry_after } => Step::AgainAfter(*retry_after),
             ChunkError::NoSpace { .. } => Step::End(DataError::NoSpace),
+            ChunkError::Fenced { fence } => Step::End(DataError::Fenced(*fence)),
             ChunkError::Damaged { .. } => {
                 self.damaged += 1;
                 if self.damaged >= DAMAGED_ROUNDS { Step::End(DataError::Damaged) } else { Step::Again }
@@ -168,6 +169,15 @@ impl<M: Members> ReplicatedChunks<M> {
         let Some(session) = self.members.session().await else { return Err(DataError::Refused) };
         // Kept over all attempts, also if the session ends meanwhile: a chunk knows a retry by it.
         let stamp = Stamp { session, seq: ticket.seq };
+        let attempt = |address, epoch| attempt(address, epoch, stamp);
+        self.ask_primary(key, what, attempt).await.map(|written| written.allocated_delta_bytes)
+    }
+
+    /// Asks the primary until it did it, or it is no use to ask again.
+    async fn ask_primary<'s, T, F>(&'s self, key: ChunkKey, what: &str, attempt: F) -> Result<T, DataError>
+    where
+        F: Fn(String, Epoch) -> BoxFuture<'s, Result<T, ChunkError>> + Send + Sync,
+    {
         let mut attempts = Attempts::new(self.pauses);
         loop {
             let known = self.members.table().version;
@@ -176,12 +186,11 @@ impl<M: Members> ReplicatedChunks<M> {
                 let primary = table.group(key.group).and_then(Group::primary);
                 primary.and_then(|disk| table.server_of(disk)).is_some_and(|s| s.address == address)
             };
-            let error = match self.while_in_table(known, attempt(address.clone(), epoch, stamp), leads).await
-            {
-                Ok(written) => return Ok(written.allocated_delta_bytes),
+            let error = match self.while_in_table(known, attempt(address.clone(), epoch), leads).await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            tracing::debug!(?key, ?stamp, address, %error, what, "attempt failed");
+            tracing::debug!(?key, address, %error, what, "attempt failed");
             match attempts.failed(&error) {
                 Step::Again => attempts.pause(&self.members).await,
                 Step::AgainAfter(pause) => self.members.sleep(pause.min(self.pauses.max)).await,
@@ -411,9 +420,16 @@ fn describe(what: &str, epoch: Epoch, said: &[(String, ChunkError)]) -> String {
 impl<M: Members> Chunks for ReplicatedChunks<M> {
     fn write(&self, write: ChunkWrite) -> BoxFuture<'_, Result<i64, DataError>> {
         Box::pin(async move {
-            let ChunkWrite { key, offset_bytes, data, block_crcs, chunk_size_bytes } = write;
-            let template =
-                Write { key, epoch: Epoch(0), offset_bytes, block_crcs, stamp: None, chunk_size_bytes };
+            let ChunkWrite { key, offset_bytes, data, block_crcs, chunk_size_bytes, fence } = write;
+            let template = Write {
+                key,
+                epoch: Epoch(0),
+                offset_bytes,
+                block_crcs,
+                stamp: None,
+                chunk_size_bytes,
+                fence,
+            };
             self.change(key, "write", |address, epoch, stamp| {
                 let data = data.clone();
                 let message = Write { epoch, stamp: Some(stamp), ..template.clone() };
@@ -426,13 +442,27 @@ impl<M: Members> Chunks for ReplicatedChunks<M> {
 
     fn punch(&self, punch: ChunkPunch) -> BoxFuture<'_, Result<i64, DataError>> {
         Box::pin(async move {
-            let ChunkPunch { key, offset_bytes, len_bytes, chunk_size_bytes } = punch;
+            let ChunkPunch { key, offset_bytes, len_bytes, chunk_size_bytes, fence } = punch;
             self.change(key, "punch", |address, epoch, stamp| {
                 let members = &self.members;
                 Box::pin(async move {
+                    let stamp = Some(stamp);
                     let message =
-                        Punch { key, epoch, offset_bytes, len_bytes, stamp: Some(stamp), chunk_size_bytes };
+                        Punch { key, epoch, offset_bytes, len_bytes, stamp, chunk_size_bytes, fence };
                     members.punch(&address, &message, WRITE_TIMEOUT).await
+                })
+            })
+            .await
+        })
+    }
+
+    fn raise_fence(&self, record: ChunkKey, fence: Fence) -> BoxFuture<'_, Result<(), DataError>> {
+        Box::pin(async move {
+            self.ask_primary(record, "raise of the fence", |address, epoch| {
+                let members = &self.members;
+                Box::pin(async move {
+                    let message = RaiseFence { record, epoch, fence };
+                    members.raise_fence(&address, &message, WRITE_TIMEOUT).await
                 })
             })
             .await

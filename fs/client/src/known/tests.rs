@@ -29,6 +29,7 @@ pub(crate) fn attr(ino: u64, change: u64) -> Attr {
         garbage_end_bytes: 0,
         change,
         has_xattrs: false,
+        fence: coord_types::Fence::NONE,
     }
 }
 

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use master_api::model::Mutation;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::Errno;
 use crate::client::Client;
 use crate::inode::State;
 use crate::inode_table::Pin;
@@ -140,17 +142,24 @@ pub(crate) async fn flush(client: Arc<Client>, pin: Pin, depth: Depth) {
         };
         // Somebody else's commit took it along.
         let Some(commit) = commit else { return };
-        let ino = pin.ino;
-        let answer = client.mutate(commit).await;
-        if let Err(errno) = &answer {
-            tracing::warn!(?ino, %errno, "the master did not take what was written");
+        if let Err(errno) = client.tell(&pin, commit).await {
+            tracing::warn!(ino = %pin.ino, %errno, "the master did not take what was written");
         }
-        pin.lock().end_commit(answer.map(|mutated| mutated.attr));
         return;
     }
 }
 
 impl Client {
+    /// Tells the master what [`State::begin_commit`] gave.
+    pub(crate) async fn tell(&self, pin: &Pin, commit: Mutation) -> Result<(), Errno> {
+        let answer = self.mutate(commit).await;
+        pin.lock().end_commit(answer.clone().map(|mutated| mutated.attr));
+        if answer == Err(Errno::ESTALE) {
+            self.learn_fence(pin).await;
+        }
+        answer.map(drop)
+    }
+
     /// Flushes for a caller; goes on without it if it is interrupted.
     pub(crate) async fn flush(self: &Arc<Self>, pin: &Pin, depth: Depth) {
         {

@@ -6,6 +6,7 @@
 //! | dirty | in flight | its piece is full; a flush, a read's or a punch's turn, memory pressure or age asks for it, and nothing in flight overlaps it and the file has room for more in flight |
 //! | in flight | clean | the chunkservers have it durable |
 //! | in flight | failed | the chunkservers refuse it for good (no space): the bytes are dropped, the error waits for fsync and close of every handle open now |
+//! | dirty, in flight | refused | the file was fenced after it was opened: the bytes are dropped, its handles are stale for ever |
 
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub(crate) struct Input<'a> {
     pub(crate) offset: u64,
     pub(crate) data: &'a [u8],
     pub(crate) kill_privileges: bool,
+    /// The kernel writes a mapped page back: it does not know through which handle the page was changed.
+    pub(crate) mapped: bool,
 }
 
 impl State {
@@ -83,6 +86,9 @@ impl Client {
         let mut state = pin.lock();
         if state.gone {
             return Attempt::Failed(Errno::EIO);
+        }
+        if handle.is_stale(&state) || (input.mapped && state.lowest_fence() < state.fence) {
+            return Attempt::Failed(Errno::ESTALE);
         }
         let end = input.offset + input.data.len() as u64;
         if end > state.limit() {
@@ -166,7 +172,7 @@ impl Client {
             match attempt {
                 Attempt::Done => return Ok(()),
                 Attempt::Failed(errno) => return Err(errno),
-                Attempt::Gap => self.extend_to(pin, input.offset).await?,
+                Attempt::Gap => self.extend_to(pin, input.offset, handle.fence).await?,
                 Attempt::Memory(bytes) => {
                     drop(reservation.take());
                     self.press();
@@ -232,6 +238,7 @@ impl Client {
                     data: part,
                     block_crcs: mine.to_vec(),
                     chunk_size_bytes: layout.chunk_size_bytes(),
+                    fence: state.fence,
                 });
             }
             state.sent_end = state.sent_end.max(sealed.end_exclusive());
@@ -268,6 +275,10 @@ fn send(client: Arc<Client>, job: Job) -> BoxFuture<'static, ()> {
                     state.pending.allocated_delta += delta;
                 }
                 Ok(_) => {}
+                Err(DataError::Fenced(fence)) => {
+                    state.fenced(fence);
+                    state.refused_below = state.refused_below.max(fence);
+                }
                 Err(error) => {
                     tracing::warn!(ino = %pin.ino, offset = start, %error, "written data is lost");
                     state.failures.add(error.into());

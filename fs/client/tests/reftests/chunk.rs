@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use chunkserver_api::{Punch, Write};
-use coord_types::{BLOCK_SIZE, ChunkKey, SessionId, Stamp};
+use coord_types::{BLOCK_SIZE, ChunkKey, Fence, SessionId, Stamp};
 
 #[derive(Default)]
 pub(crate) struct Chunk {
@@ -34,6 +34,13 @@ impl Change {
             Self::Punch(punch) => punch.stamp,
         };
         stamp.expect("the client stamps every change")
+    }
+
+    pub(crate) fn fence(&self) -> Fence {
+        match self {
+            Self::Write(write, _) => write.fence,
+            Self::Punch(punch) => punch.fence,
+        }
     }
 
     pub(crate) fn range(&self) -> (u32, u32) {

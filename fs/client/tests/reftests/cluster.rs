@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use chunkserver_api::checksum::piece_crcs;
-use chunkserver_api::{ChunkError, Map, Punch, Read, ReadData, Write, Written};
+use chunkserver_api::{ChunkError, Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use coord_kv::{Durability, Kv as _, MemKv};
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, SessionId, Stamp, Version};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, SessionId, Stamp, Version};
 use fs_client::chunks::{ErrorLog, Members, ReplicatedChunks, RetryPauses};
 use fs_client::meta::{Meta, SessionCallback};
 use fs_client::{ClientConfig, Errno, FileSystem};
@@ -73,6 +73,8 @@ struct Inner {
     kv: MemKv,
     time_nanos: u64,
     chunks: HashMap<ChunkKey, Chunk>,
+    /// By fence record.
+    fences: HashMap<ChunkKey, Fence>,
     /// Copies of messages still somewhere in the network.
     late: Vec<Change>,
     active: Vec<Active>,
@@ -104,6 +106,7 @@ impl Cluster {
             kv: MemKv::new(),
             time_nanos: 0,
             chunks: HashMap::new(),
+            fences: HashMap::new(),
             late: Vec::new(),
             active: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -211,6 +214,7 @@ impl Inner {
         let data: Vec<_> = deleted.iter().map(|deletion| deletion.data).collect();
         if !data.is_empty() {
             self.chunks.retain(|key, _| !data.contains(&key.chunk.data));
+            self.fences.retain(|key, _| !data.contains(&key.chunk.data));
             self.command(&Command::DeletionsDone { data });
         }
     }
@@ -245,7 +249,8 @@ impl Inner {
         if !self.late.is_empty() && self.rng.random_bool(0.3) {
             let index = self.rng.random_range(0..self.late.len());
             let late = self.late.swap_remove(index);
-            self.chunks.entry(late.key()).or_default().apply(&late);
+            // Nobody hears what becomes of it.
+            let _ = self.take(&late);
         }
         let away = ChunkError::Unavailable { message: "away".to_owned() };
         if self.faults.away {
@@ -270,7 +275,7 @@ impl Inner {
                 }
                 4 => {
                     // The answer is lost.
-                    self.chunks.entry(change.key()).or_default().apply(&change);
+                    let _ = self.take(&change);
                     return Err(away);
                 }
                 _ => self.late.push(change.clone()),
@@ -280,10 +285,33 @@ impl Inner {
             self.counts.writes += 1;
             self.counts.bytes += data.len();
         }
+        self.take(&change)
+    }
+
+    /// What a primary does with a write.
+    fn take(&mut self, change: &Change) -> Result<Written, ChunkError> {
+        let fence = self.fences.get(&change.key().fence_record()).copied().unwrap_or_default();
+        if change.fence() < fence {
+            return Err(ChunkError::Fenced { fence });
+        }
         let chunk = self.chunks.entry(change.key()).or_default();
-        let allocated_delta_bytes = chunk.apply(&change);
+        let allocated_delta_bytes = chunk.apply(change);
         let version = Version { epoch: Epoch(1), counter: chunk.version };
         Ok(Written { version, allocated_delta_bytes })
+    }
+
+    fn raise(&mut self, raise: &RaiseFence) -> Result<(), ChunkError> {
+        let away = ChunkError::Unavailable { message: "away".to_owned() };
+        if self.faults.away || self.rng.random_range(0..1000) < self.faults.per_mille {
+            return Err(away);
+        }
+        let fence = self.fences.entry(raise.record).or_default();
+        if raise.fence < *fence {
+            return Err(ChunkError::Fenced { fence: *fence });
+        }
+        *fence = raise.fence;
+        // The answer is lost.
+        if self.rng.random_range(0..1000) < self.faults.per_mille { Err(away) } else { Ok(()) }
     }
 
     fn read(&mut self, read: &Read) -> Result<ReadData, ChunkError> {
@@ -357,7 +385,7 @@ impl Link {
             if late.stamp().session != self.session {
                 inner.late.push(late);
             } else if inner.rng.random() {
-                inner.chunks.entry(late.key()).or_default().apply(&late);
+                let _ = inner.take(&late);
             }
         }
         while inner.command(&Command::EndSession { session: self.session })
@@ -491,6 +519,20 @@ impl Members for Link {
         _timeout: Duration,
     ) -> BoxFuture<'a, Result<Written, ChunkError>> {
         Box::pin(async move { self.change(Change::Punch(*punch)).await })
+    }
+
+    fn raise_fence<'a>(
+        &'a self,
+        _address: &'a str,
+        raise: &'a RaiseFence,
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), ChunkError>> {
+        Box::pin(async move {
+            assert!(raise.record.is_fence_record());
+            self.cluster.delay().await;
+            self.alive().await;
+            self.cluster.inner.lock().raise(raise)
+        })
     }
 
     fn read<'a>(

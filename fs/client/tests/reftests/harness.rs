@@ -300,6 +300,7 @@ impl Harness {
                     offset_bytes: offset,
                     data: &data,
                     kill_privileges: fill % 4 == 0,
+                    mapped: false,
                 };
                 let reply = self.ask(op).await;
                 if !self.open[at].writable {

@@ -1,6 +1,7 @@
 //! Single promises, each by its plainest story: writes here, [`shape`] (truncate, holes), [`sharing`] (names, sessions, a
-//! second mount).
+//! second mount), [`fences`] (who may still write).
 
+mod fences;
 mod shape;
 mod sharing;
 
@@ -55,7 +56,7 @@ impl Mount {
 
     async fn write(&self, file: File, offset_bytes: u64, data: &[u8]) -> OpResult {
         let File { ino, handle } = file;
-        self.ask(Op::Write { ino, handle, offset_bytes, data, kill_privileges: false }).await
+        self.ask(Op::Write { ino, handle, offset_bytes, data, kill_privileges: false, mapped: false }).await
     }
 
     async fn read(&self, file: File, offset_bytes: u64, len_bytes: u32) -> Result<Vec<u8>, Errno> {
@@ -80,9 +81,16 @@ impl Mount {
         result
     }
 
+    /// By name.
     async fn truncate(&self, file: File, size: u64) {
         let changes = SetAttr { size_bytes: Some(size), ..SetAttr::default() };
         self.ask(Op::SetAttr { ino: file.ino, changes }).await.unwrap();
+    }
+
+    /// By the handle.
+    async fn ftruncate(&self, file: File, size: u64) -> OpResult {
+        let changes = SetAttr { size_bytes: Some(size), handle: Some(file.handle), ..SetAttr::default() };
+        self.ask(Op::SetAttr { ino: file.ino, changes }).await
     }
 
     async fn attr(&self, ino: InodeId) -> FileAttr {
@@ -323,6 +331,7 @@ async fn memory_is_given_back_before_more_is_taken() {
             offset_bytes: 0,
             data: b"x",
             kill_privileges: false,
+            mapped: false,
         },
     );
     assert!(now.is_none());

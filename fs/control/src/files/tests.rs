@@ -378,7 +378,7 @@ async fn ctl_takes_commands() {
         panic!("not opened");
     };
     let write = |data: &'static [u8]| {
-        world.handle(Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false })
+        world.handle(Op::Write { ino, handle, offset_bytes: 0, data, kill_privileges: false, mapped: false })
     };
     assert!(matches!(write(b"drain\n").await, Ok(OpReply::Written(6))));
     let asked = world.masters.asked.load(Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! What a writer tells after its chunks are durable: the file's size, its space, and held-back attributes.
 
+use coord_types::Fence;
 use master_model::{Changes, CommitWrite, Errno, Mutated, TimeSet};
 
-use super::{setattr, truncate};
+use super::{fence, setattr, truncate};
 use crate::error::OpResult;
 use crate::state::State;
 
@@ -13,8 +14,9 @@ pub(super) fn commit_write(state: &mut State<'_>, op: &CommitWrite) -> OpResult<
     if op.size_at_least_bytes > layout.file_size_max_bytes() {
         return Err(Errno::EFBIG.into());
     }
-    let current = attr.data == op.data;
     let mut changes = op.attributes.unwrap_or_default();
+    fence::check(attr, changes.fence.take().unwrap_or(Fence::NONE))?;
+    let current = attr.data == op.data;
     if current {
         let allocated_before = attr.allocated_bytes;
         let allocated_bytes = allocated_before.saturating_add_signed(op.allocated_delta_bytes);

@@ -2,11 +2,14 @@
 
 use master_model::{Attr, Changes, Mutated, SetAttr, Time, TimeSet, mode};
 
-use super::truncate;
+use super::{fence, truncate};
 use crate::error::OpResult;
 use crate::state::State;
 
 pub(super) fn setattr(state: &mut State<'_>, op: &SetAttr) -> OpResult<Mutated> {
+    if let Some(opened) = op.changes.fence {
+        fence::check(&state.inode(op.ino)?.attr, opened)?;
+    }
     if let Some(size_bytes) = op.changes.size_bytes {
         truncate::truncate(state, op.ino, size_bytes)?;
     }

@@ -17,6 +17,8 @@ const NAMES_MAX_BYTES: usize = 64 << 10;
 const NAMES_MAX: usize = NAMES_MAX_BYTES / 2;
 /// Access control lists live here. Storing them without acting on them would be a lie about who may read a file.
 const SYSTEM: &[u8] = b"system.";
+/// Not stored here but kept with the inode: there is an operation for it.
+const FENCE: &[u8] = b"user.pangu.fence";
 
 pub(super) fn set(state: &mut State<'_>, op: &SetXattr) -> OpResult<Mutated> {
     let has_xattrs = state.inode(op.ino)?.attr.has_xattrs;
@@ -25,6 +27,9 @@ pub(super) fn set(state: &mut State<'_>, op: &SetXattr) -> OpResult<Mutated> {
     }
     if op.name.as_slice().starts_with(SYSTEM) {
         return Err(Errno::EOPNOTSUPP.into());
+    }
+    if op.name.as_slice() == FENCE {
+        return Err(Errno::EPERM.into());
     }
     let key = keys::xattr(op.ino, op.name.as_slice());
     let exists = has_xattrs && state.read().get(keys::XATTRS, &key)?.is_some();
@@ -44,6 +49,9 @@ pub(super) fn set(state: &mut State<'_>, op: &SetXattr) -> OpResult<Mutated> {
 }
 
 pub(super) fn remove(state: &mut State<'_>, op: &RemoveXattr) -> OpResult<Mutated> {
+    if op.name.as_slice() == FENCE {
+        return Err(Errno::EPERM.into());
+    }
     let has_xattrs = state.inode(op.ino)?.attr.has_xattrs;
     let key = keys::xattr(op.ino, op.name.as_slice());
     if !has_xattrs || state.read().get(keys::XATTRS, &key)?.is_none() {
@@ -118,6 +126,8 @@ mod tests {
         assert!(!tree.remove_xattr(file, "user.b").unwrap().attr.unwrap().has_xattrs);
         assert_eq!(value(&tree, file, "user.b"), Err(Errno::ENODATA));
         assert_eq!(value(&tree, InodeId(99), "user.b"), Err(Errno::ENOENT));
+        assert_eq!(tree.set_xattr(file, "user.pangu.fence", b"1", any).unwrap_err(), Errno::EPERM);
+        assert_eq!(tree.remove_xattr(file, "user.pangu.fence").unwrap_err(), Errno::EPERM);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Attributes and times.
 
-use coord_types::{DataId, GroupId, InodeId, Layout};
+use coord_types::{DataId, Fence, GroupId, InodeId, Layout};
 
 use super::Invalid;
 use crate::proto;
@@ -78,6 +78,7 @@ impl From<&Attr> for proto::Attr {
             garbage_end_bytes: attr.garbage_end_bytes,
             change: attr.change,
             has_xattrs: attr.has_xattrs,
+            fence: attr.fence.0,
         }
     }
 }
@@ -106,6 +107,7 @@ impl TryFrom<proto::Attr> for Attr {
             garbage_end_bytes: attr.garbage_end_bytes,
             change: attr.change,
             has_xattrs: attr.has_xattrs,
+            fence: Fence(attr.fence),
         })
     }
 }
@@ -122,6 +124,7 @@ impl From<SetAttr> for proto::SetAttr {
             atime: changes.atime.map(Into::into),
             mtime: changes.mtime.map(Into::into),
             kill_privileges: changes.kill_privileges,
+            fence: changes.fence.map(|fence| fence.0),
         }
     }
 }
@@ -140,6 +143,7 @@ impl TryFrom<proto::SetAttr> for SetAttr {
                 atime: set.atime.map(TryInto::try_into).transpose()?,
                 mtime: set.mtime.map(TryInto::try_into).transpose()?,
                 kill_privileges: set.kill_privileges,
+                fence: set.fence.map(Fence),
             },
         })
     }

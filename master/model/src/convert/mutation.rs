@@ -1,14 +1,14 @@
 //! Mutations and their replies.
 
-use coord_types::{DataId, InodeId};
+use coord_types::{DataId, Fence, InodeId};
 
 use super::{Invalid, inode, number, optional_inode};
 use crate::Errno;
 use crate::proto;
 use crate::proto::mutate_request::Op;
 use crate::{
-    Attr, CommitWrite, Create, Link, Mkdir, Mknod, Mutated, Mutation, Name, RemoveXattr, Rename, RenameFlags,
-    Rmdir, SetAttr, SetXattr, Symlink, SymlinkTarget, Unlink, XattrFlags, XattrName, mode,
+    Attr, CommitWrite, Create, Link, Mkdir, Mknod, Mutated, Mutation, Name, RaiseFence, RemoveXattr, Rename,
+    RenameFlags, Rmdir, SetAttr, SetXattr, Symlink, SymlinkTarget, Unlink, XattrFlags, XattrName, mode,
 };
 
 fn name(field: &'static str, bytes: bytes::Bytes) -> Result<Name, Invalid> {
@@ -78,6 +78,7 @@ impl TryFrom<Op> for Mutation {
             Op::RemoveXattr(op) => {
                 Self::RemoveXattr(RemoveXattr { ino: inode(op.ino), name: xattr_name(op.name)? })
             }
+            Op::RaiseFence(op) => Self::RaiseFence(RaiseFence { ino: inode(op.ino), fence: Fence(op.fence) }),
             Op::Forget(op) => Self::Forget(op.inos.into_iter().map(InodeId).collect()),
         })
     }
@@ -182,6 +183,9 @@ impl From<Mutation> for Op {
             Mutation::RemoveXattr(op) => {
                 Self::RemoveXattr(proto::RemoveXattr { ino: op.ino.0, name: op.name.into_bytes() })
             }
+            Mutation::RaiseFence(op) => {
+                Self::RaiseFence(proto::RaiseFence { ino: op.ino.0, fence: op.fence.0 })
+            }
             Mutation::Forget(inos) => {
                 Self::Forget(proto::Forget { inos: inos.into_iter().map(|ino| ino.0).collect() })
             }
@@ -238,6 +242,7 @@ mod tests {
             mtime: Some(TimeSet::At(Time::new(-5, 7).unwrap())),
             atime: Some(TimeSet::Now),
             kill_privileges: true,
+            fence: Some(Fence(11)),
             ..Changes::default()
         };
         let xattr = XattrName::new("user.a").unwrap();
@@ -286,6 +291,7 @@ mod tests {
                 flags: XattrFlags::Replace,
             }),
             Mutation::RemoveXattr(RemoveXattr { ino, name: xattr }),
+            Mutation::RaiseFence(RaiseFence { ino, fence: Fence(12) }),
             Mutation::Forget(vec![ino, parent]),
         ]
     }

@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chunkserver_api::{ChunkClient, ChunkError, Punch, Read, ReadData, Write, Written};
+use chunkserver_api::{ChunkClient, ChunkError, Punch, RaiseFence, Read, ReadData, Write, Written};
 use chunkserver_server::{ChunkServer, Config};
-use coord_types::{BLOCK_SIZE, ChunkKey, DataId, Epoch, GroupId, SessionId, Stamp};
+use coord_types::{BLOCK_SIZE, ChunkKey, DataId, Epoch, Fence, GroupId, SessionId, Stamp};
 use kuafu::{Address, CallOptions, Client, ClientConfig};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -194,6 +194,7 @@ impl Cluster {
             block_crcs: Vec::new(),
             stamp: Some(self.stamp()),
             chunk_size_bytes: CHUNK,
+            fence: Fence::NONE,
         }
         .checksummed(data)
     }
@@ -229,10 +230,24 @@ impl Cluster {
             len_bytes: range.end - range.start,
             stamp: Some(self.stamp()),
             chunk_size_bytes: CHUNK,
+            fence: Fence::NONE,
         };
         let options = CallOptions::within(Duration::from_secs(5));
         let at = self.primary(key.group);
         self.clients[at].punch(&punch, &options).await.expect("the punch is done")
+    }
+
+    /// Until it is done, as a client does.
+    pub(crate) async fn raise(&self, data: ChunkKey, fence: Fence) -> Result<(), ChunkError> {
+        let raise = RaiseFence { record: data.fence_record(), epoch: EPOCH, fence };
+        eventually("the raise is done", || async {
+            let options = CallOptions::within(Duration::from_secs(5));
+            match self.clients[self.primary(data.group)].raise_fence(&raise, &options).await {
+                Err(error) if error.retryable() => None,
+                done => Some(done),
+            }
+        })
+        .await
     }
 
     /// One attempt at one member.
@@ -294,6 +309,7 @@ impl Writer {
             block_crcs: Vec::new(),
             stamp: Some(Stamp { session: self.session, seq }),
             chunk_size_bytes: CHUNK,
+            fence: Fence::NONE,
         }
         .checksummed(&data);
         eventually("the writer's write is done", || async {

@@ -1,7 +1,7 @@
 //! The table of what an attempt's answer leads to, row by row, on members that say what the test wants.
 
 use chunkserver_api::checksum::piece_crcs;
-use chunkserver_api::{Map, Punch, Read, ReadData, Write, Written};
+use chunkserver_api::{Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use coord_types::{DataId, DiskId, GroupId, ServerId, SessionId, Version};
 use futures::FutureExt as _;
 use master_api::model::{DiskState, Member, MemberState, Scrub, Server, Vitals};
@@ -105,6 +105,15 @@ impl Members for Scripted {
         self.change(address, punch.epoch, punch.stamp).boxed()
     }
 
+    fn raise_fence<'a>(
+        &'a self,
+        address: &'a str,
+        raise: &'a RaiseFence,
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), ChunkError>> {
+        async move { self.attempt(address, raise.epoch, None).await.map(|_| ()) }.boxed()
+    }
+
     fn read<'a>(
         &'a self,
         address: &'a str,
@@ -173,8 +182,8 @@ fn saying(errors: impl IntoIterator<Item = ChunkError>) -> impl FnMut(Asked) -> 
 async fn write(chunks: &ReplicatedChunks<Scripted>) -> Result<i64, DataError> {
     let data = Bytes::from_static(DATA);
     let block_crcs = piece_crcs(0, DATA);
-    let write = ChunkWrite { key: KEY, offset_bytes: 0, data, block_crcs, chunk_size_bytes: 1 << 20 };
-    chunks.write(write).await
+    let (chunk_size_bytes, fence) = (1 << 20, Fence(3));
+    chunks.write(ChunkWrite { key: KEY, offset_bytes: 0, data, block_crcs, chunk_size_bytes, fence }).await
 }
 
 async fn read(chunks: &ReplicatedChunks<Scripted>) -> Result<Option<Bytes>, DataError> {
@@ -222,6 +231,7 @@ async fn a_write_ends_when_there_is_no_use_in_going_on() {
         (damaged(), rounds(DAMAGED_ROUNDS), DataError::Damaged),
         (refused(Code::InvalidArgument), 1, DataError::Refused),
         (refused(Code::PermissionDenied), 1, DataError::Refused),
+        (ChunkError::Fenced { fence: Fence(7) }, 1, DataError::Fenced(Fence(7))),
         (refused(Code::Internal), rounds(REFUSED_MAX), DataError::Refused),
     ];
     for (error, attempts, end) in cases {

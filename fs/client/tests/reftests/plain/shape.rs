@@ -135,9 +135,9 @@ async fn a_shrink_of_unsent_data_is_nobodys_business() {
     let (cluster, _, mount) = mounted(14);
     let file = mount.create("f").await;
     mount.write(file, 0, &[1; 50_000]).await.unwrap();
-    mount.truncate(file, 20_000).await;
+    mount.ftruncate(file, 20_000).await.unwrap();
     assert_eq!(cluster.counts().mutations, 1, "the create");
-    mount.truncate(file, 30_000).await;
+    mount.ftruncate(file, 30_000).await.unwrap();
     mount.close(file).await.unwrap();
     let (file, _) = mount.open(file.ino, libc::O_RDONLY).await.unwrap();
     assert!(mount.read(file, 0, 50_000).await.unwrap() == [vec![1; 20_000], vec![0; 10_000]].concat());

@@ -1,0 +1,261 @@
+//! A holder of a lock that was stopped and goes on writes nothing over its successor: real mounts of Pangu and of Nuwa, stopped with
+//! SIGSTOP, and chunkservers killed in between.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use deploy_e2e::{Content, shell, spawn_logged};
+use deploy_local_cluster::{Cluster, Deadline, Role, free_port, is_mounted, unmount, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// Long enough for whatever a server has to notice.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Three chunks, in three groups.
+const LEN: u64 = 20_000_000;
+/// One place in each chunk.
+const PLACES: [u64; 3] = [0, 9_000_000, LEN - 70_000];
+
+/// Nuwa, of one member, and its mounts.
+struct Nuwa {
+    programs: PathBuf,
+    server: Child,
+    mounts: Vec<(PathBuf, Child)>,
+    folder: TempDir,
+}
+
+impl Nuwa {
+    fn start(programs: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let address = format!("tcp://127.0.0.1:{}", free_port().unwrap());
+        let description = format!("name = \"local\"\nnuwa = [\"{address}\"]\n");
+        fs::write(at.join("cluster.toml"), description).unwrap();
+        let mut command = Command::new(programs.join("nuwa-server"));
+        command
+            .args(["--id", "1", "--data"])
+            .arg(at.join("data"))
+            .arg("--cluster")
+            .arg(at.join("cluster.toml"));
+        let server = spawn_logged(&mut command, &at.join("server.log")).unwrap();
+        Self { programs: programs.to_owned(), server, mounts: Vec::new(), folder }
+    }
+
+    fn mount(&mut self) -> PathBuf {
+        let at = self.folder.path();
+        let name = format!("mount{}", self.mounts.len());
+        let path = at.join(&name);
+        fs::create_dir(&path).unwrap();
+        let mut command = Command::new(self.programs.join("nuwa-fuse"));
+        command.arg(&path).arg("--cluster").arg(at.join("cluster.toml")).args(["--lease", "2"]);
+        let process = spawn_logged(&mut command, &at.join(name + ".log")).unwrap();
+        self.mounts.push((path.clone(), process));
+        wait_until("Nuwa's mount", Deadline::within(PATIENCE), || Ok(is_mounted(&path))).unwrap();
+        path
+    }
+}
+
+impl Drop for Nuwa {
+    fn drop(&mut self) {
+        for (path, process) in &mut self.mounts {
+            let _ = unmount(path, Deadline::within(Duration::from_secs(2)));
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Processes that are stopped until this is dropped.
+struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    fn new(pids: impl IntoIterator<Item = u32>) -> Self {
+        let stopped = Self(pids.into_iter().map(|pid| Pid::from_raw(i32::try_from(pid).unwrap())).collect());
+        stopped.0.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill(*pid, Signal::SIGCONT);
+        }
+    }
+}
+
+/// A lock, its fence, and a file opened under it.
+struct Holder {
+    _lock: File,
+    fence: u64,
+    file: File,
+}
+
+impl Holder {
+    /// What `fs/docs/fences.md` tells people to type. Waits for the lock.
+    fn new(nuwa: &Path, pangu: &Path, name: &str) -> Self {
+        let path = nuwa.join("lock");
+        let lock = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        lock.lock().unwrap();
+        let fence: u64 = attribute(&path, "user.nuwa.fence").parse().unwrap();
+        let data = pangu.join(name);
+        shell(pangu, &format!("setfattr -n user.pangu.fence -v {fence} {name}"));
+        let file = OpenOptions::new().read(true).write(true).open(&data).unwrap();
+        assert_eq!(attribute(&data, "user.pangu.fence"), fence.to_string(), "nobody came in between");
+        Self { _lock: lock, fence, file }
+    }
+}
+
+fn attribute(path: &Path, name: &str) -> String {
+    let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+    shell(folder, &format!("getfattr --only-values -n {name} {file}"))
+}
+
+#[track_caller]
+fn stale<T>(result: io::Result<T>) {
+    let errno = result.err().and_then(|error| error.raw_os_error());
+    assert_eq!(errno, Some(libc::ESTALE));
+}
+
+struct Scene {
+    cluster: Cluster,
+    nuwa: Nuwa,
+    /// Of each: its mount of Pangu and of Nuwa. The first is to be stopped.
+    holders: [(PathBuf, PathBuf); 2],
+    reader: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut cluster = Cluster::start(3, 3).unwrap();
+        // Of what is refused, and of servers that are killed.
+        cluster.announce(" WARN ");
+        let mut nuwa = Nuwa::start(cluster.binaries());
+        let holders = std::array::from_fn(|_| (cluster.mount().unwrap(), nuwa.mount()));
+        let reader = cluster.mount().unwrap();
+        fs::write(holders[0].1.join("lock"), "").unwrap();
+        Self { cluster, nuwa, holders, reader }
+    }
+
+    fn stop_first(&self) -> Stopped {
+        Stopped::new([self.cluster.pid(Role::Client(1)).unwrap(), self.nuwa.mounts[0].1.id()])
+    }
+
+    #[track_caller]
+    fn reads(&self, name: &str, wanted: &[u8]) {
+        let found = fs::read(self.reader.join(name)).unwrap();
+        assert_eq!(found.len(), wanted.len());
+        let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+        assert_eq!(differs, None, "the first byte of {name} that is not the successor's");
+    }
+
+    /// The first holder is stopped with data in its buffer, the second takes over; `meanwhile` happens before the first goes on.
+    fn round(&mut self, name: &str, meanwhile: impl FnOnce(&mut Cluster)) {
+        let [(slow, slow_nuwa), (quick, quick_nuwa)] = self.holders.clone();
+        let content = |seed| Content::new(seed).bytes(LEN as usize);
+        fs::write(slow.join(name), content(1)).unwrap();
+        let old = Holder::new(&slow_nuwa, &slow, name);
+        let theirs = content(2);
+        let put =
+            |file: &File| PLACES.iter().try_for_each(|place| file.write_all_at(&theirs[..65_536], *place));
+        put(&old.file).unwrap();
+        old.file.sync_all().unwrap();
+        old.file.write_all_at(&theirs[..65_536], 100_000).unwrap();
+        put(&old.file).unwrap();
+        let stopped = self.stop_first();
+
+        // It waits until the lease of the first is over.
+        let new = Holder::new(&quick_nuwa, &quick, name);
+        assert!(new.fence > old.fence, "{} after {}", new.fence, old.fence);
+        let ours = content(3);
+        new.file.write_all_at(&ours, 0).unwrap();
+        new.file.sync_all().unwrap();
+        self.reads(name, &ours);
+        // Asked for while it is stopped: the first thing it meets when it goes on.
+        let asked = old.file.try_clone().unwrap();
+        let syncing = thread::spawn(move || asked.sync_all());
+        meanwhile(&mut self.cluster);
+        drop(stopped);
+
+        stale(syncing.join().unwrap());
+        stale(old.file.sync_all());
+        stale(put(&old.file));
+        stale(old.file.set_len(10));
+        stale(old.file.sync_data());
+        let fence = old.fence;
+        let refused = shell(&slow, &format!("! setfattr -n user.pangu.fence -v {fence} {name} 2>&1"));
+        assert!(refused.contains("Stale file handle"), "{refused}");
+        self.reads(name, &ours);
+        // The successor goes on, and so does who opens the file anew.
+        new.file.write_all_at(&ours[..4096], 0).unwrap();
+        new.file.sync_all().unwrap();
+        let again = OpenOptions::new().write(true).open(slow.join(name)).unwrap();
+        again.write_all_at(&ours[5..9], 5).unwrap();
+        again.sync_all().unwrap();
+        drop(old);
+        self.reads(name, &ours);
+    }
+
+    fn wait_whole(&self) {
+        let health = self.reader.join(".pangu/health");
+        let whole = || Ok(fs::read_to_string(&health).is_ok_and(|text| text == "ok\n"));
+        wait_until("all groups are whole", Deadline::within(PATIENCE), whole).unwrap();
+    }
+}
+
+#[test]
+fn a_stopped_holder_of_a_lock_writes_nothing_over_its_successor() {
+    let mut scene = Scene::new();
+    scene.round("all-serve", |_| {});
+    // One of them leads the group the first byte is in.
+    for n in 1..=3 {
+        let name = format!("without-{n}");
+        scene.round(&name, |cluster| cluster.kill(Role::Chunkserver(n)).unwrap());
+        scene.cluster.restart(Role::Chunkserver(n)).unwrap();
+        scene.wait_whole();
+        scene.reads(&name, &Content::new(3).bytes(LEN as usize));
+    }
+    let Scene { cluster, nuwa, .. } = scene;
+    drop(nuwa);
+    cluster.finish().unwrap();
+}
+
+/// What is on the disks alone, after everything was killed.
+#[test]
+fn fences_survive_the_loss_of_all_processes() {
+    let mut cluster = Cluster::start(3, 3).unwrap();
+    cluster.announce(" WARN ");
+    let (one, two) = (cluster.mount().unwrap(), cluster.mount().unwrap());
+    fs::write(one.join("f"), vec![1; 100_000]).unwrap();
+    let old = OpenOptions::new().write(true).open(one.join("f")).unwrap();
+    shell(&two, "setfattr -n user.pangu.fence -v 7 f");
+    let stopped = Stopped::new(cluster.pid(Role::Client(1)));
+    for role in cluster.servers() {
+        cluster.kill(role).unwrap();
+    }
+    for role in cluster.servers() {
+        cluster.restart(role).unwrap();
+    }
+    drop(stopped);
+    // It has never heard of the fence; the chunkservers refuse.
+    old.write_all_at(&[2; 4096], 0).unwrap();
+    stale(old.sync_all());
+    assert_eq!(fs::read(two.join("f")).unwrap(), vec![1; 100_000]);
+    assert_eq!(attribute(&two.join("f"), "user.pangu.fence"), "7");
+    shell(
+        &two,
+        "! setfattr -n user.pangu.fence -v 6 f 2>/dev/null; ! setfattr -n user.pangu.fence -v x f 2>/dev/null",
+    );
+    shell(&two, "! setfattr -x user.pangu.fence f 2>/dev/null; cp -a f g; [ -z \"$(getfattr -d -m - g)\" ]");
+    drop(old);
+    cluster.finish().unwrap();
+}
