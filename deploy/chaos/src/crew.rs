@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use serde::Serialize;
 
 /// Operations that take longer are remembered one by one, to be laid beside the faults.
 const SLOW: Duration = Duration::from_millis(50);
@@ -52,13 +53,17 @@ impl Mounts {
 }
 
 /// From when to when, since the beginning of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Span {
     pub(crate) called_ns: u64,
     pub(crate) returned_ns: u64,
 }
 
 impl Span {
+    pub(crate) const fn new(called_ns: u64, returned_ns: u64) -> Self {
+        Self { called_ns, returned_ns }
+    }
+
     /// They share a moment.
     pub(crate) fn meets(self, other: Self) -> bool {
         self.called_ns <= other.returned_ns && other.called_ns <= self.returned_ns
@@ -167,18 +172,34 @@ impl Crew {
         work: impl FnOnce() -> io::Result<T>,
     ) -> (Span, io::Result<T>) {
         let _mounted = self.gate.read();
-        let id = self.number();
-        let called_ns = self.now_ns();
-        self.under_way.lock().insert(id, called_ns);
+        let begun = self.begin();
         let done = work();
-        let span = Span { called_ns, returned_ns: self.now_ns() };
-        self.under_way.lock().remove(&id);
-        self.done.fetch_add(1, Ordering::Relaxed);
-        self.note(span);
+        let span = self.finish(begun);
         if let Err(error) = &done {
             self.met(Met::new(span, what, error));
         }
         (span, done)
+    }
+
+    /// Waits for one operation that needs no mount, and takes its time.
+    pub(crate) async fn timed<T>(&self, work: impl Future<Output = T>) -> (Span, T) {
+        let begun = self.begin();
+        let done = work.await;
+        (self.finish(begun), done)
+    }
+
+    fn begin(&self) -> (u64, u64) {
+        let (id, called_ns) = (self.number(), self.now_ns());
+        self.under_way.lock().insert(id, called_ns);
+        (id, called_ns)
+    }
+
+    fn finish(&self, (id, called_ns): (u64, u64)) -> Span {
+        let span = Span { called_ns, returned_ns: self.now_ns() };
+        self.under_way.lock().remove(&id);
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.note(span);
+        span
     }
 
     /// Lets nobody begin an operation, and waits until none is under way.

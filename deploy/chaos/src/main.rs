@@ -5,13 +5,16 @@
 //! killed, stopped, cut off and starved, one or two at a time, never more than the design survives.
 //!
 //! Read in this order: [`plan`] (what is done), [`nemesis`] (does it), [`registers`] and [`names`] (what is checked),
-//! [`linear`] (how), [`run`] (all together), [`report`].
+//! [`linear`] (how), [`run`] (all together), [`report`]; and [`nuwa`], which does the same to Nuwa.
 
 mod crew;
+mod deck;
 mod disks;
+mod keep;
 mod linear;
 mod names;
 mod nemesis;
+mod nuwa;
 mod plan;
 mod registers;
 mod report;
@@ -23,10 +26,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-
-use crate::plan::Fault;
 
 /// Hurts a cluster at random while programs work on it, and checks all that they saw.
 #[derive(Debug, Parser)]
@@ -41,9 +42,15 @@ pub(crate) struct Flags {
     /// Chunkservers, each in a rack and on a disk of its own
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(4..=20))]
     chunkservers: u32,
-    /// Only these faults
+    /// Hurt Nuwa instead of Pangu, and check what its clients saw
+    #[arg(long, conflicts_with = "chunkservers")]
+    nuwa: bool,
+    /// Members of Nuwa
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "nuwa", value_parser = clap::value_parser!(u32).range(3..=7))]
+    members: u32,
+    /// Only these faults; of one that there is not, all that there are
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
-    only: Vec<Fault>,
+    only: Vec<String>,
     /// Write the result there too, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -54,9 +61,25 @@ Needs root: each server gets a network namespace, each chunkserver a file system
 
 Exit status: 0 if every check passed; 130 if interrupted; 1 otherwise, and the logs and histories are kept.";
 
+impl Flags {
+    /// The kinds of fault that are wanted, of all that there are.
+    fn faults<F: ValueEnum>(&self, all: &[F]) -> anyhow::Result<Vec<F>> {
+        if self.only.is_empty() {
+            return Ok(all.to_vec());
+        }
+        let names = || all.iter().filter_map(F::to_possible_value).map(|value| value.get_name().to_owned());
+        let parse = |name: &String| {
+            let known = F::from_str(name, true).ok();
+            known.with_context(|| format!("--only {name}: {}", names().collect::<Vec<_>>().join(", ")))
+        };
+        self.only.iter().map(parse).collect()
+    }
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    match watch_signals().and_then(|()| run::run(&flags, &INTERRUPTED)) {
+    let run = if flags.nuwa { nuwa::run::run } else { run::run };
+    match watch_signals().and_then(|()| run(&flags, &INTERRUPTED)) {
         _ if INTERRUPTED.load(Ordering::Acquire) => {
             eprintln!("pangu-chaos: interrupted; the cluster is down");
             ExitCode::from(130)

@@ -27,18 +27,18 @@ use crate::crew::{Crew, Mounts};
 use crate::linear::{Model, Operation};
 
 /// Names that are created, removed and renamed.
-const NAMED: usize = 4;
+pub(crate) const NAMED: usize = 4;
 /// And those that are linked to them.
 const LINKS: usize = 2;
 /// All names of an arena.
 pub(crate) const WATCHED: usize = NAMED + LINKS;
-const NAMES: [&str; WATCHED] = ["a", "b", "c", "d", "l", "m"];
+pub(crate) const NAMES: [&str; WATCHED] = ["a", "b", "c", "d", "l", "m"];
 const FOLDER: &str = "names";
 /// A dead mount answers at once: thousands of calls that may have happened would only make the search long.
 const DEAD_PAUSE: Duration = Duration::from_millis(200);
 
 const ABSENT: u8 = 0;
-const FILE: u8 = 1;
+pub(crate) const FILE: u8 = 1;
 const FOLDER_KIND: u8 = 2;
 
 /// A call; names by number.

@@ -17,8 +17,8 @@ const LET_GO: Duration = Duration::from_secs(60);
 
 /// A fault that was done.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub(crate) fault: Fault,
+pub(crate) struct Event<F = Fault> {
+    pub(crate) fault: F,
     pub(crate) whom: String,
     /// Until it was undone.
     pub(crate) span: Span,
@@ -83,7 +83,9 @@ impl Nemesis {
     fn disk(&mut self, role: Role) -> anyhow::Result<&mut Disk> {
         let at = match role {
             Role::Chunkserver(n) => usize::try_from(n)? - 1,
-            Role::Master(_) | Role::Client(_) => anyhow::bail!("{role} has no disk of its own"),
+            Role::Master(_) | Role::Nuwa(_) | Role::Client(_) => {
+                anyhow::bail!("{role} has no disk of its own")
+            }
         };
         self.disks.get_mut(at).context("a chunkserver has a disk")
     }

@@ -4,11 +4,11 @@
 //! when all groups are whole again; or everything at once, where only what was confirmed must be there after.
 
 use std::fmt;
-use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
+
+use crate::deck::{self, Deck};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -109,77 +109,50 @@ pub(crate) enum Victim {
     All,
 }
 
-/// Faults that begin one after another and are healed together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    /// How long programs are left alone before.
-    pub(crate) rest: Duration,
-    pub(crate) faults: Vec<(Fault, Victim)>,
-    /// From the first fault to the second.
-    pub(crate) between: Duration,
-    pub(crate) lasts: Duration,
-    /// Wait until all is whole before, although no rule asks for it.
-    pub(crate) whole: bool,
-}
+pub(crate) type Step = deck::Step<Fault, Victim>;
 
 /// Steps without end.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    dice: StdRng,
-    faults: Vec<Fault>,
-    /// Shuffled; dealt from the end, so that even a short run sees many kinds.
-    deck: Vec<Fault>,
+    deck: Deck<Fault>,
     chunkservers: u32,
     masters: u32,
 }
 
 impl Plan {
     pub(crate) fn new(dice: StdRng, faults: Vec<Fault>, chunkservers: u32, masters: u32) -> Self {
-        Self { dice, faults, deck: Vec::new(), chunkservers, masters }
-    }
-
-    fn draw(&mut self) -> Fault {
-        if self.deck.is_empty() {
-            self.deck.clone_from(&self.faults);
-            self.deck.shuffle(&mut self.dice);
-        }
-        self.deck.pop().expect("there is a kind of fault at least")
+        Self { deck: Deck::new(dice, faults), chunkservers, masters }
     }
 
     fn victim(&mut self, fault: Fault) -> Victim {
         match fault {
             Fault::Everything => Victim::All,
             _ if !fault.is_of_a_master() => {
-                Victim::Chunkserver(self.dice.random_range(1..=self.chunkservers))
+                Victim::Chunkserver(self.deck.dice().random_range(1..=self.chunkservers))
             }
             // Who leads is hurt more often: most depends on it.
-            _ if self.dice.random_bool(0.6) => Victim::Leader,
-            _ => Victim::Master(self.dice.random_range(1..=self.masters)),
+            _ if self.deck.dice().random_bool(0.6) => Victim::Leader,
+            _ => Victim::Master(self.deck.dice().random_range(1..=self.masters)),
         }
-    }
-
-    fn ms(&mut self, from: u64, upto: u64) -> Duration {
-        Duration::from_millis(self.dice.random_range(from..upto))
     }
 
     pub(crate) fn next(&mut self) -> Step {
-        let first = self.draw();
+        let first = self.deck.draw();
         let mut faults = vec![(first, self.victim(first))];
         if first != Fault::Everything
-            && self.dice.random_bool(0.35)
-            && let Some(at) = self.deck.iter().rposition(|other| {
-                *other != Fault::Everything && other.is_of_a_master() != first.is_of_a_master()
+            && self.deck.dice().random_bool(0.35)
+            && let Some(second) = self.deck.draw_if(|other| {
+                other != Fault::Everything && other.is_of_a_master() != first.is_of_a_master()
             })
         {
-            let second = self.deck.remove(at);
             faults.push((second, self.victim(second)));
         }
         Step {
-            rest: self.ms(500, 3000),
+            rest: self.deck.ms(500, 3000),
             faults,
-            between: self.ms(0, 2500),
-            lasts: self.ms(1500, 7000),
-            whole: self.dice.random_bool(0.3),
+            between: self.deck.ms(0, 2500),
+            lasts: self.deck.ms(1500, 7000),
+            whole: self.deck.dice().random_bool(0.3),
         }
     }
 }

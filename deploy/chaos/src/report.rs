@@ -1,12 +1,13 @@
 //! The result as a table and as JSON.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
 
 use crate::nemesis::Event;
-use crate::plan::Fault;
 
 /// A check, with what is wrong; nothing: it passed.
 #[derive(Debug)]
@@ -17,66 +18,76 @@ pub(crate) struct Check {
 
 /// A fault that was done, and what programs saw of it.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) event: Event,
+pub(crate) struct Seen<F> {
+    pub(crate) event: Event<F>,
     pub(crate) stall: Duration,
     pub(crate) errors: usize,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Report {
+#[derive(Debug)]
+pub(crate) struct Report<F> {
     pub(crate) seed: u64,
     pub(crate) seconds: u64,
-    pub(crate) faults: Vec<Seen>,
+    pub(crate) faults: Vec<Seen<F>>,
     pub(crate) left_out: Vec<String>,
-    pub(crate) written_bytes: u64,
-    pub(crate) read_bytes: u64,
-    /// Files and blocks that were compared with what was confirmed.
-    pub(crate) right: usize,
-    pub(crate) register_operations: usize,
-    pub(crate) name_operations: usize,
-    pub(crate) unknown: usize,
+    /// How much was done and looked at, in words.
+    pub(crate) sentences: Vec<String>,
+    /// The same for machines, by name.
+    pub(crate) figures: Map<String, Value>,
     pub(crate) checks: Vec<Check>,
 }
 
-impl Report {
+impl<F: Display + Copy + PartialEq> Report<F> {
+    pub(crate) fn new(seed: u64, seconds: u64, left_out: Vec<String>) -> Self {
+        let (faults, sentences) = (Vec::new(), Vec::new());
+        Self { seed, seconds, faults, left_out, sentences, figures: Map::new(), checks: Vec::new() }
+    }
+
+    pub(crate) fn figure(&mut self, name: &str, value: impl Into<Value>) {
+        self.figures.insert(name.to_owned(), value.into());
+    }
+
     pub(crate) fn failed(&self) -> usize {
         self.checks.iter().filter(|check| !check.wrong.is_empty()).count()
     }
 
-    fn of(&self, fault: Fault) -> Option<(usize, Duration, usize)> {
-        let these: Vec<&Seen> = self.faults.iter().filter(|seen| seen.event.fault == fault).collect();
+    fn of(&self, fault: F) -> Option<(usize, Duration, usize)> {
+        let these: Vec<&Seen<F>> = self.faults.iter().filter(|seen| seen.event.fault == fault).collect();
         let stall = these.iter().map(|seen| seen.stall).max()?;
         Some((these.len(), stall, these.iter().map(|seen| seen.errors).sum()))
     }
 
-    /// Markdown: a table, figures, checks.
-    pub(crate) fn text(&self) -> String {
+    /// Says it all to people, and to machines in a file. `keep` keeps what explains a failure, and says where. Answers whether every
+    /// check passed.
+    pub(crate) fn tell(
+        &self,
+        kinds: &[F],
+        json: Option<&Path>,
+        keep: impl FnOnce() -> String,
+    ) -> anyhow::Result<bool> {
+        print!("{}", self.text(kinds));
+        if self.failed() > 0 {
+            println!("logs and histories: {}", keep());
+        }
+        if let Some(path) = json {
+            std::fs::write(path, format!("{:#}\n", self.json()))
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(self.failed() == 0)
+    }
+
+    /// Markdown: a table of these kinds of fault, figures, checks.
+    pub(crate) fn text(&self, kinds: &[F]) -> String {
         let mut out =
             String::from("| fault | times | longest operation | errors |\n| --- | ---: | ---: | ---: |\n");
-        for fault in Fault::ALL {
-            let Some((times, stall, errors)) = self.of(fault) else { continue };
+        for fault in kinds {
+            let Some((times, stall, errors)) = self.of(*fault) else { continue };
             line(&mut out, &format!("| {fault} | {times} | {:.2} s | {errors} |", stall.as_secs_f64()));
         }
-        let mib = |bytes: u64| bytes >> 20;
-        line(
-            &mut out,
-            &format!(
-                "\nseed {}, {} s: {} MiB written and confirmed, {} MiB read on another mount and right, {} files and blocks right at the end",
-                self.seed,
-                self.seconds,
-                mib(self.written_bytes),
-                mib(self.read_bytes),
-                self.right
-            ),
-        );
-        line(
-            &mut out,
-            &format!(
-                "checked for linearizability: {} operations on registers, {} on names, {} of unknown outcome",
-                self.register_operations, self.name_operations, self.unknown
-            ),
-        );
+        line(&mut out, &format!("\nseed {}, {} s", self.seed, self.seconds));
+        for sentence in &self.sentences {
+            line(&mut out, sentence);
+        }
         for what in &self.left_out {
             line(&mut out, &format!("left out: {what}"));
         }
@@ -101,12 +112,19 @@ impl Report {
                    "longest_operation_s": stall.as_secs_f64(), "errors": errors})
         });
         let checks = self.checks.iter().map(|check| json!({"name": check.name, "wrong": check.wrong}));
-        json!({"seed": self.seed, "seconds": self.seconds, "faults": faults.collect::<Vec<_>>(),
-               "left_out": self.left_out, "written_bytes": self.written_bytes, "read_bytes": self.read_bytes,
-               "right": self.right, "register_operations": self.register_operations,
-               "name_operations": self.name_operations, "unknown": self.unknown,
-               "checks": checks.collect::<Vec<_>>(),
-               "passed": self.checks.len() - self.failed(), "failed": self.failed()})
+        let mut all = self.figures.clone();
+        for (name, value) in [
+            ("seed", json!(self.seed)),
+            ("seconds", json!(self.seconds)),
+            ("faults", json!(faults.collect::<Vec<_>>())),
+            ("left_out", json!(self.left_out)),
+            ("checks", json!(checks.collect::<Vec<_>>())),
+            ("passed", json!(self.checks.len() - self.failed())),
+            ("failed", json!(self.failed())),
+        ] {
+            all.insert(name.to_owned(), value);
+        }
+        Value::Object(all)
     }
 }
 
@@ -122,6 +140,7 @@ fn line(out: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::crew::Span;
+    use crate::plan::Fault;
 
     #[test]
     fn the_worst_of_each_kind_and_what_failed() {
@@ -132,16 +151,17 @@ mod tests {
         };
         let check =
             |name, wrong: &[&str]| Check { name, wrong: wrong.iter().map(|w| (*w).to_owned()).collect() };
-        let report = Report {
+        let mut report = Report {
             faults: vec![seen(Fault::Kill, 1, 0), seen(Fault::Kill, 3, 2), seen(Fault::Full, 0, 1)],
             checks: vec![check("one", &[]), check("two", &["lost"])],
-            ..Report::default()
+            ..Report::new(7, 60, Vec::new())
         };
-        let text = report.text();
+        report.figure("operations", 12);
+        let text = report.text(&Fault::ALL);
         assert!(text.contains("| chunkserver killed | 2 | 3.00 s | 2 |"), "{text}");
         assert!(text.contains("FAILED two\n         lost\n"), "{text}");
         assert!(text.ends_with("1 passed, 1 failed\n"), "{text}");
-        assert_eq!(report.json()["failed"], 1);
+        assert_eq!((&report.json()["failed"], &report.json()["operations"]), (&1.into(), &12.into()));
         assert_eq!(report.json()["faults"].as_array().unwrap().len(), 3);
     }
 }

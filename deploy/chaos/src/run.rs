@@ -16,6 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::Flags;
 use crate::crew::{Crew, Met, Mounts, Span};
 use crate::disks::{self, Disk};
+use crate::keep::kept;
 use crate::linear::Operation;
 use crate::names::{self, Done};
 use crate::nemesis::{Event, Nemesis};
@@ -74,8 +75,9 @@ struct Scene<'a> {
 pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<bool> {
     let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     eprintln!("chaos: seed {seed}, {} s", flags.seconds);
+    let name = format!("pangu-chaos-{seed}");
     let mut left_out = Vec::new();
-    let mut faults = if flags.only.is_empty() { Fault::ALL.to_vec() } else { flags.only.clone() };
+    let mut faults = flags.faults(&Fault::ALL)?;
     if faults.contains(&Fault::Slow) && !Throttle::is_possible() {
         left_out.push(format!("{}: {}", Fault::Slow, disks::NO_THROTTLE));
         faults.retain(|fault| *fault != Fault::Slow);
@@ -91,21 +93,13 @@ pub(crate) fn run(flags: &Flags, interrupted: &AtomicBool) -> anyhow::Result<boo
     }
     if let Err(error) = done {
         scene.abandon();
-        return Err(error.context(format!("the run broke off; logs: {}", kept(folder.path(), seed, None))));
+        return Err(error.context(format!("the run broke off; logs: {}", kept(folder.path(), &name, None))));
     }
-    let mut report = Report { seed, seconds: flags.seconds, left_out, ..Report::default() };
+    let mut report = Report::new(seed, flags.seconds, left_out);
     let judged = scene.judge(&mut report);
     let histories =
-        judged.map_err(|error| error.context(format!("logs: {}", kept(folder.path(), seed, None))))?;
-    print!("{}", report.text());
-    if let Some(histories) = histories {
-        println!("logs and histories: {}", kept(folder.path(), seed, Some(&histories)));
-    }
-    if let Some(path) = &flags.json {
-        std::fs::write(path, format!("{:#}\n", report.json()))
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(report.failed() == 0)
+        judged.map_err(|error| error.context(format!("logs: {}", kept(folder.path(), &name, None))))?;
+    report.tell(&Fault::ALL, flags.json.as_deref(), || kept(folder.path(), &name, histories.as_ref()))
 }
 
 impl<'a> Scene<'a> {
@@ -303,7 +297,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Ends the load and checks everything; answers the histories if a check failed.
-    fn judge(mut self, report: &mut Report) -> anyhow::Result<Option<serde_json::Value>> {
+    fn judge(mut self, report: &mut Report<Fault>) -> anyhow::Result<Option<serde_json::Value>> {
         self.say("the load ends");
         self.crew.end();
         let mut ending = Vec::new();
@@ -361,12 +355,18 @@ impl<'a> Scene<'a> {
         });
         ending.extend(strays);
         report.faults = self.events.iter().map(|event| self.seen(event, &met)).collect();
-        report.register_operations = register_histories.values().map(Vec::len).sum();
-        report.name_operations = name_histories.values().map(Vec::len).sum();
-        let unknown = |returned: Option<u64>| usize::from(returned.is_none());
-        report.unknown = register_histories.values().flatten().map(|o| unknown(o.returned_ns)).sum::<usize>()
-            + name_histories.values().flatten().map(|o| unknown(o.returned_ns)).sum::<usize>();
-        report.read_bytes = self.read_bytes.load(Ordering::Relaxed);
+        let registers: usize = register_histories.values().map(Vec::len).sum();
+        let names: usize = name_histories.values().map(Vec::len).sum();
+        let unknown = verdict::unknown(&register_histories) + verdict::unknown(&name_histories);
+        report.figure("register_operations", registers);
+        report.figure("name_operations", names);
+        report.figure("unknown", unknown);
+        let read_bytes = self.read_bytes.load(Ordering::Relaxed);
+        report.figure("read_bytes", read_bytes);
+        report.sentences.push(format!(
+            "{} MiB read on another mount and right; checked for linearizability: {registers} operations on registers, {names} on names, {unknown} of unknown outcome",
+            read_bytes >> 20
+        ));
         let mut check = |name, wrong| report.checks.push(Check { name, wrong });
         check("no error reached a program but for faults beyond the promise", ending);
         check("every confirmed byte is right, and nothing else was read", wrong);
@@ -387,20 +387,27 @@ impl<'a> Scene<'a> {
     }
 
     /// Everything that was confirmed, through mounts that remember nothing.
-    fn look_again(&mut self, report: &mut Report, ended: &[Ended]) -> anyhow::Result<Vec<String>> {
+    fn look_again(&mut self, report: &mut Report<Fault>, ended: &[Ended]) -> anyhow::Result<Vec<String>> {
         let mut wrong: Vec<String> = ended.iter().flat_map(|ended| ended.wrong.iter().cloned()).collect();
         for client in 1..=MOUNTS {
             let client = Role::Client(u32::try_from(client)?);
             self.nemesis.cluster.stop(client)?;
             self.nemesis.cluster.restart(client)?;
         }
-        report.written_bytes = ended.iter().map(|ended| ended.written_bytes).sum();
+        let written_bytes: u64 = ended.iter().map(|ended| ended.written_bytes).sum();
+        let mut all_right = 0;
         for owed in ended.iter().flat_map(|ended| &ended.owed) {
             let owed: &Owed = owed;
             let (again, right) = verify(owed);
             wrong.extend(again.into_iter().map(|what| format!("after a new mount: {what}")));
-            report.right += right;
+            all_right += right;
         }
+        report.figure("written_bytes", written_bytes);
+        report.figure("right", all_right);
+        report.sentences.push(format!(
+            "{} MiB written and confirmed, {all_right} files and blocks right at the end",
+            written_bytes >> 20
+        ));
         Ok(wrong)
     }
 
@@ -413,7 +420,7 @@ impl<'a> Scene<'a> {
         all
     }
 
-    fn seen(&self, event: &Event, met: &[Met]) -> Seen {
+    fn seen(&self, event: &Event, met: &[Met]) -> Seen<Fault> {
         let errors = met.iter().filter(|met| met.span.meets(event.span)).count();
         Seen { event: event.clone(), stall: self.crew.longest(event.span), errors }
     }
@@ -440,30 +447,6 @@ fn damaged(binary: &Path, data: &Path) -> Option<String> {
         )),
         Err(error) => Some(format!("run {}: {error}", binary.display())),
     }
-}
-
-/// Copies what explains a failure to a folder that stays, and says where that is. A copy that fails is no reason to say nothing
-/// of the run.
-fn kept(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> String {
-    match keep(folder, seed, histories) {
-        Ok(kept) => kept.display().to_string(),
-        Err(error) => format!("not kept: {error:#}"),
-    }
-}
-
-fn keep(folder: &Path, seed: u64, histories: Option<&serde_json::Value>) -> anyhow::Result<PathBuf> {
-    let kept = tempfile::Builder::new().prefix(&format!("pangu-chaos-{seed}-")).tempdir()?.keep();
-    for entry in std::fs::read_dir(folder.join("log"))? {
-        let entry = entry?;
-        // A folder is what one of the servers keeps for itself.
-        if entry.file_type()?.is_file() {
-            std::fs::copy(entry.path(), kept.join(entry.file_name()))?;
-        }
-    }
-    if let Some(histories) = histories {
-        std::fs::write(kept.join("histories.json"), histories.to_string())?;
-    }
-    Ok(kept)
 }
 
 /// Opens a new arena whenever the last one has seen enough,

@@ -28,6 +28,11 @@ pub(crate) fn sorted<A>(all: impl IntoIterator<Item = (usize, Operation<A>)>) ->
     sorted
 }
 
+/// Operations of which nobody knows whether they happened.
+pub(crate) fn unknown<A>(histories: &Histories<A>) -> usize {
+    histories.values().flatten().filter(|operation| operation.returned_ns.is_none()).count()
+}
+
 /// An error that belongs to a fault: any while everything is dead, a full disk's while it is full.
 pub(crate) fn belongs(met: &Met, event: &Event) -> bool {
     let Span { called_ns, returned_ns } = event.span;
@@ -72,7 +77,8 @@ pub(crate) fn names(histories: &Histories<Done>, mounts: &Mounts) -> Vec<String>
     histories.iter().filter_map(judge).collect()
 }
 
-fn wrong<M: Model>(model: &M, history: &[Operation<M::Action>]) -> Option<String>
+/// What is wrong with a history, if no order of it is right.
+pub(crate) fn wrong<M: Model>(model: &M, history: &[Operation<M::Action>]) -> Option<String>
 where
     M::Action: Serialize,
 {

@@ -128,7 +128,7 @@ impl Scene {
 
 fn number(role: Role) -> u32 {
     match role {
-        Role::Master(n) | Role::Chunkserver(n) | Role::Client(n) => n,
+        Role::Master(n) | Role::Chunkserver(n) | Role::Nuwa(n) | Role::Client(n) => n,
     }
 }
 

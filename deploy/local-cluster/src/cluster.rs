@@ -1,4 +1,6 @@
-//! A cluster: masters, chunkservers in racks of their own, mounts; starting, hurting, and ending it.
+//! A cluster: masters, chunkservers in racks of their own, members of Nuwa, mounts; starting, hurting, and ending it.
+
+mod nuwa;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -40,6 +42,8 @@ pub enum Role {
     Master(u32),
     /// `pangu-chunkserver`
     Chunkserver(u32),
+    /// `nuwa-server`
+    Nuwa(u32),
     /// `pangu-fuse`
     Client(u32),
 }
@@ -49,6 +53,7 @@ impl fmt::Display for Role {
         match self {
             Self::Master(n) => write!(f, "master{n}"),
             Self::Chunkserver(n) => write!(f, "chunkserver{n}"),
+            Self::Nuwa(n) => write!(f, "nuwa{n}"),
             Self::Client(n) => write!(f, "client{n}"),
         }
     }
@@ -61,6 +66,8 @@ pub struct Options {
     pub masters: u32,
     /// Chunkservers, each in a rack of its own.
     pub chunkservers: u32,
+    /// Members of Nuwa.
+    pub nuwa: u32,
     /// Copies of each chunk.
     pub replicas: u32,
     /// Copies that must be durable before a write is answered.
@@ -90,6 +97,7 @@ impl Options {
         Self {
             masters,
             chunkservers,
+            nuwa: 0,
             replicas,
             min_replicas: replicas.saturating_sub(1).max(1),
             capacity: "12G".to_owned(),
@@ -164,6 +172,9 @@ impl Cluster {
         for n in 1..=cluster.options.chunkservers {
             cluster.add_chunkserver(n)?;
         }
+        for n in 1..=cluster.options.nuwa {
+            cluster.add_nuwa(n)?;
+        }
         let roles: Vec<Role> = cluster.programs.keys().copied().collect();
         for role in &roles {
             cluster.program(*role)?.start()?;
@@ -174,14 +185,21 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Writes the cluster description and gives every master its port.
+    /// Writes the cluster description and gives every master and member of Nuwa its port.
     fn describe(&mut self) -> Result<(), Error> {
-        let mut addresses = Vec::new();
-        for n in 1..=self.options.masters {
-            let address = self.choose_address(Role::Master(n))?;
-            addresses.push(format!("\"tcp://{address}\""));
+        let mut text = "name = \"local\"\n".to_owned();
+        let masters = (1..=self.options.masters).map(Role::Master).collect();
+        let nuwa = (1..=self.options.nuwa).map(Role::Nuwa).collect();
+        for (list, roles) in [("masters", masters), ("nuwa", nuwa)] {
+            let roles: Vec<Role> = roles;
+            let mut addresses = Vec::new();
+            for role in roles {
+                addresses.push(format!("\"tcp://{}\"", self.choose_address(role)?));
+            }
+            if !addresses.is_empty() {
+                text.push_str(&format!("{list} = [{}]\n", addresses.join(", ")));
+            }
         }
-        let mut text = format!("name = \"local\"\nmasters = [{}]\n", addresses.join(", "));
         for (section, lines) in [("survival", &self.options.survival), ("raft", &self.options.raft)] {
             if !lines.is_empty() {
                 text.push_str(&format!("\n[{section}]\n{lines}"));
@@ -653,7 +671,7 @@ fn temporary_folder() -> Result<TempDir, Error> {
 }
 
 /// `$FEITIAN_BIN_DIR`, else beside this program, else `release` of the target directory this program was built in.
-fn binaries() -> Result<PathBuf, Error> {
+pub fn binaries() -> Result<PathBuf, Error> {
     const SOME: &str = "pangu-master";
     if let Some(folder) = std::env::var_os("FEITIAN_BIN_DIR").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(folder));

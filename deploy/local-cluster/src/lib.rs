@@ -26,12 +26,12 @@ mod process;
 mod throttle;
 mod wait;
 
-pub use cluster::{Cluster, Options, Role};
+pub use cluster::{Cluster, Options, Role, binaries};
 pub use error::Error;
 pub use launcher::Launcher;
 pub use logs::Offence;
 pub use mount::{is_mounted, sweep_stale, unmount};
-pub use network::Way;
+pub use network::{Site, Way};
 pub use ports::free_port;
 pub use process::{Program, end_process, start_time};
 pub use throttle::Throttle;

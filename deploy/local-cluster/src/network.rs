@@ -5,12 +5,13 @@
 //! that link down on the bridge's side: what is under way is lost without a word, as when a switch dies, and nobody is
 //! told that a connection ended.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::Error;
 use crate::process::start_time;
@@ -97,6 +98,51 @@ impl Network {
         };
         let queue: &[&str] = if lose { &["bfifo", "limit", "1"] } else { &[] };
         run("tc", &[at, queue].concat())
+    }
+
+    /// Loses all between two of the bridge's cables, or no more. For one pair at a time: the bridge passes nothing between
+    /// any two that are set apart.
+    pub(crate) fn set_apart(&self, pair: [IpAddr; 2], apart: bool) -> Result<(), Error> {
+        pair.into_iter().try_for_each(|address| {
+            let number = number(address).ok_or_else(|| Error::NoMember(address.to_string()))?;
+            let isolated = if apart { "on" } else { "off" };
+            ip(&["link", "set", &cable(number), "type", "bridge_slave", "isolated", isolated])
+        })
+    }
+
+    pub(crate) fn site(&self, address: IpAddr) -> Result<Site, Error> {
+        let nobody = || Error::NoMember(address.to_string());
+        let name = self.names.get(usize::from(number(address).ok_or_else(nobody)?) - 1).ok_or_else(nobody)?;
+        Ok(Site { namespace: namespace_file(name), address })
+    }
+}
+
+/// A place in the network with a cable of its own, where threads of this process may live.
+#[derive(Clone, Debug)]
+pub struct Site {
+    namespace: PathBuf,
+    address: IpAddr,
+}
+
+impl Site {
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Moves the calling thread there, for good: sockets that it opens from here on, and threads that it starts, are there.
+    pub fn enter(&self) -> Result<(), Error> {
+        let path = || self.namespace.clone();
+        let file = File::open(&self.namespace).map_err(|source| Error::File {
+            action: "open",
+            path: path(),
+            source,
+        })?;
+        setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::File {
+            action: "enter",
+            path: path(),
+            source: errno.into(),
+        })
     }
 }
 
@@ -203,6 +249,33 @@ mod tests {
             network.lose(server, way, false).unwrap();
             assert!((0..30).any(|_| stream.read_exact(&mut answer).is_ok()), "{way:?} did not come back");
         }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn two_set_apart_do_not_hear_each_other_but_everybody_else() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("only root can make networks: not tested");
+            return;
+        }
+        let mut network = Network::start().unwrap();
+        let (server, other) = (network.connect().unwrap(), network.connect().unwrap());
+        let mut child = echo(&network, server);
+        let site = network.site(other).unwrap();
+        let reaches = move |within_ms| {
+            let site = site.clone();
+            let from_there = move || {
+                site.enter().unwrap();
+                TcpStream::connect_timeout(&(server, 7).into(), Duration::from_millis(within_ms)).is_ok()
+            };
+            std::thread::spawn(from_there).join().unwrap()
+        };
+        network.set_apart([server, other], true).unwrap();
+        assert!(!reaches(300));
+        let _served_while_it_is_open = TcpStream::connect((server, 7)).unwrap();
+        network.set_apart([server, other], false).unwrap();
+        assert!(reaches(10_000));
         child.kill().unwrap();
         child.wait().unwrap();
     }

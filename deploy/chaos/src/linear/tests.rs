@@ -1,5 +1,7 @@
 //! Histories that are linearizable because they were made from an order pass; with one thing made wrong they fail.
 
+mod nuwa;
+
 use proptest::prelude::*;
 
 use super::*;
