@@ -139,17 +139,26 @@ impl RocksKv {
     fn rocks_batch(&self, batch: Batch) -> Result<WriteBatch> {
         let changes = batch.into_changes();
         let mut out = WriteBatch::default();
+        // Looking a family up costs as much as adding a change; changes of one family mostly come together.
+        let mut last = None;
         for (i, change) in changes.iter().enumerate() {
+            let (Change::Put { family, .. }
+            | Change::Delete { family, .. }
+            | Change::DeleteRange { family, .. }) = change;
+            let handle = match &last {
+                Some((of, handle)) if of == family => handle,
+                _ => &last.insert((*family, self.family(*family))).1,
+            };
             match change {
-                Change::Put { family, key, value } => out.put_cf(&self.family(*family), key, value),
-                Change::Delete { family, key } => out.delete_cf(&self.family(*family), key),
+                Change::Put { key, value, .. } => out.put_cf(handle, key, value),
+                Change::Delete { key, .. } => out.delete_cf(handle, key),
                 Change::DeleteRange { family, range } => {
                     let end = match &range.end_exclusive {
                         Some(end) => Some(end.clone()),
                         None => self.end_of_family(*family, &changes[..i])?,
                     };
                     if let Some(end) = end.filter(|end| *end > range.start) {
-                        out.delete_range_cf(&self.family(*family), range.start.as_slice(), end.as_slice());
+                        out.delete_range_cf(handle, range.start.as_slice(), end.as_slice());
                     }
                 }
             }

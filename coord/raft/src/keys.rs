@@ -73,6 +73,11 @@ pub(crate) fn reply_key(session: SessionId, seq: u64) -> [u8; 16] {
     key
 }
 
+pub(crate) fn split_reply_key(key: &[u8]) -> Option<(u64, u64)> {
+    let (session, number) = key.split_first_chunk()?;
+    Some((u64::from_be_bytes(*session), u64::from_be_bytes(number.try_into().ok()?)))
+}
+
 /// Replies of a session numbered `from..below`.
 pub(crate) fn reply_range(session: SessionId, from: u64, below: u64) -> Range {
     Range {

@@ -81,10 +81,11 @@ impl State {
         let dirs = StateDirs::open(dir)?;
         let store = RocksKv::open(dirs.current(), &specs, &options)?;
         dirs.opened()?;
+        let kit = KitFamilies::behind(service.len());
         Ok(Self {
-            store: RwLock::new(Some(Arc::new(Store::new(store)))),
+            store: RwLock::new(Some(Arc::new(Store::new(store, kit.replies)))),
             specs,
-            kit: KitFamilies::behind(service.len()),
+            kit,
             options,
             dirs,
         })
@@ -101,7 +102,7 @@ impl State {
 
     /// The new store is current from now on; gives the old one.
     pub(crate) fn replace(&self, store: RocksKv) -> Option<Arc<Store>> {
-        self.store.write().replace(Arc::new(Store::new(store)))
+        self.store.write().replace(Arc::new(Store::new(store, self.kit.replies)))
     }
 
     /// Closes the store. Waits for calls that are in the middle of using it (a snapshot being made takes longest),
