@@ -1,6 +1,6 @@
 //! What is recorded of each change, for watches.
 
-use coord_kv::Read;
+use coord_kv::{Range, Read};
 use nuwa_model::proto::{Event, SetHistory};
 use prost::Message as _;
 
@@ -13,7 +13,7 @@ use crate::state::{State, decode};
 const EVENTS_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 64 << 20;
 /// What a command drops beyond what it adds, at most: so a smaller limit is reached step by step.
-const DROP_MORE: usize = 64;
+const DROP_MORE: usize = 256;
 /// Once there is too much, this part of the limit is dropped too: one command in many reads old events, and not each.
 const SLACK: u64 = 1024;
 
@@ -54,28 +54,27 @@ impl State<'_> {
         // From the first one on, so that the scan does not come by those dropped before.
         let oldest = keys::events_from(self.meta.history_first, 0);
         let page = self.scan(keys::HISTORY, &oldest, 2 * added + DROP_MORE)?;
-        let mut of_one = Vec::new();
+        let (mut events, mut bytes) = (0, 0);
         for (key, record) in page {
             let (of, _) = keys::split_event(&key).ok_or_else(|| corrupt("the key of an event"))?;
             // A revision goes whole, once it is known to be whole.
             if of != self.meta.history_first {
-                self.drop_events(std::mem::take(&mut of_one), of);
+                self.meta.history_events -= std::mem::take(&mut events);
+                self.meta.history_bytes -= std::mem::take(&mut bytes);
+                self.meta.history_first = of;
                 if !is_above(&self.meta, SLACK) {
                     break;
                 }
             }
-            of_one.push((key, record.len() as u64));
+            events += 1;
+            bytes += record.len() as u64;
+        }
+        // One deletion for all: one for each event is as much work for the store as the event was.
+        let first_left = keys::event(self.meta.history_first, 0).to_vec();
+        if first_left > oldest.start {
+            self.delete_range(keys::HISTORY, Range { end_exclusive: Some(first_left), ..oldest });
         }
         Ok(())
-    }
-
-    fn drop_events(&mut self, events: Vec<(Vec<u8>, u64)>, first_left: u64) {
-        for (key, bytes) in events {
-            self.delete(keys::HISTORY, key);
-            self.meta.history_events -= 1;
-            self.meta.history_bytes -= bytes;
-        }
-        self.meta.history_first = first_left;
     }
 }
 
