@@ -14,7 +14,7 @@ use crate::proto::read_reply::What as Answer;
 use crate::proto::read_request::What as Question;
 use crate::proto::{self, NuwaAdminClient, NuwaClient as Wire, RefusalCode};
 use crate::session::Session;
-use crate::watch::{Place, Watcher};
+use crate::watch::{Connection, Place, Watcher};
 
 /// Watches that wait on one connection: well below what a server grants, since each is a call in flight.
 const WATCHES_PER_CONNECTION: usize = 512;
@@ -120,8 +120,8 @@ pub(crate) struct Inner {
     pub(crate) leader: Replicated,
     /// Whichever member answers.
     any: Replicated,
-    /// Connections for watches, and how many wait on each.
-    watching: Mutex<Vec<(Replicated, Arc<()>)>>,
+    /// Connections for watches; each watcher has one of them.
+    watching: Mutex<Vec<Arc<Connection>>>,
     /// The newest revision seen.
     newest: AtomicU64,
 }
@@ -244,14 +244,14 @@ impl NuwaClient {
     #[must_use]
     pub fn watch(&self, path: impl Into<String>, from: Place) -> Watcher {
         let mut watching = self.inner.watching.lock();
-        let room = watching.iter().find(|(_, users)| Arc::strong_count(users) <= WATCHES_PER_CONNECTION);
-        let (members, user) = room.cloned().unwrap_or_else(|| {
+        let room = watching.iter().find(|users| Arc::strong_count(users) <= WATCHES_PER_CONNECTION);
+        let connection = room.cloned().unwrap_or_else(|| {
             let config = &self.inner.config;
-            let new = (config.replicated(turned(&config.members)), Arc::new(()));
-            watching.push(new.clone());
+            let new = Arc::new(Connection::new(config.replicated(turned(&config.members))));
+            watching.push(Arc::clone(&new));
             new
         });
-        Watcher::new(self.clone(), members, user, path.into(), from)
+        Watcher::new(self.clone(), connection, path.into(), from)
     }
 
     /// What each member that answers says of itself.

@@ -1,20 +1,25 @@
 //! Events, from a place on, gap-free and in order, over any number of members that come and go.
 
+mod shared;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kuafu::{CallOptions, Replicated};
-
 use crate::client::{ClientError, NuwaClient};
-use crate::proto::{self, Event, NuwaClient as Wire};
+use crate::proto::{self, Event};
+
+pub(crate) use self::shared::Connection;
 
 /// How long a member waits before it says that there is nothing new. Below the time after which a member that does not answer
 /// is doubted.
 const WAIT: Duration = Duration::from_millis(800);
 
+/// Users of a connection that only one watcher has: it, and the client.
+const ALONE: usize = 2;
+
 /// The next event that is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     pub revision: u64,
     /// Of the events of that revision, from 0.
@@ -47,9 +52,7 @@ pub enum Watched {
 #[derive(Debug)]
 pub struct Watcher {
     client: NuwaClient,
-    members: Replicated,
-    /// Counts who waits on this connection.
-    _user: Arc<()>,
+    connection: Arc<Connection>,
     path: String,
     place: Place,
     /// Events that came and were not asked for yet, at most one answer's.
@@ -58,14 +61,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) fn new(
-        client: NuwaClient,
-        members: Replicated,
-        user: Arc<()>,
-        path: String,
-        place: Place,
-    ) -> Self {
-        Self { client, members, _user: user, path, place, buffered: VecDeque::new(), newest: 0 }
+    pub(crate) fn new(client: NuwaClient, connection: Arc<Connection>, path: String, place: Place) -> Self {
+        Self { client, connection, path, place, buffered: VecDeque::new(), newest: 0 }
     }
 
     /// The next event, once there is one. Dropping the future loses nothing.
@@ -128,19 +125,18 @@ impl Watcher {
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
             events_max: 0,
         };
-        let message = &request;
-        let reply = self
-            .members
-            .call(None, |member, options: CallOptions| async move {
-                Wire::new(member).watch(message, &options).await
-            })
-            .await?;
+        // An answer that was asked for earlier does not say when now is.
+        let reply = if self.place == Place::NOW || Arc::strong_count(&self.connection) <= ALONE {
+            Arc::new(self.connection.ask(&request).await?)
+        } else {
+            self.connection.ask_shared(request).await?
+        };
         self.client.saw(reply.revision);
         self.newest = self.newest.max(reply.revision);
         if reply.lost_first != 0 {
             return Ok(Some(reply.lost_first));
         }
-        self.buffered.extend(reply.events);
+        self.buffered.extend(reply.events.iter().cloned());
         self.place = Place { revision: reply.next_revision, number: reply.next_number };
         Ok(None)
     }

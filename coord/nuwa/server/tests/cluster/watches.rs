@@ -7,7 +7,7 @@ use nuwa_api::proto::command::What;
 use nuwa_api::proto::{Event, EventKind, SetHistory};
 use nuwa_api::{Place, Watched, Watcher};
 
-use crate::fixture::{Cluster, soon, until};
+use crate::fixture::{Cluster, PATIENCE, soon, until};
 
 async fn event(watcher: &mut Watcher) -> Event {
     match watcher.next().await.unwrap() {
@@ -91,6 +91,40 @@ async fn a_thousand_watchers_miss_nothing_while_members_restart() {
         watcher.unwrap();
     }
     cluster.shutdown().await;
+}
+
+/// A thousand watchers on twenty connections were a thousand answers a change, of which 980 said nothing new.
+#[tokio::test]
+async fn watchers_of_one_client_that_wait_alike_are_one_call() {
+    let cluster = Cluster::start(1).await;
+    let session = cluster.session().await;
+    session.put("/w", "", soon()).await.unwrap();
+    let client = session.client();
+    let mut watchers: Vec<Watcher> = (0..50).map(|_| client.watch("/w", Place::after(1))).collect();
+    let mut waiting: Vec<_> = watchers.iter_mut().map(|watcher| Box::pin(event(watcher))).collect();
+    for one in &mut waiting {
+        assert!(futures::poll!(one.as_mut()).is_pending());
+    }
+    // It asks on the same connection, behind them.
+    let mut last = client.watch("/x", Place::after(1));
+    let told = tokio::spawn(async move { event(&mut last).await.revision });
+    until("it waits, or has it", async || watchers_at(&cluster).await > 0).await;
+    session.put("/x", "", soon()).await.unwrap();
+    assert_eq!(told.await.unwrap(), 2);
+    assert!(watchers_at(&cluster).await <= 1);
+    // Whoever began the call gives up; it goes on for the others.
+    drop(waiting.remove(0));
+    session.put("/w", "", soon()).await.unwrap();
+    for one in waiting {
+        assert_eq!(one.await.revision, 3);
+    }
+    cluster.shutdown().await;
+}
+
+/// Calls that wait.
+async fn watchers_at(cluster: &Cluster) -> u64 {
+    let statuses = cluster.client().statuses(PATIENCE).await;
+    statuses.into_iter().map(|(_, status)| status.unwrap().watchers).sum()
 }
 
 #[tokio::test]
