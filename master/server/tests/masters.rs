@@ -65,7 +65,7 @@ async fn a_master_that_never_answers_is_left_for_the_one_that_leads() {
         }
     });
     let mut config = cluster.client_config();
-    config.masters.insert(0, format!("unix://{}", silent.display()).parse().unwrap());
+    config.masters.listed.insert(0, format!("unix://{}", silent.display()).parse().unwrap());
     config.attempt_timeout = 10 * PATIENCE;
     let client = MasterClient::new(config).unwrap();
     client.mutate_by(create(ROOT, "a"), Some(soon())).await.unwrap();
