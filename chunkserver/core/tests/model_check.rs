@@ -160,12 +160,36 @@ fn fenced(setup: Setup) -> Setup {
     Setup { writes: vec![0, FENCE, 0], fences: vec![0, 1, 1], ..setup }
 }
 
+/// A write and a raise, sent twice, and a crash.
+fn fenced_crash() -> Setup {
+    Setup { writes: vec![0, FENCE], fences: vec![0, 1], sends: 2, crashes: 1, retries: 1, ..pair() }
+}
+
 #[test]
 fn fences() {
     holds("a write, a raise, a write", Setup { sends: 2, ..fenced(pair()) });
     holds("of three", fenced(trio()));
-    let crash =
-        Setup { writes: vec![0, FENCE], fences: vec![0, 1], sends: 2, crashes: 1, retries: 1, ..pair() };
+    let lead = vec![Change::Lead(TWO), Change::Lead(ONE)];
+    holds(
+        "a write and a raise, the primary changes twice",
+        Setup { crashes: 0, changes: lead, ..fenced_crash() },
+    );
+    let two = Setup { writes: vec![0, FENCE, 1, FENCE], fences: vec![0, 1, 1, 2], ..pair() };
+    holds_in_full("two raises, writes of two chunks", two);
+}
+
+#[test]
+fn fences_while_a_group_moves() {
+    let changes = moves(THREE, ONE);
+    holds(
+        "a write and a raise, the group moves",
+        Setup { sends: 1, crashes: 0, disks: 3, changes, ..fenced_crash() },
+    );
+}
+
+#[test]
+fn fences_and_crashes() {
+    let crash = fenced_crash();
     holds("a write and a raise sent twice, a crash", crash.clone());
     holds(
         "a write and a raise, the primary of three crashes",
@@ -175,18 +199,6 @@ fn fences() {
         "a write and a raise, one refused by a disk, a call given up",
         Setup { crashes: 0, disk_faults: 1, losses: 1, ..crash.clone() },
     );
-    let lead = vec![Change::Lead(TWO), Change::Lead(ONE)];
-    holds(
-        "a write and a raise, the primary changes twice",
-        Setup { crashes: 0, changes: lead, ..crash.clone() },
-    );
-    let moves = moves(THREE, ONE);
-    holds(
-        "a write and a raise, the group moves",
-        Setup { sends: 1, crashes: 0, disks: 3, changes: moves, ..crash.clone() },
-    );
-    let two = Setup { writes: vec![0, FENCE, 1, FENCE], fences: vec![0, 1, 1, 2], ..pair() };
-    holds_in_full("two raises, writes of two chunks", two);
     holds_in_full("a write, a raise, a write, a crash", Setup { crashes: 1, retries: 1, ..fenced(pair()) });
     holds_in_full(
         "a write and a raise, the primary out, a crash",

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Three chunks, in three groups.
 const LEN: u64 = 20_000_000;
+/// What a mount's log says of a refused write.
+const FENCED: &str = "the writer a lower one";
 /// One place in each chunk.
 const PLACES: [u64; 3] = [0, 9_000_000, LEN - 70_000];
 
@@ -74,6 +76,47 @@ impl Drop for Nuwa {
     }
 }
 
+/// A shell that was started before any file was opened. A process that starts another one gives it all its files for a moment, and
+/// closing those waits for their mounts: for a stopped one, too.
+struct Shell {
+    bash: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn start() -> Self {
+        let mut command = Command::new("bash");
+        let mut bash = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(bash.stdout.take().unwrap());
+        Self { bash, said }
+    }
+
+    /// What a command prints, which must be one line at most; it must succeed within the patience of this test.
+    #[track_caller]
+    fn run(&mut self, folder: &Path, command: &str) -> String {
+        let (folder, patience) = (folder.display(), PATIENCE.as_secs());
+        let line = format!("said=$(cd '{folder}' && timeout {patience} {command} 2>&1); echo \"$? $said\"\n");
+        self.bash.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.said.read_line(&mut answer).unwrap();
+        let (status, said) = answer.trim_end_matches('\n').split_once(' ').unwrap();
+        assert_eq!(status, "0", "{command}: {said}");
+        said.to_owned()
+    }
+
+    fn attribute(&mut self, path: &Path, name: &str) -> String {
+        let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        self.run(folder, &format!("getfattr --only-values -n {name} {file}"))
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        drop(self.bash.stdin.take());
+        let _ = self.bash.wait();
+    }
+}
+
 /// Processes that are stopped until this is dropped.
 struct Stopped(Vec<Pid>);
 
@@ -102,22 +145,18 @@ struct Holder {
 
 impl Holder {
     /// What `fs/docs/fences.md` tells people to type. Waits for the lock.
-    fn new(nuwa: &Path, pangu: &Path, name: &str) -> Self {
+    fn new(shell: &mut Shell, nuwa: &Path, pangu: &Path, name: &str) -> Self {
         let path = nuwa.join("lock");
         let lock = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         lock.lock().unwrap();
-        let fence: u64 = attribute(&path, "user.nuwa.fence").parse().unwrap();
+        let fence: u64 = shell.attribute(&path, "user.nuwa.fence").parse().unwrap();
         let data = pangu.join(name);
-        shell(pangu, &format!("setfattr -n user.pangu.fence -v {fence} {name}"));
+        shell.run(pangu, &format!("setfattr -n user.pangu.fence -v {fence} {name}"));
         let file = OpenOptions::new().read(true).write(true).open(&data).unwrap();
-        assert_eq!(attribute(&data, "user.pangu.fence"), fence.to_string(), "nobody came in between");
+        let found = shell.attribute(&data, "user.pangu.fence");
+        assert_eq!(found, fence.to_string(), "nobody came in between");
         Self { _lock: lock, fence, file }
     }
-}
-
-fn attribute(path: &Path, name: &str) -> String {
-    let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
-    shell(folder, &format!("getfattr --only-values -n {name} {file}"))
 }
 
 #[track_caller]
@@ -127,6 +166,7 @@ fn stale<T>(result: io::Result<T>) {
 }
 
 struct Scene {
+    shell: Shell,
     cluster: Cluster,
     nuwa: Nuwa,
     /// Of each: its mount of Pangu and of Nuwa. The first is to be stopped.
@@ -139,11 +179,12 @@ impl Scene {
         let mut cluster = Cluster::start(3, 3).unwrap();
         // Of what is refused, and of servers that are killed.
         cluster.announce(" WARN ");
+        cluster.announce(FENCED);
         let mut nuwa = Nuwa::start(cluster.binaries());
         let holders = std::array::from_fn(|_| (cluster.mount().unwrap(), nuwa.mount()));
         let reader = cluster.mount().unwrap();
         fs::write(holders[0].1.join("lock"), "").unwrap();
-        Self { cluster, nuwa, holders, reader }
+        Self { shell: Shell::start(), cluster, nuwa, holders, reader }
     }
 
     fn stop_first(&self) -> Stopped {
@@ -163,7 +204,7 @@ impl Scene {
         let [(slow, slow_nuwa), (quick, quick_nuwa)] = self.holders.clone();
         let content = |seed| Content::new(seed).bytes(LEN as usize);
         fs::write(slow.join(name), content(1)).unwrap();
-        let old = Holder::new(&slow_nuwa, &slow, name);
+        let old = Holder::new(&mut self.shell, &slow_nuwa, &slow, name);
         let theirs = content(2);
         let put =
             |file: &File| PLACES.iter().try_for_each(|place| file.write_all_at(&theirs[..65_536], *place));
@@ -174,7 +215,7 @@ impl Scene {
         let stopped = self.stop_first();
 
         // It waits until the lease of the first is over.
-        let new = Holder::new(&quick_nuwa, &quick, name);
+        let new = Holder::new(&mut self.shell, &quick_nuwa, &quick, name);
         assert!(new.fence > old.fence, "{} after {}", new.fence, old.fence);
         let ours = content(3);
         new.file.write_all_at(&ours, 0).unwrap();
@@ -234,6 +275,7 @@ fn a_stopped_holder_of_a_lock_writes_nothing_over_its_successor() {
 fn fences_survive_the_loss_of_all_processes() {
     let mut cluster = Cluster::start(3, 3).unwrap();
     cluster.announce(" WARN ");
+    cluster.announce(FENCED);
     let (one, two) = (cluster.mount().unwrap(), cluster.mount().unwrap());
     fs::write(one.join("f"), vec![1; 100_000]).unwrap();
     let old = OpenOptions::new().write(true).open(one.join("f")).unwrap();
@@ -250,7 +292,7 @@ fn fences_survive_the_loss_of_all_processes() {
     old.write_all_at(&[2; 4096], 0).unwrap();
     stale(old.sync_all());
     assert_eq!(fs::read(two.join("f")).unwrap(), vec![1; 100_000]);
-    assert_eq!(attribute(&two.join("f"), "user.pangu.fence"), "7");
+    assert_eq!(shell(&two, "getfattr --only-values -n user.pangu.fence f"), "7");
     shell(
         &two,
         "! setfattr -n user.pangu.fence -v 6 f 2>/dev/null; ! setfattr -n user.pangu.fence -v x f 2>/dev/null",
