@@ -8,6 +8,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use crate::lease::Lease;
 use crate::log::{LogOptions, LogStore};
 use crate::machine::{Machine, State};
+use crate::propose::Proposer;
 use crate::snapshot::SnapshotStore;
 use crate::testing::Ledger;
 use crate::types::{StorageError, TypeConfig};
@@ -31,8 +32,14 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         let ledger = Ledger;
         let state = State::open(dir.path().join("state"), ledger.families(), &config.store).unwrap();
         let snapshots = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
-        let machine =
-            Machine::new(Arc::new(ledger), Arc::new(state), log.clone(), Arc::new(snapshots)).unwrap();
+        let machine = Machine::new(
+            Arc::new(ledger),
+            Arc::new(state),
+            log.clone(),
+            Arc::new(snapshots),
+            Proposer::unbounded(),
+        )
+        .unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -37,6 +37,8 @@ pub enum ProposeError {
     /// Nothing was applied.
     #[error("the command has {bytes} bytes, {limit} are allowed")]
     TooLarge { bytes: usize, limit: usize },
+    #[error("another leader's snapshot came in between: whether the command was applied is not known here")]
+    Superseded,
     #[error("this member has stopped")]
     Stopped,
 }
@@ -46,7 +48,9 @@ impl ProposeError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            Self::NotLeader { .. } | Self::Timeout | Self::Busy { .. } | Self::Stopped => true,
+            Self::NotLeader { .. } | Self::Timeout | Self::Busy { .. } | Self::Superseded | Self::Stopped => {
+                true
+            }
             Self::SessionExpired | Self::ReplyGone { .. } | Self::TooLarge { .. } => false,
         }
     }

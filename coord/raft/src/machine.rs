@@ -29,6 +29,7 @@ use crate::keys::{self, KIT_FAMILIES, KitFamilies};
 use crate::log::LogStore;
 use crate::machine::install::StateDirs;
 use crate::machine::recent::{ForApply, Store};
+use crate::propose::Proposer;
 use crate::sessions::{self, Admission};
 use crate::snapshot::{SnapshotError, SnapshotHandle, SnapshotStore};
 use crate::state_machine::{ApplyContext, StateMachine};
@@ -47,6 +48,8 @@ pub(crate) struct Machine {
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) snapshots: Arc<SnapshotStore>,
+    /// Told when a snapshot takes the place of what it sent.
+    proposer: Arc<Proposer>,
     applied: watch::Sender<Option<LogId>>,
 }
 
@@ -155,6 +158,7 @@ impl Clone for Machine {
             state: Arc::clone(&self.state),
             log: self.log.clone(),
             snapshots: Arc::clone(&self.snapshots),
+            proposer: Arc::clone(&self.proposer),
             applied: self.applied.clone(),
         }
     }
@@ -166,13 +170,14 @@ impl Machine {
         state: Arc<State>,
         log: LogStore,
         snapshots: Arc<SnapshotStore>,
+        proposer: Arc<Proposer>,
     ) -> Result<Self, KvError> {
         let (applied, membership) = state.applied()?;
         log.set_base_membership(membership.log_id().map(|id| id.index), membership.membership().clone());
         log.snapshot_durable(
             snapshots.current().and_then(|current| current.manifest.meta.last_log_id).map(|last| last.index),
         );
-        Ok(Self { service, state, log, snapshots, applied: watch::Sender::new(applied) })
+        Ok(Self { service, state, log, snapshots, proposer, applied: watch::Sender::new(applied) })
     }
 
     /// Makes a snapshot the state, durably; gives the applied log id.
@@ -387,6 +392,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 );
                 self.applied.send_replace(applied);
                 self.service.restored();
+                self.proposer.fail_sent();
                 Ok(())
             }
             Err(error) => {

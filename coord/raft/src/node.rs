@@ -181,7 +181,18 @@ impl RaftNode {
             snapshots: Arc::clone(&snapshots),
             promise: config.lease(),
         });
-        let machine = Machine::new(service, Arc::clone(&state), log.clone(), Arc::clone(&snapshots))?;
+        let proposer = Proposer::new(ProposerLimits {
+            waiting_max: config.proposals_max,
+            entry_bytes_max: config.entry_bytes_max,
+            command_bytes_max: config.command_bytes_max,
+        });
+        let machine = Machine::new(
+            service,
+            Arc::clone(&state),
+            log.clone(),
+            Arc::clone(&snapshots),
+            Arc::clone(&proposer),
+        )?;
         let applied = machine.watch_applied();
         let network = Network::new(node_id, log.clone(), Arc::clone(&lease), Arc::clone(&given_up));
         let raft =
@@ -189,11 +200,6 @@ impl RaftNode {
                 .await
                 .map(Raft)
                 .map_err(|error| OpenError::Core(Arc::new(error)))?;
-        let proposer = Proposer::new(ProposerLimits {
-            waiting_max: config.proposals_max,
-            entry_bytes_max: config.entry_bytes_max,
-            command_bytes_max: config.command_bytes_max,
-        });
         proposer.start(raft.clone());
         peers.start(raft.clone());
         let reads = Reads::new(raft.clone(), Arc::clone(&lease), log.clone(), applied.clone());

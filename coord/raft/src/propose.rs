@@ -45,7 +45,10 @@ pub(crate) struct Proposer {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(Proposal, Answer)>,
+    /// Entries that are counted: at most [`IN_FLIGHT_MAX`].
     in_flight: usize,
+    /// The same entries, and some that were answered since.
+    sent: Vec<Weak<EntryWaiters>>,
     closed: bool,
     /// Nothing new is sent: this leader is handing over.
     paused: bool,
@@ -55,6 +58,12 @@ struct Queue {
 impl Proposer {
     pub(crate) fn new(limits: ProposerLimits) -> Arc<Self> {
         Arc::new(Self { limits, raft: OnceLock::new(), queue: Mutex::default() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unbounded() -> Arc<Self> {
+        let (waiting_max, entry_bytes_max, command_bytes_max) = (usize::MAX, usize::MAX, usize::MAX);
+        Self::new(ProposerLimits { waiting_max, entry_bytes_max, command_bytes_max })
     }
 
     /// The core exists: proposals may be sent to it.
@@ -102,6 +111,7 @@ impl Proposer {
         while let Some((bytes, answers)) = self.next_entry() {
             let waiters =
                 Arc::new(EntryWaiters { proposer: Arc::downgrade(self), answers: Mutex::new(Some(answers)) });
+            self.note_sent(&waiters);
             let data = EntryData { bytes, waiters: Some(Arc::clone(&waiters)) };
             // The send is on an unbounded channel (bounded by `IN_FLIGHT_MAX` here); it waits only when the core is gone.
             match raft.client_write_ff(data).now_or_never() {
@@ -150,9 +160,24 @@ impl Proposer {
         Some((batch::encode(queue.time_nanos, proposals.iter()), answers))
     }
 
+    fn note_sent(&self, waiters: &Arc<EntryWaiters>) {
+        let mut queue = self.queue.lock();
+        queue.sent.retain(|sent| sent.upgrade().is_some_and(|sent| sent.is_waiting()));
+        queue.sent.push(Arc::downgrade(waiters));
+    }
+
     fn entry_done(self: &Arc<Self>) {
         self.queue.lock().in_flight -= 1;
         self.send();
+    }
+
+    /// Another leader's snapshot took the place of the log: what was sent is neither applied here any more nor taken back, so the
+    /// core will never say what became of it. Without this the places in flight would stay taken, and this member could
+    /// propose nothing for as long as it lives.
+    pub(crate) fn fail_sent(&self) {
+        // Not under the lock: whoever is told may send the next entry at once.
+        let sent = std::mem::take(&mut self.queue.lock().sent);
+        sent.iter().filter_map(Weak::upgrade).for_each(|waiters| waiters.fail(&ProposeError::Superseded));
     }
 
     /// Proposals wait until the guard is dropped. What was sent goes on.
@@ -212,7 +237,8 @@ pub(crate) fn leader_of(
     Some(Leader { id: forward.leader_id?, address })
 }
 
-/// Who waits for the replies of one entry. Answered once: by the state machine, or by the core if the entry is lost.
+/// Who waits for the replies of one entry. Answered once: by the state machine, by the core if the entry is lost, or by
+/// [`Proposer::fail_sent`].
 #[derive(Debug)]
 pub(crate) struct EntryWaiters {
     proposer: Weak<Proposer>,
@@ -240,6 +266,10 @@ impl EntryWaiters {
                 let _ = answer.send(Err(error.clone()));
             }
         });
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.answers.lock().is_some()
     }
 
     fn finish(&self, tell: impl FnOnce(Vec<Answer>)) {

@@ -30,7 +30,7 @@ impl From<ProposeError> for Status {
             }
             ProposeError::Timeout => Self::deadline_exceeded(error.to_string()),
             ProposeError::Busy { .. } => Self::busy(error.to_string(), BUSY_DELAY),
-            ProposeError::Stopped => Self::unavailable(error.to_string()),
+            ProposeError::Superseded | ProposeError::Stopped => Self::unavailable(error.to_string()),
         }
     }
 }

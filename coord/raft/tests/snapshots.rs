@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coord_kv::{Family, Range, Read};
-use coord_raft::RaftConfig;
 use coord_raft::testing::cluster::wait_for;
 use coord_raft::testing::{Ledger, TestCluster};
+use coord_raft::{Leadership, Proposal, ProposeError, RaftConfig};
 
 /// Of one command: the test's history keeps it, so the state grows by it.
 const COMMAND: usize = 16 << 10;
@@ -119,4 +119,104 @@ async fn a_checkpoint_stays_as_it_was() {
     assert_eq!(directories(), 2);
     drop((checkpoint, later));
     assert_eq!(directories(), 0);
+}
+
+/// A member on a thread of its own, which can be made to stand still, as a machine does that is paused.
+struct Pausable {
+    runtime: tokio::runtime::Handle,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Pausable {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _ = runtime.block_on(stopped);
+        });
+        Self { runtime: handle, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// It stands still until what is given back is dropped.
+    fn pause(&self) -> std::sync::mpsc::SyncSender<()> {
+        let (go_on, wait) = std::sync::mpsc::sync_channel(0);
+        let (stands, stood) = std::sync::mpsc::sync_channel(1);
+        self.runtime.spawn(async move {
+            stands.send(()).unwrap();
+            let _ = wait.recv();
+        });
+        stood.recv().unwrap();
+        go_on
+    }
+}
+
+impl Drop for Pausable {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A leader stood still, with entries under way that nobody had. Others led, and threw away the part of the log that would have told it
+/// so, and it was sent a snapshot. The core never said what had become of those entries: their places stayed taken, and
+/// the member proposed nothing any more, not when it led again, and did not even say that it did not lead.
+#[tokio::test]
+async fn a_leader_that_was_replaced_by_a_snapshot_proposes_again() {
+    let mut cluster = TestCluster::start_with(3, Ledger::default, small).await;
+    cluster.leader().await;
+    cluster.crash(1).await;
+    let pausable = Pausable::new();
+    {
+        let _there = pausable.runtime.enter();
+        cluster.launch(1).await;
+    }
+    cluster.settle().await;
+    while cluster.leader().await != 1 {
+        let leader = cluster.leader().await;
+        cluster.stop(leader).await;
+        cluster.launch(leader).await;
+        cluster.settle().await;
+    }
+    cluster.propose(None, command()).await;
+    cluster.settle().await;
+    cluster.crash(2).await;
+    cluster.crash(3).await;
+    let held = cluster.node(1).status().last_log_index;
+    let long = std::time::Instant::now() + Duration::from_secs(300);
+    let proposal = || Proposal { stamp: None, command: command() };
+    let mut under_way = Vec::new();
+    for sent in 1..=2 {
+        let node = cluster.node(1).clone();
+        under_way.push(tokio::spawn(async move { node.propose(proposal(), long).await }));
+        wait_for("an entry to be under way", || cluster.node(1).status().last_log_index == held + sent).await;
+    }
+    let stands = pausable.pause();
+    cluster.launch(2).await;
+    cluster.launch(3).await;
+    let leads = |id| matches!(cluster.node(id).leadership(), Leadership::Leader { .. });
+    let mut proposed = 0;
+    while proposed < 400 {
+        wait_for("another leader", || leads(2) || leads(3)).await;
+        let leader = if leads(2) { 2 } else { 3 };
+        let soon = std::time::Instant::now() + Duration::from_secs(2);
+        proposed += u32::from(cluster.node(leader).propose(proposal(), soon).await.is_ok());
+    }
+    let purged = |id| cluster.node(id).status().purged_index > held + 2;
+    wait_for("the others to throw away what it misses", || purged(2) || purged(3)).await;
+    drop(stands);
+    wait_for("the snapshot to be there", || purged(1)).await;
+    for proposed in under_way {
+        let told = tokio::time::timeout(Duration::from_secs(20), proposed).await;
+        let error = told.expect("whoever waited is told").unwrap().unwrap_err();
+        assert!(error.retryable(), "{error}");
+    }
+    // It answers at once, as a follower or as a leader.
+    let soon = std::time::Instant::now() + Duration::from_secs(10);
+    match cluster.node(1).propose(proposal(), soon).await {
+        Ok(_) | Err(ProposeError::NotLeader { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    cluster.assert_same_history().await;
 }

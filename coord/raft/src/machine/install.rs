@@ -170,6 +170,7 @@ mod tests {
     use crate::log::{LogOptions, LogStore};
     use crate::machine::State;
     use crate::node::Proposal;
+    use crate::propose::Proposer;
     use crate::snapshot::SnapshotStore;
     use crate::testing::Ledger;
     use crate::types::{Entry, EntryData};
@@ -183,7 +184,8 @@ mod tests {
             .unwrap();
         let state = State::open(dir.join("state"), Ledger.families(), &config.store).unwrap();
         let snapshots = SnapshotStore::open(&dir.join("snapshots")).unwrap();
-        Machine::new(Arc::new(Ledger), Arc::new(state), log, Arc::new(snapshots)).unwrap()
+        Machine::new(Arc::new(Ledger), Arc::new(state), log, Arc::new(snapshots), Proposer::unbounded())
+            .unwrap()
     }
 
     fn close(machine: Machine) {
