@@ -399,6 +399,19 @@ impl State {
         self.cached = None;
     }
 
+    /// What was to go along with a truncation that was refused is held back as before. If the file was fenced meanwhile, what was
+    /// written under the lower fence goes no further, as in [`fenced`](Self::fenced): its length would be told under the new one.
+    pub(crate) fn hold_again(&mut self, held: Pending, fence_before: Fence) {
+        let mut held = Pending { ctime: None, ..held };
+        if self.fence > fence_before {
+            if held.size.is_some() {
+                self.refused_below = self.fence;
+            }
+            held.forget_writes();
+        }
+        self.pending = held;
+    }
+
     /// The lowest fence somebody here writes under.
     pub(crate) fn lowest_fence(&self) -> Fence {
         self.writer_fences.keys().next().copied().unwrap_or(self.fence)

@@ -198,7 +198,7 @@ impl Client {
             self.tell_sent(pin).await?;
         }
         // What is held back goes along, or it would be lost with the pending times.
-        let set = {
+        let (set, fence_before) = {
             let mut state = pin.lock();
             let mut held = std::mem::take(&mut state.pending);
             held.mtime = None;
@@ -206,7 +206,7 @@ impl Client {
             let fence = changes.fence;
             let set = Changes { size_bytes: Some(size), fence, ..held.changes().unwrap_or_default() };
             state.committing = Some(held);
-            set
+            (set, state.fence)
         };
         let answer = self.mutate(Mutation::SetAttr(SetAttr { ino: pin.ino, changes: set })).await;
         if answer == Err(Errno::ESTALE) {
@@ -218,7 +218,7 @@ impl Client {
             let attr = match answer {
                 Ok(mutated) => mutated.attr.ok_or(Errno::EIO)?,
                 Err(errno) => {
-                    state.pending = Pending { ctime: None, ..held };
+                    state.hold_again(held, fence_before);
                     return Err(if errno == Errno::ENOENT { Errno::ESTALE } else { errno });
                 }
             };

@@ -167,6 +167,28 @@ async fn lengths_and_holes_are_refused_through_old_handles() {
     }
 }
 
+/// What was written and not yet told the master was set aside while a length was refused, and came back afterwards: the next commit
+/// told its length under the new fence, and the file grew after it was fenced.
+#[tokio::test]
+async fn a_refused_length_brings_nothing_back_that_was_written_before() {
+    for size in [0, 5000, 20_000] {
+        let (cluster, one, two, three) = three(5);
+        let old = one.create("f").await;
+        one.write(old, 0, &[1; 10_000]).await.unwrap();
+        two.raise(old.ino, "7").await.unwrap();
+        let shaped = one.ftruncate(old, size).await;
+        // The others need not ask the master: nothing of the file was told it yet.
+        if size == 0 {
+            stale(shaped);
+        }
+        stale(one.fsync(old).await);
+        stale(one.close(old).await);
+        let seen = three.attr(old.ino).await.size_bytes;
+        assert_eq!(seen, 0, "truncated to {size}");
+        cluster.check();
+    }
+}
+
 /// A change by name is as if the file were opened for it.
 #[tokio::test]
 async fn a_truncation_by_name_is_not_fenced() {
