@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kuafu::CallError;
 use kuafu::replicated::Sequences;
 use tokio::sync::watch;
 
@@ -215,7 +216,15 @@ impl Inner {
         what: CommandKind,
         deadline: Option<Instant>,
     ) -> Result<proto::Reply, ClientError> {
-        let ticket = self.sequences.next().await;
+        let ticket = match deadline {
+            None => self.sequences.next().await,
+            Some(deadline) => {
+                let ticket = tokio::time::timeout_at(deadline.into(), self.sequences.next()).await;
+                ticket.map_err(|_| CallError::Deadline {
+                    last: "earlier changes of the session are not answered yet".to_owned(),
+                })?
+            }
+        };
         let stamp = proto::Stamp {
             session: self.id,
             sequence: ticket.sequence,
@@ -239,6 +248,17 @@ impl Inner {
         }
     }
 
+    /// It may be over, unless it is known to be: then it stays so.
+    fn doubt(&self) {
+        self.state.send_if_modified(|state| {
+            let was_open = *state == SessionState::Open;
+            if was_open {
+                *state = SessionState::InDoubt;
+            }
+            was_open
+        });
+    }
+
     /// Renews until it is over.
     async fn keep(self: Arc<Self>, opened: Instant) {
         let period = self.ttl / RENEWALS_PER_TTL;
@@ -246,6 +266,9 @@ impl Inner {
         loop {
             let next = tokio::time::Instant::from_std(renewed + period);
             tokio::time::sleep_until(next.max(tokio::time::Instant::now())).await;
+            if *self.state.borrow() == SessionState::Lost {
+                return; // A change was told so.
+            }
             let sent = Instant::now();
             match self.renew(sent, renewed + self.ttl).await {
                 Ok(true) => {
@@ -279,7 +302,7 @@ impl Inner {
         let answer = tokio::select! {
             answer = renew.as_mut() => answer,
             () = tokio::time::sleep_until(ends.into()) => {
-                self.state.send_replace(SessionState::InDoubt);
+                self.doubt();
                 renew.await
             }
         };
