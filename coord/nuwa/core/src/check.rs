@@ -9,9 +9,10 @@ use nuwa_model::proto::{Entry, Event, EventKind};
 use crate::keys::{self, ClaimKind};
 use crate::locks::is_next_due;
 use crate::query::{self, Page};
-use crate::quotas::{self, Use};
+use crate::quotas::Use;
 use crate::records::{EntryRecord, LockRecord, QuotaRecord, SessionRecord};
-use crate::state::{decode, shown};
+use crate::sequence::number_of;
+use crate::state::{decode, read_entry, shown};
 
 struct Store {
     entries: BTreeMap<Path, EntryRecord>,
@@ -52,7 +53,8 @@ pub fn check(read: &dyn Read) -> Result<Vec<String>, KvError> {
     store.check_tree(&mut wrong);
     store.check_claims(&mut wrong);
     store.check_locks(&mut wrong);
-    check_quotas(read, &mut wrong)?;
+    store.check_numbers(read, &mut wrong)?;
+    store.check_quotas(read, &mut wrong)?;
     check_history(read, &mut wrong)?;
     Ok(wrong)
 }
@@ -114,22 +116,39 @@ impl Store {
             }
         }
     }
-}
 
-fn check_quotas(read: &dyn Read, wrong: &mut Vec<String>) -> Result<(), KvError> {
-    let records: BTreeMap<Path, QuotaRecord> = all(read, keys::QUOTAS, |key, record| {
-        Some((keys::split_path(key)?, decode("a quota", record).ok()?))
-    })?;
-    if records.len() as u64 != query::meta(read)?.quotas {
-        wrong.push("5: the quotas are miscounted".to_owned());
-    }
-    for (directory, record) in records {
-        let used = quotas::count(read, &directory)?;
-        if used != Use::of_quota(&record) {
-            wrong.push(format!("5: the quota of {directory} says {record:?}, there are {used:?}"));
+    /// Counted anew, from the entries alone.
+    fn check_quotas(&self, read: &dyn Read, wrong: &mut Vec<String>) -> Result<(), KvError> {
+        let records: BTreeMap<Path, QuotaRecord> = all(read, keys::QUOTAS, |key, record| {
+            Some((keys::split_path(key)?, decode("a quota", record).ok()?))
+        })?;
+        if records.len() as u64 != query::meta(read)?.quotas {
+            wrong.push("5: the quotas are miscounted".to_owned());
         }
+        for (directory, record) in records {
+            let below = self.entries.iter().filter(|(path, _)| path.is_below(&directory));
+            let used = below.fold(Use::default(), |used, (path, record)| used + Use::of(path, record));
+            if used != Use::of_quota(&record) {
+                wrong.push(format!("5: the quota of {directory} says {record:?}, there are {used:?}"));
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn check_numbers(&self, read: &dyn Read, wrong: &mut Vec<String>) -> Result<(), KvError> {
+        for path in self.entries.keys() {
+            let Some((parent, number)) =
+                path.parent().zip(path.split().and_then(|(_, name)| number_of(name)))
+            else {
+                continue;
+            };
+            let record = read_entry(read, &parent)?.unwrap_or_default();
+            if number >= record.sequence.max(record.numbered) {
+                wrong.push(format!("7: {parent} does not know of the number of {path}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn check_history(read: &dyn Read, wrong: &mut Vec<String>) -> Result<(), KvError> {

@@ -17,6 +17,12 @@ use crate::{entries, history, locks, quotas, restore, sessions};
 use command::What;
 use proto::command;
 
+/// What the results of a transaction have together: more than the largest value, and well below the 4 MiB of a message. A
+/// reply is kept until its client has it, so a larger one could be neither sent nor got rid of.
+const REPLY_BYTES_MAX: usize = 2 << 20;
+/// What a result takes in a reply beyond what it is itself: its tag, and its length.
+const RESULT_BYTES: usize = 6;
+
 /// What applying a command gives.
 #[derive(Debug)]
 pub struct Applied {
@@ -34,7 +40,13 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEffect {
     None,
-    Opened { session: u64, ttl_ms: u32 },
+    Opened {
+        session: u64,
+        ttl_ms: u32,
+    },
+    /// It is over for everybody, but owns more: it must be ended again, or what it owns stays for ever.
+    Ending(u64),
+    /// It is gone.
     Ended(u64),
 }
 
@@ -94,9 +106,11 @@ fn carry_out(state: &mut State<'_>, what: What) -> Outcome<Done> {
         }
         What::EndSession(request) => {
             let ended = sessions::end(state, request.session)?;
-            if ended != Ended::Never {
-                effect = SessionEffect::Ended(request.session);
-            }
+            effect = match ended {
+                Ended::Never => SessionEffect::None,
+                Ended::More => SessionEffect::Ending(request.session),
+                Ended::Gone => SessionEffect::Ended(request.session),
+            };
             Some(reply::What::More(ended == Ended::More))
         }
         What::Lock(request) => Some(reply::What::Lock(locks::lock(state, request)?)),
@@ -134,8 +148,14 @@ fn txn(state: &mut State<'_>, request: Txn) -> Outcome<TxnReply> {
         succeeded &= holds(state, compare)?;
     }
     let mut results = Vec::new();
+    let mut bytes = 0;
     for operation in if succeeded { then } else { otherwise } {
-        results.push(operate(state, session, operation)?);
+        let result = operate(state, session, operation)?;
+        bytes += result.encoded_len() + RESULT_BYTES;
+        if bytes > REPLY_BYTES_MAX {
+            return Err(Refusal::AnswerTooLarge { bytes_max: REPLY_BYTES_MAX as u64 }.into());
+        }
+        results.push(result);
     }
     Ok(TxnReply { succeeded, results })
 }
@@ -150,10 +170,11 @@ fn operate(state: &mut State<'_>, session: u64, operation: Operation) -> Outcome
     }
 }
 
-fn holds(state: &State<'_>, compare: &Compare) -> Outcome<bool> {
+fn holds(state: &mut State<'_>, compare: &Compare) -> Outcome<bool> {
     let target = path(&compare.path, Path::new)?;
     let relation = Relation::try_from(compare.relation).map_err(|_| Refusal::Invalid("no such relation"))?;
     let found = state.entry(&target)?;
+    state.look_at(&target, found.as_ref().map_or(0, |found| found.value.len()))?;
     let numbers = |found: u64, given: u64| match relation {
         Relation::Equal => found == given,
         Relation::NotEqual => found != given,
@@ -175,6 +196,7 @@ fn holds(state: &State<'_>, compare: &Compare) -> Outcome<bool> {
         compare::With::Owner(session) => numbers(found.map_or(0, |found| found.owner), *session),
         compare::With::Fence(fence) => {
             let lock = read_lock(state.read(), &target)?;
+            state.look_at(&target, lock.encoded_len())?;
             let holder = lock.holders.iter().find(|holder| !holder.shared);
             numbers(holder.map_or(0, |holder| holder.fence), *fence)
         }

@@ -7,10 +7,8 @@ use crate::error::{Outcome, path};
 use crate::keys::{self, ClaimKind};
 use crate::quotas::Use;
 use crate::records::EntryRecord;
+use crate::sequence;
 use crate::state::{State, read_lock, shown};
-
-/// Digits of a sequential name; more when they do not suffice.
-const SEQUENCE_DIGITS: usize = 10;
 
 /// `session`: whose the command is, open; 0 for nobody's.
 pub(crate) fn put(state: &mut State<'_>, session: u64, request: Put) -> Outcome<OperationResult> {
@@ -25,11 +23,11 @@ pub(crate) fn put(state: &mut State<'_>, session: u64, request: Put) -> Outcome<
             return Err(Refusal::Invalid("a sequential name is new always").into());
         }
         make_parents(state, &target, request.with_parents)?;
-        target = sequential(state, &target)?;
+        target = sequence::next(state, &target)?;
     }
     check_value(&target, &request.value)?;
     let entry = match state.entry(&target)? {
-        Some(_) if existence == Existence::MustNotExist || request.sequential => {
+        Some(_) if existence == Existence::MustNotExist => {
             return Err(Refusal::Exists(target).into());
         }
         Some(record) => replace(state, &target, record, request.value)?,
@@ -53,6 +51,7 @@ pub(crate) fn replace(
 ) -> Outcome<Entry> {
     let added = Use::of_value(value.len()) - Use::of_value(record.value.len());
     state.charge(target, added)?;
+    state.look_at(target, record.value.len())?;
     state.set(target, EntryRecord { value, version: record.version + 1, ..record })
 }
 
@@ -61,17 +60,6 @@ pub(crate) fn check_value(target: &Path, value: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::ValueTooLarge { path: target.clone(), bytes: value.len() });
     }
     Ok(())
-}
-
-/// The next sequential name.
-fn sequential(state: &mut State<'_>, prefix: &Path) -> Outcome<Path> {
-    let parent = prefix.parent().unwrap_or_else(Path::root);
-    let Some(mut record) = state.entry(&parent)? else { return Err(Refusal::ParentNotFound(parent).into()) };
-    let number = record.sequence;
-    record.sequence += 1;
-    // The counter is no change anybody is told of.
-    state.put(keys::ENTRIES, keys::entry(&parent), &record);
-    Ok(path(&format!("{prefix}{number:0SEQUENCE_DIGITS$}"), Path::file)?)
 }
 
 /// Writes an entry that is not there, into a directory that is.
@@ -125,9 +113,11 @@ pub(crate) fn make_directory(state: &mut State<'_>, request: &MakeDirectory) -> 
     Ok(OperationResult { entry: Some(entry), touched })
 }
 
-pub(crate) fn get(state: &State<'_>, request: &Get) -> Outcome<OperationResult> {
+pub(crate) fn get(state: &mut State<'_>, request: &Get) -> Outcome<OperationResult> {
     let target = path(&request.path, Path::new)?;
     let entry = state.entry(&target)?.map(|record| shown(&target, record));
+    let value_bytes = entry.as_ref().map_or(0, |entry| entry.value.len());
+    state.touch(&target, target.as_str().len() + value_bytes)?;
     Ok(OperationResult { entry, touched: 0 })
 }
 
@@ -144,11 +134,10 @@ pub(crate) fn delete(state: &mut State<'_>, session: u64, request: &Delete) -> O
     };
     let mut gone = vec![(target.clone(), record)];
     if target.is_directory() {
-        let below = state.subtree(&target)?;
-        if !below.is_empty() && !request.subtree {
+        if !request.subtree && !state.is_empty(&target)? {
             return Err(Refusal::NotEmpty(target).into());
         }
-        gone.extend(below);
+        gone.extend(state.subtree(&target)?);
         state.forget_quotas(&target)?;
     }
     let used = gone.iter().fold(Use::default(), |used, (path, record)| used + Use::of(path, record));
@@ -183,6 +172,7 @@ pub(crate) fn rename(state: &mut State<'_>, session: u64, request: &Rename) -> O
             return Err(Refusal::Exists(to).into());
         }
         state.drop_lock(&to, Some(session))?;
+        state.look_at(&to, replaced.value.len())?;
         state.charge(&to, -Use::of(&to, &replaced))?;
         if replaced.owner != 0 {
             state.delete(keys::CLAIMS, keys::claim(replaced.owner, ClaimKind::File, &to));

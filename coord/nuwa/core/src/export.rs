@@ -98,8 +98,7 @@ impl Filling<'_> {
         let quota =
             if self.has_quotas && path.is_directory() { query::quota(self.read, path)? } else { None };
         let quota = quota.unwrap_or_default();
-        let EntryRecord { value, version, created, modified, owner: _, modified_unix_nanos, sequence } =
-            record;
+        let EntryRecord { value, version, created, modified, modified_unix_nanos, sequence, .. } = record;
         self.records.push(SnapshotRecord {
             path: path.to_string(),
             value,

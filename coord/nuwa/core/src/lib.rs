@@ -4,7 +4,7 @@
 //! every replica that applies the same commands holds the same bytes. What it all means is in `coord/nuwa/docs/tree.md`.
 //!
 //! Read in this order: [`keys`] (what is stored where), `state` (one command's view of the store), `entries` (the operations
-//! on the tree), `locks`, `sessions`, `quotas`, `history` (what is recorded of each change), `restore` (a tree put back), [`command`] (what is applied),
+//! on the tree), `sequence` (names that are numbered), `locks`, `sessions`, `quotas`, `history` (what is recorded of each change), `restore` (a tree put back), [`command`] (what is applied),
 //! [`query`] (what can be asked), [`export`] (all of it, in pages), [`check`] (the invariants).
 
 pub mod check;
@@ -18,6 +18,7 @@ mod locks;
 pub mod query;
 mod quotas;
 mod restore;
+mod sequence;
 mod sessions;
 mod state;
 

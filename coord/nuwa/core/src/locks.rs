@@ -1,8 +1,8 @@
 //! Locks of files: who holds them, who waits, and the fence of each grant.
 
 use nuwa_model::proto::{EventKind, Lock, LockHolder, LockReply, Unlock};
-use nuwa_model::refusal::Limit;
 use nuwa_model::{Path, Refusal};
+use prost::Message as _;
 
 use crate::entries;
 use crate::error::{Outcome, path};
@@ -10,9 +10,9 @@ use crate::keys::{self, ClaimKind};
 use crate::records::{Claim, EntryRecord, LockRecord};
 use crate::state::{State, read_lock};
 
-/// Of one lock.
-const WAITERS_MAX: usize = 1024;
-/// Of the value a claim carries: an address, not a document. Those of all waiters are in one record.
+/// Of one lock, of those who hold it and who wait: all are in one record, which each claim writes anew.
+const CLAIMS_MAX: usize = 1024;
+/// Of the value a claim carries: an address, not a document. Those of all waiters are in that record, too.
 const VALUE_MAX_BYTES: usize = 1024;
 
 fn holder(claim: &Claim) -> LockHolder {
@@ -64,10 +64,9 @@ pub(crate) fn lock(state: &mut State<'_>, request: Lock) -> Outcome<LockReply> {
     if lock.waiters.iter().any(|claim| is_it(claim) && claim.shared == shared) {
         return Ok(LockReply { held: false, fence: 0 });
     }
-    release(state, &target, &mut lock, is_it);
-    if lock.waiters.len() >= WAITERS_MAX {
-        let limit = Limit::Waiters(WAITERS_MAX as u64);
-        return Err(Refusal::TooMuch { path: target, limit }.into());
+    release(state, &target, &mut lock, is_it)?;
+    if lock.holders.len() + lock.waiters.len() >= CLAIMS_MAX {
+        return Err(Refusal::TooManyClaims { path: target, claims_max: CLAIMS_MAX as u64 }.into());
     }
     lock.waiters.push(Claim { session, owner, shared, fence: 0, value });
     grant(state, &target, &mut lock)?;
@@ -86,7 +85,7 @@ pub(crate) fn unlock(state: &mut State<'_>, request: &Unlock) -> Outcome<()> {
     state.is_forced = true;
     let mut lock = read_lock(state.read(), &target)?;
     let is_it = |claim: &Claim| (claim.session, claim.owner) == (request.session, request.owner);
-    if !release(state, &target, &mut lock, is_it) {
+    if !release(state, &target, &mut lock, is_it)? {
         return Err(Refusal::NotHeld(target).into());
     }
     grant(state, &target, &mut lock)?;
@@ -100,12 +99,12 @@ fn release(
     target: &Path,
     lock: &mut LockRecord,
     is_it: impl Fn(&Claim) -> bool,
-) -> bool {
+) -> Outcome<bool> {
     let (holders, waiters) = lock.take(is_it);
     for claim in &holders {
-        state.tell_lock(EventKind::Unlocked, target, holder(claim));
+        state.tell_lock(EventKind::Unlocked, target, holder(claim))?;
     }
-    !holders.is_empty() || !waiters.is_empty()
+    Ok(!holders.is_empty() || !waiters.is_empty())
 }
 
 /// Gives the lock to those whose turn it is.
@@ -113,7 +112,7 @@ fn grant(state: &mut State<'_>, target: &Path, lock: &mut LockRecord) -> Outcome
     while is_next_due(lock) {
         let next = lock.waiters.remove(0);
         let claim = Claim { fence: state.revision(), value: None, ..next };
-        state.tell_lock(EventKind::Locked, target, holder(&claim));
+        state.tell_lock(EventKind::Locked, target, holder(&claim))?;
         lock.holders.push(claim);
         if let Some(value) = next.value {
             let record = state.entry(target)?.unwrap_or_default();
@@ -142,7 +141,8 @@ impl State<'_> {
     /// Takes all of a session's claims to a lock away.
     pub(crate) fn release_all(&mut self, target: &Path, session: u64) -> Outcome<()> {
         let mut lock = read_lock(self.read(), target)?;
-        release(self, target, &mut lock, |claim| claim.session == session);
+        self.look_at(target, lock.encoded_len())?;
+        release(self, target, &mut lock, |claim| claim.session == session)?;
         grant(self, target, &mut lock)?;
         store(self, target, &lock, session);
         Ok(())
@@ -154,12 +154,13 @@ impl State<'_> {
         if lock.is_free() {
             return Ok(());
         }
+        self.look_at(target, lock.encoded_len())?;
         let claims = || lock.holders.iter().chain(&lock.waiters);
         if by.is_some_and(|session| claims().any(|claim| claim.session != session)) {
             return Err(Refusal::Locked(target.clone()).into());
         }
         let sessions: Vec<u64> = claims().map(|claim| claim.session).collect();
-        release(self, target, &mut lock, |_| true);
+        release(self, target, &mut lock, |_| true)?;
         for session in sessions {
             store(self, target, &lock, session);
         }

@@ -97,5 +97,5 @@ pub fn quota(read: &dyn Read, directory: &Path) -> Result<Option<QuotaRecord>, K
 /// # Errors
 /// The store failed.
 pub fn events(read: &dyn Read, from: (u64, u32), limit: usize) -> Result<Page, KvError> {
-    history::page(read, &read_meta(read)?, from, limit)
+    history::page(read, from, limit)
 }

@@ -2,6 +2,7 @@
 
 use std::ops::{Add, Neg, Sub};
 
+use coord_kv::{Range, Read};
 use nuwa_model::proto::SetQuota;
 use nuwa_model::refusal::Limit;
 use nuwa_model::{Path, Refusal};
@@ -9,10 +10,12 @@ use nuwa_model::{Path, Refusal};
 use crate::error::{Outcome, corrupt, path};
 use crate::keys;
 use crate::records::{EntryRecord, QuotaRecord};
-use crate::state::{State, decode};
+use crate::state::{PAGE, State, decode};
 
-/// Entries that are read at a time while a subtree is counted.
-const PAGE: usize = 1024;
+/// What is counted when a quota is set, at most: no member does anything else meanwhile. Not measured: 4,096 scans of 16.
+const COUNTED_MAX: u64 = 65_536;
+/// Of names and values.
+const COUNTED_BYTES_MAX: u64 = 64 << 20;
 
 /// What entries take, or less of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,21 +70,63 @@ impl Sub for Use {
     }
 }
 
-/// Counts everything below a directory.
-pub(crate) fn count(read: &dyn coord_kv::Read, directory: &Path) -> coord_kv::Result<Use> {
-    let mut used = Use::default();
-    let mut range = keys::below(directory);
-    loop {
-        let page = read.scan(keys::ENTRIES, &range, PAGE)?;
-        for (key, record) in &page {
-            let path = keys::entry_path(key).ok_or_else(|| corrupt("the key of an entry"))?;
-            used = used + Use::of(&path, &decode("an entry", record)?);
+/// Counts what is below a directory, as far as that may go on.
+struct Count<'a> {
+    read: &'a dyn Read,
+    directory: &'a Path,
+    used: Use,
+    /// Of it, what was read for it.
+    looked_at: Use,
+}
+
+impl Count<'_> {
+    /// All of it. What is below a directory with a quota is known.
+    fn all(mut self) -> Outcome<Use> {
+        let mut rest = keys::below(self.directory);
+        let mut parts = keys::below(self.directory).after(keys::path(self.directory));
+        while let Some((part, record)) = self.read.scan(keys::QUOTAS, &parts, 1)?.pop() {
+            let below = Range::prefix(&part);
+            self.entries(Range { end_exclusive: Some(below.start), ..rest.clone() })?;
+            self.used = self.used + Use::of_quota(&decode("a quota", &record)?);
+            self.look_at(Use { entries: 1, bytes: 0 })?;
+            let behind = below.end_exclusive.ok_or_else(|| corrupt("the key of a quota"))?;
+            (rest.start, parts.start) = (behind.clone(), behind);
         }
-        match page.last() {
-            Some((key, _)) if page.len() == PAGE => range = range.after(key),
-            Some(_) | None => return Ok(used),
+        self.entries(rest)?;
+        Ok(self.used)
+    }
+
+    fn entries(&mut self, mut rest: Range) -> Outcome<()> {
+        loop {
+            let page = self.read.scan(keys::ENTRIES, &rest, PAGE)?;
+            for (key, record) in &page {
+                let path = keys::entry_path(key).ok_or_else(|| corrupt("the key of an entry"))?;
+                let one = Use::of(&path, &decode("an entry", record)?);
+                self.used = self.used + one;
+                self.look_at(one)?;
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == PAGE => rest = rest.after(key),
+                Some(_) | None => return Ok(()),
+            }
         }
     }
+
+    fn look_at(&mut self, one: Use) -> Outcome<()> {
+        self.looked_at = self.looked_at + one;
+        let limit = if self.looked_at.entries.unsigned_abs() > COUNTED_MAX {
+            Limit::Entries(COUNTED_MAX)
+        } else if self.looked_at.bytes.unsigned_abs() > COUNTED_BYTES_MAX {
+            Limit::Bytes(COUNTED_BYTES_MAX)
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::TooMuchToCount { directory: self.directory.clone(), limit }.into())
+    }
+}
+
+fn count(read: &dyn Read, directory: &Path) -> Outcome<Use> {
+    Count { read, directory, used: Use::default(), looked_at: Use::default() }.all()
 }
 
 pub(crate) fn set(state: &mut State<'_>, request: &SetQuota) -> Outcome<()> {

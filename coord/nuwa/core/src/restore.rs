@@ -124,10 +124,20 @@ fn put(state: &mut State<'_>, newest: u64, record: SnapshotRecord) -> Outcome<()
     let target = check_record(&record, newest).map_err(Refusal::from)?;
     let SnapshotRecord { path: _, value, version, created, modified, modified_unix_nanos, .. } = record;
     let SnapshotRecord { sequence, quota_entries_max: entries_max, quota_bytes_max: bytes_max, .. } = record;
-    let mut entry =
-        EntryRecord { value, version, created, modified, owner: 0, modified_unix_nanos, sequence };
+    let mut entry = EntryRecord {
+        value,
+        version,
+        created,
+        modified,
+        owner: 0,
+        modified_unix_nanos,
+        sequence,
+        numbered: 0,
+    };
     if target.is_root() {
-        entry.sequence = entry.sequence.max(state.entry(&target)?.map_or(0, |known| known.sequence));
+        let known = state.entry(&target)?.unwrap_or_default();
+        entry.sequence = entry.sequence.max(known.sequence);
+        entry.numbered = known.numbered;
     } else {
         if state.entry(&target)?.is_some() {
             return Err(Refusal::Exists(target).into());
@@ -138,6 +148,8 @@ fn put(state: &mut State<'_>, newest: u64, record: SnapshotRecord) -> Outcome<()
         }
         check_no_other_kind(state, &target)?;
         state.charge(&target, Use::of(&target, &entry))?;
+        // A snapshot does not say it: its names do.
+        state.note_number(&target)?;
     }
     state.put(keys::ENTRIES, keys::entry(&target), &entry);
     if (entries_max, bytes_max) != (0, 0) {

@@ -16,8 +16,10 @@ use crate::records::{EntryRecord, LockRecord, Meta, SessionRecord};
 
 /// Entries one command may touch, so that applying it stays short.
 pub(crate) const TOUCHED_MAX: u64 = 4096;
-/// Bytes of the values it touches.
+/// Bytes of the values it touches; and as many of what it only looks at.
 const TOUCHED_BYTES_MAX: u64 = 8 << 20;
+/// Records with values that are read at a time: 16 MiB, if all are as large as they can be.
+pub(crate) const PAGE: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub(crate) struct State<'a> {
     events: Vec<Event>,
     touched: u64,
     touched_bytes: u64,
+    looked_at_bytes: u64,
+    /// Taken numbers that its sequential names passed one by one.
+    pub(crate) passed: u32,
     /// It must be done, however much it touches, and whatever quotas say.
     pub(crate) is_forced: bool,
     /// What quotas that were charged had used before.
@@ -76,7 +81,7 @@ pub(crate) fn read_session(read: &dyn Read, session: u64) -> coord_kv::Result<Op
 
 /// As clients see it.
 pub(crate) fn shown(path: &Path, record: EntryRecord) -> Entry {
-    let EntryRecord { value, version, created, modified, owner, modified_unix_nanos, sequence: _ } = record;
+    let EntryRecord { value, version, created, modified, owner, modified_unix_nanos, .. } = record;
     Entry { path: path.to_string(), value, version, created, modified, owner, modified_unix_nanos }
 }
 
@@ -92,6 +97,8 @@ impl<'a> State<'a> {
             events: Vec::new(),
             touched: 0,
             touched_bytes: 0,
+            looked_at_bytes: 0,
+            passed: 0,
             is_forced: false,
             charged: BTreeMap::new(),
         })
@@ -156,15 +163,32 @@ impl<'a> State<'a> {
 
     /// Everything below a directory, children after their directories; refused if one command may not touch as many.
     pub(crate) fn subtree(&self, directory: &Path) -> Outcome<Vec<(Path, EntryRecord)>> {
-        let pairs = self.scan(keys::ENTRIES, &keys::below(directory), TOUCHED_MAX as usize + 1)?;
-        if pairs.len() > TOUCHED_MAX as usize {
-            return Err(too_much(directory, Limit::Entries(TOUCHED_MAX)));
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut rest = keys::below(directory);
+        loop {
+            let page = self.scan(keys::ENTRIES, &rest, PAGE)?;
+            for (key, record) in &page {
+                let path = keys::entry_path(key).ok_or_else(|| corrupt("the key of an entry"))?;
+                let record: EntryRecord = decode("an entry", record)?;
+                bytes += record.value.len() as u64;
+                found.push((path, record));
+            }
+            if found.len() as u64 > TOUCHED_MAX {
+                return Err(too_much(directory, Limit::Entries(TOUCHED_MAX)));
+            }
+            if bytes > TOUCHED_BYTES_MAX {
+                return Err(too_much(directory, Limit::Bytes(TOUCHED_BYTES_MAX)));
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == PAGE => rest = rest.after(key),
+                Some(_) | None => return Ok(found),
+            }
         }
-        let found = pairs.iter().map(|(key, record)| {
-            let path = keys::entry_path(key).ok_or_else(|| corrupt("the key of an entry"))?;
-            Ok((path, decode("an entry", record)?))
-        });
-        found.collect()
+    }
+
+    /// Whether there is nothing below a directory.
+    pub(crate) fn is_empty(&self, directory: &Path) -> Outcome<bool> {
+        Ok(self.scan(keys::ENTRIES, &keys::below(directory), 1)?.is_empty())
     }
 
     /// Writes an entry as it is at this command's revision, and tells of it.
@@ -172,6 +196,7 @@ impl<'a> State<'a> {
         self.touch(path, record.value.len())?;
         record.modified = self.revision();
         record.modified_unix_nanos = self.now_nanos;
+        self.note_number(path)?;
         self.put(keys::ENTRIES, keys::entry(path), &record);
         if record.owner != 0 {
             self.over.put(keys::CLAIMS, keys::claim(record.owner, ClaimKind::File, path), Vec::new());
@@ -196,7 +221,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    fn touch(&mut self, path: &Path, value_bytes: usize) -> Outcome<()> {
+    pub(crate) fn touch(&mut self, path: &Path, value_bytes: usize) -> Outcome<()> {
         self.touched += 1;
         self.touched_bytes += value_bytes as u64;
         if self.is_forced {
@@ -212,15 +237,28 @@ impl<'a> State<'a> {
         Ok(())
     }
 
+    /// Counts what was read to be compared, replaced, or changed a little: every member reads it.
+    pub(crate) fn look_at(&mut self, path: &Path, bytes: usize) -> Outcome<()> {
+        self.looked_at_bytes += bytes as u64;
+        if !self.is_forced && self.looked_at_bytes > TOUCHED_BYTES_MAX {
+            return Err(too_much(path, Limit::Bytes(TOUCHED_BYTES_MAX)));
+        }
+        Ok(())
+    }
+
     /// Whether it touched so much that the rest is better left to another command.
     pub(crate) fn has_done_enough(&self) -> bool {
-        self.touched >= TOUCHED_MAX / 4 || self.touched_bytes >= TOUCHED_BYTES_MAX / 2
+        self.touched >= TOUCHED_MAX / 4
+            || self.touched_bytes.max(self.looked_at_bytes) >= TOUCHED_BYTES_MAX / 2
     }
 
     // ---- events ----
 
-    pub(crate) fn tell_lock(&mut self, kind: EventKind, path: &Path, holder: LockHolder) {
+    /// A lock that goes over counts as an entry, so that no command tells of more than it may touch.
+    pub(crate) fn tell_lock(&mut self, kind: EventKind, path: &Path, holder: LockHolder) -> Outcome<()> {
+        self.touch(path, 0)?;
         self.tell(kind, Entry { path: path.to_string(), ..Entry::default() }, Some(holder));
+        Ok(())
     }
 
     fn tell(&mut self, kind: EventKind, entry: Entry, holder: Option<LockHolder>) {

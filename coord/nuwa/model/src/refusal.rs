@@ -3,13 +3,13 @@
 use std::fmt;
 
 use crate::VALUE_MAX_BYTES;
-use crate::path::{Path, PathError};
+use crate::path::{PATH_MAX_BYTES, Path, PathError};
 use crate::proto;
 
 /// See the variants; each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("{path:?} is no path: {error}")]
+    #[error("{:?} is no path: {error}", cut(path))]
     BadPath { path: String, error: PathError },
     #[error("{0} does not exist")]
     NotFound(Path),
@@ -29,6 +29,18 @@ pub enum Refusal {
     ValueTooLarge { path: Path, bytes: usize },
     #[error("one command would touch too much at {path}, at most {limit}: do it in pieces")]
     TooMuch { path: Path, limit: Limit },
+    #[error(
+        "counting what is below {directory} would hold up everybody, at most {limit} are counted at once: set quotas on directories in it first, which count as one entry each, or set it while there is less"
+    )]
+    TooMuchToCount { directory: Path, limit: Limit },
+    #[error(
+        "the answer to this command would have more than {bytes_max} bytes: do it in pieces, and get large values by reads"
+    )]
+    AnswerTooLarge { bytes_max: u64 },
+    #[error(
+        "the lock of {path} has {claims_max} claims, of those who hold it and who wait, and takes no more: try again when some are gone"
+    )]
+    TooManyClaims { path: Path, claims_max: u64 },
     #[error("the quota of {directory} is {limit}: delete something below it, or have it raised")]
     Quota { directory: Path, limit: Limit },
     #[error("session {0} is over: open another")]
@@ -50,7 +62,6 @@ pub enum Refusal {
 pub enum Limit {
     Entries(u64),
     Bytes(u64),
-    Waiters(u64),
 }
 
 impl fmt::Display for Limit {
@@ -58,7 +69,6 @@ impl fmt::Display for Limit {
         match self {
             Self::Entries(count) => write!(f, "{count} entries"),
             Self::Bytes(count) => write!(f, "{count} bytes"),
-            Self::Waiters(count) => write!(f, "{count} waiters"),
         }
     }
 }
@@ -76,7 +86,10 @@ impl Refusal {
             Self::IsADirectory(_) => Code::IsADirectory,
             Self::NotEmpty(_) => Code::NotEmpty,
             Self::ValueTooLarge { .. } => Code::ValueTooLarge,
-            Self::TooMuch { .. } => Code::TooMuch,
+            Self::TooMuch { .. }
+            | Self::TooMuchToCount { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::TooManyClaims { .. } => Code::TooMuch,
             Self::Quota { .. } => Code::Quota,
             Self::SessionOver(_) => Code::SessionOver,
             Self::Locked(_) => Code::Locked,
@@ -88,7 +101,7 @@ impl Refusal {
 
     fn path(&self) -> &str {
         match self {
-            Self::BadPath { path, .. } => path,
+            Self::BadPath { path, .. } => cut(path),
             Self::NotFound(path)
             | Self::ParentNotFound(path)
             | Self::Exists(path)
@@ -97,12 +110,19 @@ impl Refusal {
             | Self::NotEmpty(path)
             | Self::ValueTooLarge { path, .. }
             | Self::TooMuch { path, .. }
+            | Self::TooMuchToCount { directory: path, .. }
+            | Self::TooManyClaims { path, .. }
             | Self::Locked(path)
             | Self::NotHeld(path)
             | Self::Quota { directory: path, .. } => path.as_str(),
-            Self::SessionOver(_) | Self::Invalid(_) | Self::Restoring => "",
+            Self::AnswerTooLarge { .. } | Self::SessionOver(_) | Self::Invalid(_) | Self::Restoring => "",
         }
     }
+}
+
+/// As much of it as a path can have: what is no path may be as long as a message, and a refusal must go into one.
+fn cut(given: &str) -> &str {
+    &given[..given.floor_char_boundary(PATH_MAX_BYTES)]
 }
 
 impl From<&Refusal> for proto::Refusal {

@@ -3,9 +3,11 @@
 
 mod entries;
 mod history;
+mod limits;
 mod locks;
 mod quotas;
 mod random;
 mod restore;
+mod sequence;
 mod sessions;
 mod world;

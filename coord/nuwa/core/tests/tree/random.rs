@@ -1,16 +1,24 @@
 //! Random commands; the invariants are checked after each.
 
+use nuwa_core::query;
 use nuwa_model::proto::{
-    Delete, EndSession, Lock, MakeDirectory, Operation, Put, Rename, SetHistory, SetQuota, Txn, Unlock,
-    command,
+    Delete, EndSession, Lock, MakeDirectory, Operation, Put, RefusalCode, Rename, SetHistory, SetQuota, Txn,
+    Unlock, command, operation,
 };
 use proptest::prelude::*;
 
-use crate::world::{Does, World};
+use crate::world::{Does, World, directory, put, rename, subtree};
 
 fn name() -> impl Strategy<Value = String> {
-    proptest::collection::vec(0..2_u8, 1..4)
-        .prop_map(|parts| parts.iter().map(|part| if *part == 0 { "/a" } else { "/b" }).collect())
+    let plain = proptest::collection::vec(0..2_u8, 1..4)
+        .prop_map(|parts| parts.iter().map(|part| if *part == 0 { "/a" } else { "/b" }).collect());
+    // As sequential ones are called.
+    let numbered = (0..6_u64).prop_map(|number| format!("/a{number:010}"));
+    prop_oneof![8 => plain, 1 => numbered]
+}
+
+fn of_nobody(then: Vec<Operation>) -> command::What {
+    command::What::Txn(Txn { then, ..Txn::default() })
 }
 
 fn folder() -> impl Strategy<Value = String> {
@@ -40,6 +48,7 @@ pub(crate) fn any_command() -> impl Strategy<Value = command::What> {
     prop_oneof![
         8 => (session(), proptest::collection::vec(operation(), 1..4))
             .prop_map(|(session, then)| command::What::Txn(Txn { session, then, ..Txn::default() })),
+        1 => Just(of_nobody(vec![Put { sequential: true, ..put("/a", "") }.operation()])),
         4 => (session(), name(), 0..2_u64, any::<(bool, bool, bool)>()).prop_map(
             |(session, path, owner, (shared, wait, with_file))| {
                 let value = (owner == 1 && !shared).then(|| "leads".into());
@@ -54,6 +63,47 @@ pub(crate) fn any_command() -> impl Strategy<Value = command::What> {
             command::What::SetQuota(SetQuota { path, entries_max, bytes_max })
         }),
     ]
+}
+
+/// Revisions of hundreds of events.
+fn large_command() -> impl Strategy<Value = command::What> {
+    let files = || (0..140).map(|n| put(&format!("/large/{n}"), "").operation());
+    prop_oneof![
+        Just(of_nobody([directory("/large/").operation()].into_iter().chain(files()).collect())),
+        Just(of_nobody(vec![rename("/large/", "/b/").operation()])),
+        Just(of_nobody(vec![subtree("/b/").operation()])),
+    ]
+}
+
+fn is_sequential(command: &command::What) -> bool {
+    let command::What::Txn(Txn { then, .. }) = command else { return false };
+    let [Operation { what: Some(operation::What::Put(put)) }] = &then[..] else { return false };
+    put.sequential
+}
+
+/// What was dropped suffices, unless there is only what the last command did.
+fn is_within(world: &World, events_max: u64) -> bool {
+    let meta = query::meta(&world.kv).unwrap();
+    events_max == 0 || meta.history_events <= events_max || meta.history_first == meta.revision
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_invariants_hold_with_large_revisions(
+        commands in proptest::collection::vec(prop_oneof![any_command(), large_command()], 1..40), events_max in 1..400_u64,
+    ) {
+        let mut world = World::new();
+        world.ask(command::What::SetHistory(SetHistory { events_max, bytes_max: 0 })).unwrap();
+        for _ in 0..3 {
+            world.session();
+        }
+        for command in commands {
+            let _outcome = world.ask(command);
+            prop_assert!(is_within(&world, events_max));
+        }
+    }
 }
 
 proptest! {
@@ -72,7 +122,10 @@ proptest! {
             world.session();
         }
         for command in commands {
-            let _outcome = world.ask(command);
+            let is_sequential = is_sequential(&command);
+            let outcome = world.ask(command);
+            prop_assert!(!is_sequential || outcome != Err(RefusalCode::Exists), "a number that is taken is passed");
+            prop_assert!(is_within(&world, events_max));
         }
     }
 }

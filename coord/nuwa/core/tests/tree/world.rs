@@ -11,6 +11,9 @@ use nuwa_model::proto::{
 };
 use prost::Message;
 
+/// No reply is larger, whatever it answers: Kuafu's messages have at most 4 MiB.
+const REPLY_MAX_BYTES: usize = (2 << 20) + 1024;
+
 pub(crate) struct World {
     pub(crate) kv: MemKv,
     now_nanos: u64,
@@ -86,13 +89,30 @@ impl World {
     }
 
     pub(crate) fn run(&mut self, what: command::What) -> Reply {
+        let reply = self.run_unchecked(what);
+        assert_eq!(check::check(&self.kv).unwrap(), Vec::<String>::new());
+        reply
+    }
+
+    /// For trees that are too large to look at the whole of them after each command.
+    pub(crate) fn run_unchecked(&mut self, what: command::What) -> Reply {
         self.now_nanos += 1;
         let command = Command { what: Some(what) }.encode_to_vec();
         let applied = apply(&self.kv, self.now_nanos, &command).unwrap();
         self.kv.write(applied.batch, Durability::Synced).unwrap();
         (self.events, self.effect) = (applied.events, applied.session);
-        assert_eq!(check::check(&self.kv).unwrap(), Vec::<String>::new());
+        assert!(applied.reply.len() <= REPLY_MAX_BYTES, "a reply of {} bytes", applied.reply.len());
         Reply::decode(applied.reply).unwrap()
+    }
+
+    /// Files of these names, made without looking at the tree.
+    pub(crate) fn fill(&mut self, session: u64, files: impl IntoIterator<Item = Put>) {
+        let mut files = files.into_iter().map(Does::operation).peekable();
+        while files.peek().is_some() {
+            let then: Vec<_> = files.by_ref().take(4096).collect();
+            let reply = self.run_unchecked(command::What::Txn(Txn { session, then, ..Txn::default() }));
+            assert!(matches!(reply.what, Some(reply::What::Txn(_))), "{:?}", reply.what);
+        }
     }
 
     /// The reply, or why it was refused.
