@@ -45,7 +45,7 @@ impl App {
                 let what = Some(reply::What::Refused((&refusal).into()));
                 Ok(proto::Reply { revision: self.revision()?, what })
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(raft_status(error)),
         }
     }
 
@@ -64,7 +64,7 @@ impl App {
 
     /// From here on the view has everything that was answered before the call.
     pub(crate) async fn barrier(&self, deadline: Instant) -> Result<(), Status> {
-        Ok(self.raft.read_barrier(deadline).await?)
+        self.raft.read_barrier(deadline).await.map_err(raft_status)
     }
 
     /// Waits until the view has a revision.
@@ -74,13 +74,14 @@ impl App {
         }
         self.raft.follow_closely();
         let mut published = self.hub.watch_revision();
-        let reached = published.wait_for(|published| *published >= revision);
-        match tokio::time::timeout_at(deadline.into(), reached).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                Err(Status::unavailable(format!("this member has not reached revision {revision}")))
+        // Asked each time, not read from what is published: after a snapshot was installed nothing is, until the store is asked.
+        while self.revision()? < revision {
+            let changed = tokio::time::timeout_at(deadline.into(), published.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return Err(Status::unavailable(format!("this member has not reached revision {revision}")));
             }
         }
+        Ok(())
     }
 
     /// Whether this member can know what is new: it hears a leader, or is one that a majority follows.
@@ -131,8 +132,70 @@ impl App {
     }
 }
 
+/// A failure of the raft kit, for callers of both kinds. A leader is known by its address for frames, at which nobody answers
+/// gRPC; where its gRPC is, only its own configuration says.
+pub(crate) fn raft_status(error: impl Into<Status>) -> Status {
+    let mut status = error.into();
+    if let Some(leader) = status.leader() {
+        let message = format!(
+            "this member does not lead; the leader's address for frames is {leader}: whoever speaks gRPC asks that member's port for gRPC"
+        );
+        status.message = message;
+    }
+    status
+}
+
 /// The store failed, or says what cannot be.
 pub(crate) fn store_status(error: &KvError) -> Status {
     tracing::error!(%error, "read the state");
     Status::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt as _;
+    use kuafu::Code;
+
+    use super::*;
+    use crate::testing::{PATIENCE, Single, soon};
+
+    /// The store had the revision once the leader's snapshot was installed, but whoever waited for it already was told of it with
+    /// the next event only, or never.
+    #[tokio::test]
+    async fn a_snapshot_wakes_who_waits_for_what_it_has() {
+        let single = Single::start().await;
+        let first = single.put("/a").await;
+        let app = single.server.app();
+        // Its hub is told of nothing but what this test tells it.
+        let behind = App {
+            config: app.config.clone(),
+            raft: app.raft.clone(),
+            hub: Arc::default(),
+            leases: Arc::default(),
+            exports: Exports::default(),
+        };
+        assert_eq!(behind.prime(), Ok(first));
+        let mut reached = pin!(behind.reach(first + 1, soon()));
+        assert_eq!(reached.as_mut().now_or_never(), None);
+        assert_eq!(single.put("/b").await, first + 1);
+        assert_eq!(reached.as_mut().now_or_never(), None, "it does not know yet");
+        behind.hub.forget();
+        let reached = tokio::time::timeout(PATIENCE / 4, reached).await;
+        assert_eq!(reached, Ok(Ok(())));
+        single.server.shutdown().await;
+    }
+
+    /// The leader's address for frames was all that a client by gRPC was told, which connected there.
+    #[test]
+    fn not_leader_says_which_address_it_names() {
+        let leader = coord_raft::Leader { id: 2, address: "tcp://b:1".to_owned() };
+        let status = raft_status(ProposeError::NotLeader { leader: Some(leader) });
+        assert_eq!((status.code, status.leader()), (Code::NotLeader, Some("tcp://b:1")));
+        let message = &status.message;
+        assert!(message.contains("for frames is tcp://b:1") && message.contains("gRPC"), "{message}");
+        let status = raft_status(ProposeError::NotLeader { leader: None });
+        assert_eq!((&*status.message, status.leader()), ("no leader is known", None));
+    }
 }

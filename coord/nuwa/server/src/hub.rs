@@ -266,7 +266,8 @@ pub(crate) fn is_watched(path: &Path, event: &Event) -> bool {
     if path.is_directory() { changed.starts_with(path.as_str()) } else { changed == path.as_str() }
 }
 
-fn size(event: &Event) -> usize {
+/// What it takes in memory, about.
+pub(crate) fn size(event: &Event) -> usize {
     event.entry.as_ref().map_or(0, |entry| entry.path.len() + entry.value.len()) + EVENT_BYTES
 }
 

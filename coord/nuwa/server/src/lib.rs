@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `coord/nuwa/docs/service.md`, [`config`] (what a member is told), [`server`] (its life: start, serve,
 //! stop), `machine` (the pure core as a replicated state machine), `hub` (events, for who watches), `leases` (until when
-//! sessions live), `exports` (the tree for whoever takes all of it), `app` (what services and background jobs share), `service/` (what can be called), `background`
+//! sessions live), `exports` (the tree for whoever takes all of it), `app` (what services and background jobs share), `portions` (how much one call reads), `service/` (what can be called), `background`
 //! (what the leader does by itself).
 
 mod app;
@@ -13,8 +13,11 @@ mod hub;
 mod leases;
 mod machine;
 mod metrics;
+mod portions;
 pub mod server;
 mod service;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, ConfigError};
 pub use server::{NuwaServer, StartError};

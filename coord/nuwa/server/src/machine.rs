@@ -40,6 +40,10 @@ impl StateMachine for Machine {
                 tx.register_session(SessionId(session));
                 self.leases.opened(session, ttl_ms);
             }
+            SessionEffect::Ending(session) => {
+                tx.forget_session(SessionId(session));
+                self.leases.over(session);
+            }
             SessionEffect::Ended(session) => {
                 tx.forget_session(SessionId(session));
                 self.leases.ended(session);

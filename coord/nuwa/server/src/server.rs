@@ -168,7 +168,7 @@ impl NuwaServer {
     }
 
     #[cfg(test)]
-    pub(crate) fn app(&self) -> &App {
+    pub(crate) fn app(&self) -> &Arc<App> {
         &self.app
     }
 

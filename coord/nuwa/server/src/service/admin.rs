@@ -7,7 +7,7 @@ use coord_raft::{Leader, Newcomer, Removal};
 use kuafu::{Address, CallOptions, Client, ClientConfig, Request, Response, Status};
 use nuwa_api::proto::{self, NuwaAdminClient};
 
-use crate::app::App;
+use crate::app::{App, raft_status};
 use crate::service::export;
 
 /// What a member is called in messages to people.
@@ -56,7 +56,7 @@ impl proto::NuwaAdmin for Admin {
         let address: Address = text.parse().map_err(|error| {
             Status::invalid_argument(format!("{text:?} is no address of a member: {error}"))
         })?;
-        self.0.raft.must_lead()?;
+        self.0.raft.must_lead().map_err(raft_status)?;
         let newcomer = who(&address).await?;
         let id = newcomer.member_id;
         let newcomer = Newcomer {
@@ -65,7 +65,7 @@ impl proto::NuwaAdmin for Admin {
             address: address.to_string(),
             last_log_index: newcomer.last_log_index,
         };
-        let already = self.0.raft.admit(newcomer, request.deadline).await?;
+        let already = self.0.raft.admit(newcomer, request.deadline).await.map_err(raft_status)?;
         Ok(Response::new(proto::AddMemberReply { id, already }))
     }
 
@@ -73,9 +73,10 @@ impl proto::NuwaAdmin for Admin {
         &self,
         request: Request<proto::RemoveMemberRequest>,
     ) -> Result<Response<proto::RemoveMemberReply>, Status> {
-        match self.0.raft.expel(KIND, request.message.id, request.deadline).await? {
+        let removal = self.0.raft.expel(KIND, request.message.id, request.deadline).await;
+        match removal.map_err(raft_status)? {
             Removal::Done => Ok(Response::new(proto::RemoveMemberReply {})),
-            Removal::AskLeader(leader) => Err(Leader::not_leader(Some(&leader))),
+            Removal::AskLeader(leader) => Err(raft_status(Leader::not_leader(Some(&leader)))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use coord_kv::KvError;
+use coord_kv::{KvError, Read};
 use kuafu::Status;
 use nuwa_api::proto::read_reply::What as Answer;
 use nuwa_api::proto::read_request::What as Question;
@@ -12,11 +12,10 @@ use nuwa_model::{Path, PathError, Refusal};
 
 use crate::app::{App, store_status};
 use crate::hub::ANSWER_BYTES_MAX;
+use crate::portions::Portions;
 
 /// Entries of an answer.
 const ENTRIES_MAX: usize = 1000;
-/// Entries that are read at a time, with their values.
-const PAGE: usize = 64;
 
 pub(crate) async fn read(
     app: &App,
@@ -60,7 +59,7 @@ fn answer(app: &App, question: Question) -> Result<Result<Answer, Refusal>, KvEr
             Err(refusal) => return Ok(Err(refusal)),
         },
         Question::List(request) => match path(request.path.clone(), Path::directory) {
-            Ok(directory) => return list(app, &directory, &request),
+            Ok(directory) => return list(&view, &directory, &request),
             Err(refusal) => return Ok(Err(refusal)),
         },
         Question::Lock(request) => match path(request.path, Path::file) {
@@ -103,38 +102,71 @@ fn answer(app: &App, question: Question) -> Result<Result<Answer, Refusal>, KvEr
     }))
 }
 
-fn list(app: &App, directory: &Path, request: &proto::List) -> Result<Result<Answer, Refusal>, KvError> {
-    let view = app.view();
-    let asked = match request.entries_max {
-        0 => ENTRIES_MAX,
-        asked => (asked as usize).min(ENTRIES_MAX),
-    };
+fn list(
+    view: &dyn Read,
+    directory: &Path,
+    request: &proto::List,
+) -> Result<Result<Answer, Refusal>, KvError> {
+    let mut page = Page::new(request);
     let mut after = (!request.after.is_empty()).then(|| request.after.clone());
-    let (mut entries, mut bytes) = (Vec::<Entry>::new(), 0);
+    let mut portions = Portions::new();
     let more = loop {
-        let page = query::list(&view, directory, after.as_deref(), PAGE)?;
-        let is_last = page.len() < PAGE;
-        after =
-            page.last().and_then(|last| Some(nuwa_model::Path::new(&*last.path).ok()?.split()?.1.to_owned()));
-        let mut full = false;
-        for mut entry in page {
-            if !request.with_values {
-                entry.value = bytes::Bytes::new();
-            }
-            full = entries.len() >= asked
-                || (bytes + entry.value.len() > ANSWER_BYTES_MAX && !entries.is_empty());
-            if full {
-                break;
-            }
-            bytes += entry.value.len();
-            entries.push(entry);
+        let Some(portion) = portions.next() else { break true };
+        // One beyond what was asked for says whether there are more.
+        let limit = portion.min(page.room() + 1);
+        let entries = query::list(view, directory, after.as_deref(), limit)?;
+        portions.read(entries.len(), entries.iter().map(|entry| entry.path.len() + entry.value.len()).sum());
+        after = entries.last().and_then(|last| Some(Path::new(&*last.path).ok()?.split()?.1.to_owned()));
+        let is_last = entries.len() < limit;
+        if !entries.into_iter().all(|entry| page.add(entry)) {
+            break true;
         }
-        if full || is_last {
-            break full;
+        if is_last {
+            break false;
         }
     };
-    if entries.is_empty() && query::get(&view, directory)?.is_none() {
+    let entries = page.entries;
+    if entries.is_empty() && query::get(view, directory)?.is_none() {
         return Ok(Err(Refusal::NotFound(directory.clone())));
     }
     Ok(Ok(Answer::List(proto::ListReply { entries, more })))
 }
+
+/// A page of a directory that is being filled.
+struct Page {
+    entries: Vec<Entry>,
+    entries_max: usize,
+    bytes: usize,
+    with_values: bool,
+}
+
+impl Page {
+    fn new(request: &proto::List) -> Self {
+        let entries_max = match request.entries_max {
+            0 => ENTRIES_MAX,
+            asked => (asked as usize).min(ENTRIES_MAX),
+        };
+        Self { entries: Vec::new(), entries_max, bytes: 0, with_values: request.with_values }
+    }
+
+    fn room(&self) -> usize {
+        self.entries_max - self.entries.len()
+    }
+
+    /// False: it does not go into this page any more.
+    fn add(&mut self, mut entry: Entry) -> bool {
+        if !self.with_values {
+            entry.value = bytes::Bytes::new();
+        }
+        let bytes = self.bytes + entry.value.len();
+        if self.room() == 0 || (bytes > ANSWER_BYTES_MAX && !self.entries.is_empty()) {
+            return false;
+        }
+        self.bytes = bytes;
+        self.entries.push(entry);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

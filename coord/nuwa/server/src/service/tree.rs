@@ -56,18 +56,88 @@ impl proto::Nuwa for Tree {
         request: Request<proto::RenewRequest>,
     ) -> Result<Response<proto::RenewReply>, Status> {
         let session = request.message.session;
-        // First its time, then whether this member leads: nobody else began to before the time was given.
+        // First its time, then whether this member leads: nobody else began to before the time was given. It may have
+        // ended while that was found out.
         let ttl = self.0.leases.heard(session);
         self.0.barrier(request.deadline).await?;
-        if let Some(ttl) = ttl {
+        if let Some(ttl) = ttl.filter(|_| self.0.leases.lives(session)) {
             let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
             return Ok(Response::new(proto::RenewReply { open: true, ttl_ms }));
         }
         let known = nuwa_core::query::session(&self.0.view(), session);
         match known.map_err(|error| crate::app::store_status(&error))? {
-            // This leader has only just begun.
-            Some(record) if !record.ending => Err(Status::unavailable("the sessions are not known yet")),
+            // It was silent for too long, and is about to end; or this leader has only just begun.
+            Some(record) if !record.ending => {
+                Err(Status::unavailable("whether the session stays open is not known yet"))
+            }
             Some(_) | None => Ok(Response::new(proto::RenewReply::default())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::{Duration, Instant};
+
+    use futures::FutureExt as _;
+    use kuafu::{Code, PeerInfo};
+    use nuwa_api::proto::Nuwa as _;
+
+    use super::*;
+    use crate::testing::{PATIENCE, Single, soon};
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn request<T>(message: T) -> Request<T> {
+        Request {
+            message,
+            payload: Bytes::new(),
+            payload_check: kuafu::PayloadCheck::Crc,
+            deadline: soon(),
+            peer: PeerInfo::local(),
+        }
+    }
+
+    async fn renew(tree: &Tree, session: u64) -> Result<proto::RenewReply, Status> {
+        tree.renew(request(proto::RenewRequest { session })).await.map(|response| response.message)
+    }
+
+    /// The leader listed sessions whose time was over, and ended them one after another, each of which may take seconds. One that
+    /// was renewed meanwhile was told that it is open, for its full time; then it was ended, and others got its locks.
+    #[tokio::test]
+    async fn a_session_that_is_about_to_end_is_not_told_that_it_is_open() {
+        let single = Single::start().await;
+        let (app, session) = (single.server.app(), single.open_session(TTL).await);
+        let tree = Tree(Arc::clone(app));
+        assert_eq!(renew(&tree, session).await, Ok(proto::RenewReply { open: true, ttl_ms: 60_000 }));
+        let due = app.leases.take_due(Instant::now() + TTL, 9);
+        assert_eq!(due, [session]);
+        assert_eq!(renew(&tree, session).await.map_err(|status| status.code), Err(Code::Unavailable));
+        let stamp = Some(proto::Stamp { session, sequence: 1, acknowledged_below: 0 });
+        let txn = command::What::Txn(proto::Txn { session, ..proto::Txn::default() });
+        let command = Some(proto::Command { what: Some(txn) });
+        tree.change(request(proto::ChangeRequest { stamp, command })).await.unwrap();
+        assert_eq!(renew(&tree, session).await.map_err(|status| status.code), Err(Code::Unavailable));
+        // Whether it was a timeout or another failure.
+        app.leases.not_ended(session, Instant::now() + PATIENCE);
+        assert_eq!(renew(&tree, session).await.map_err(|status| status.code), Err(Code::Unavailable));
+        app.end_session(session, soon()).await.unwrap();
+        assert_eq!(renew(&tree, session).await, Ok(proto::RenewReply::default()));
+        single.server.shutdown().await;
+    }
+
+    /// What is asked while it is found out whether this member leads: the session may end in that time.
+    #[tokio::test]
+    async fn a_session_that_ended_while_it_was_renewed_is_not_told_that_it_is_open() {
+        let single = Single::start().await;
+        let (app, session) = (single.server.app(), single.open_session(TTL).await);
+        let tree = Tree(Arc::clone(app));
+        app.raft.give_lease_up();
+        let mut renewing = pin!(renew(&tree, session));
+        assert_eq!(renewing.as_mut().now_or_never(), None, "whether it leads is being found out");
+        app.end_session(session, soon()).await.unwrap();
+        assert_eq!(renewing.await, Ok(proto::RenewReply::default()));
+        single.server.shutdown().await;
     }
 }

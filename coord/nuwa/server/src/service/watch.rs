@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use coord_kv::Read;
 use kuafu::Status;
 use nuwa_api::Place;
 use nuwa_api::proto::{self, Event};
@@ -9,7 +10,8 @@ use nuwa_core::query;
 use nuwa_model::Path;
 
 use crate::app::{App, store_status};
-use crate::hub::{Found, Look, is_watched, place_of};
+use crate::hub::{Found, Look, is_watched, place_of, size};
+use crate::portions::Portions;
 
 /// Of one answer.
 const EVENTS_MAX: usize = 1000;
@@ -17,9 +19,8 @@ const EVENTS_MAX: usize = 1000;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// An answer is under way this long before the caller's deadline.
 const MARGIN: Duration = Duration::from_millis(50);
-/// Events that are read from the store at a time, and how many of these one call reads: then it says how far it came.
-const PAGE: usize = 512;
-const PAGES_MAX: usize = 4;
+/// Events that one call reads from the store: then it says how far it came.
+const LOOKED_AT_MAX: usize = 2048;
 
 pub(crate) async fn watch(
     app: &App,
@@ -44,7 +45,7 @@ pub(crate) async fn watch(
             Look::Unknown => {
                 app.prime()?;
             }
-            Look::Older => match older(app, &path, place, events_max)? {
+            Look::Older => match older(&app.view(), &path, place, events_max, || app.revision())? {
                 Older::Lost { first } => {
                     let revision = app.revision()?;
                     return Ok(proto::WatchReply {
@@ -85,21 +86,31 @@ enum Older {
 }
 
 /// From the store: the next events of the path, or how far there are none.
-fn older(app: &App, path: &Path, from: Place, events_max: usize) -> Result<Older, Status> {
-    let view = app.view();
+fn older(
+    view: &dyn Read,
+    path: &Path,
+    from: Place,
+    events_max: usize,
+    newest: impl Fn() -> Result<u64, Status>,
+) -> Result<Older, Status> {
     let (mut place, mut found) = (from, Found::new(events_max));
-    for _ in 0..PAGES_MAX {
-        let page = query::events(&view, (place.revision, place.number), PAGE);
+    let (mut portions, mut looked_at) = (Portions::new(), 0);
+    while let Some(portion) = portions.next().filter(|_| looked_at < LOOKED_AT_MAX) {
+        let page = query::events(view, (place.revision, place.number), portion);
         let events = match page.map_err(|error| store_status(&error))? {
+            // What was found is told first: then the client asks from where this place is.
+            query::Page::Lost { .. } if !found.events.is_empty() => break,
             query::Page::Lost { first } => return Ok(Older::Lost { first }),
             query::Page::Events(events) => events,
         };
         let Some(last) = events.last() else {
             // The place is behind the last event of the store's newest revision.
-            place = place.max(Place::after(place.revision.min(app.revision()?)));
+            place = place.max(Place::after(place.revision.min(newest()?)));
             break;
         };
         let behind = Place { revision: last.revision, number: last.number + 1 };
+        looked_at += events.len();
+        portions.read(events.len(), events.iter().map(size).sum());
         for event in events {
             let at = place_of(&event);
             if is_watched(path, &event) && !found.add(event) {
@@ -107,9 +118,9 @@ fn older(app: &App, path: &Path, from: Place, events_max: usize) -> Result<Older
             }
         }
         place = behind;
-        if !found.events.is_empty() {
-            break;
-        }
     }
     Ok(Older::Found { events: found.events, next: place })
 }
+
+#[cfg(test)]
+mod tests;

@@ -348,6 +348,9 @@ async fn fuzz(seed: u64, are_mutated: bool) {
         assert_eq!(panics.load(Ordering::SeqCst), 0, "{}", context());
     }
     assert!(refusals > REQUESTS / 50 && done > REQUESTS / 10, "{refusals} refused, {done} answered");
+    // None of it reached what is nobody's business.
+    let kept = session.client().get("/kept", Freshness::Linearizable, soon()).await.unwrap().unwrap();
+    assert_eq!((kept.value.as_ref(), kept.version, kept.owner), (&b"kept"[..], 1, 0));
     drop(session);
     cluster.shutdown().await;
 }

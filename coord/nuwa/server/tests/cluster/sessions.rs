@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use nuwa_api::SessionState;
 use nuwa_api::client::Freshness;
-use nuwa_api::ops::put;
-use nuwa_api::proto::{Put, RefusalCode};
+use nuwa_api::ops::{make_directory, put};
+use nuwa_api::proto::grpc::nuwa_client::NuwaClient as Grpc;
+use nuwa_api::proto::{EndSession, List, Put, RefusalCode, RenewRequest, command, reply};
+use nuwa_api::{Session, SessionState};
 
 use crate::fixture::{Cluster, refused, soon, until};
 
@@ -99,5 +100,101 @@ async fn a_client_without_a_cluster_is_in_doubt_and_then_open_again() {
     // The new leader gives everybody their full time.
     state.wait_for(|state| *state == SessionState::Open).await.unwrap();
     session.put("/x", "", soon()).await.unwrap();
+    cluster.shutdown().await;
+}
+
+/// Files of a session, in `/d/`: more than two commands let go of.
+const MUCH: usize = 2500;
+
+/// A session that is to live for minutes, and owns that much; and somebody else.
+async fn owns_much(cluster: &Cluster) -> (Session, Session) {
+    let (session, other) = (cluster.session().await, cluster.session().await);
+    other.change_one(make_directory("/d/"), soon()).await.unwrap();
+    let puts = (0..MUCH).map(|n| owned(&format!("/d/{n}")).into()).collect();
+    session.txn(Vec::new(), puts, Vec::new(), soon()).await.unwrap();
+    (session, other)
+}
+
+/// The first of the commands that end a session, as by a client that then goes away.
+async fn begin_to_end(session: Session, other: &Session) {
+    let end = command::What::EndSession(EndSession { session: session.id() });
+    drop(session);
+    let reply = other.change(end, soon()).await.unwrap();
+    assert_eq!(reply.what, Some(reply::What::More(true)));
+}
+
+async fn nothing_is_left(other: &Session) {
+    until("the end of all it owned", async || {
+        let list = List { path: "/d/".to_owned(), ..List::default() };
+        other.client().list(list, Freshness::Linearizable, soon()).await.unwrap().entries.is_empty()
+    })
+    .await;
+}
+
+/// The leader forgot a session with the first command that ended it. If no other followed, the rest of its files and locks stayed
+/// until somebody else led.
+#[tokio::test]
+async fn the_leader_ends_what_a_client_only_began_to_end() {
+    let cluster = Cluster::start(1).await;
+    let (session, other) = owns_much(&cluster).await;
+    begin_to_end(session, &other).await;
+    nothing_is_left(&other).await;
+    cluster.shutdown().await;
+}
+
+/// A new leader gave such a session its full time first, minutes here, in which others waited for its locks.
+#[tokio::test]
+async fn a_new_leader_ends_at_once_what_another_began_to_end() {
+    let mut cluster = Cluster::start(1).await;
+    let (session, other) = owns_much(&cluster).await;
+    begin_to_end(session, &other).await;
+    cluster.crash(1).await;
+    cluster.start_one(1).await;
+    nothing_is_left(&other).await;
+    cluster.shutdown().await;
+}
+
+/// More than the leader ends at a time.
+#[tokio::test]
+async fn many_sessions_end_whose_time_is_over() {
+    const MANY: usize = 100;
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let is_empty = async || {
+        let list = List { path: "/".to_owned(), ..List::default() };
+        client.list(list, Freshness::Linearizable, soon()).await.unwrap().entries.is_empty()
+    };
+    let sessions: Vec<_> = (0..MANY)
+        .map(|n| {
+            let client = client.clone();
+            async move {
+                let session = client.open_session(Duration::from_secs(1), "short", soon()).await.unwrap();
+                session.change_one(owned(&format!("/{n}")), soon()).await.unwrap();
+                session
+            }
+        })
+        .collect();
+    let sessions = futures::future::join_all(sessions).await;
+    assert!(!is_empty().await);
+    drop(sessions);
+    until("the end of all sessions", is_empty).await;
+    cluster.shutdown().await;
+}
+
+/// A client by gRPC was told the leader's address for frames only, as if it could ask there.
+#[tokio::test]
+async fn a_member_that_does_not_lead_tells_grpc_which_address_it_names() {
+    let cluster = Cluster::start_with(3, |config| config.grpc = Some(([127, 0, 0, 1], 0).into())).await;
+    let leader = cluster.leader().await;
+    let other = cluster.running.iter().find(|(id, _)| **id != leader).unwrap().1;
+    let mut asked = Grpc::connect(format!("http://{}", other.grpc_address().unwrap())).await.unwrap();
+    let status = asked.renew(RenewRequest { session: 1 }).await.unwrap_err();
+    assert_eq!(
+        status.message(),
+        format!(
+            "this member does not lead; the leader's address for frames is {}: whoever speaks gRPC asks that member's port for gRPC",
+            cluster.address(leader)
+        )
+    );
     cluster.shutdown().await;
 }

@@ -1,5 +1,7 @@
 //! Watches: ordered, gap-free, resumable, and told when history is lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nuwa_api::ops::{delete, put};
@@ -56,41 +58,70 @@ async fn each_change_below_is_told_once_and_in_order() {
     cluster.shutdown().await;
 }
 
-#[tokio::test]
+/// Watchers of one client that wait alike are one call: a thousand of them on four clients were four calls. Those that are meant to be a
+/// thousand calls have a client each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_watchers_miss_nothing_while_members_restart() {
-    const WATCHERS: usize = 1000;
-    const CHANGES: u64 = 300;
+    const ALONE: usize = 1000;
+    const SHARING: usize = 100;
     let mut cluster = Cluster::start(3).await;
     let session = cluster.session().await;
     session.put("/w", "", soon()).await.unwrap();
-    let mut watchers = tokio::task::JoinSet::new();
-    let clients: Vec<_> = (0..4).map(|_| cluster.client()).collect();
-    for n in 0..WATCHERS {
-        let mut watcher = clients[n % clients.len()].watch("/", Place::after(1));
-        watchers.spawn(async move {
-            for revision in 2..=CHANGES + 1 {
-                let event = event(&mut watcher).await;
-                assert_eq!((event.revision, event.number), (revision, 0), "watcher {n}");
+    let shared = cluster.client();
+    let clients: Vec<_> = (0..ALONE).map(|_| cluster.client()).collect();
+    let sharing = std::iter::repeat_n(&shared, SHARING);
+    let watchers: Vec<_> = clients
+        .iter()
+        .chain(sharing)
+        .map(|client| tokio::spawn(told_until_the_end(client.watch("/", Place::after(1)))))
+        .collect();
+    // Each asks again after 800 ms of silence: at no moment do really all of them wait.
+    until("each waits at a member", async || watchers_at(&cluster).await >= ALONE as u64 * 95 / 100).await;
+
+    let ends = Arc::new(AtomicBool::new(false));
+    let puts = tokio::spawn({
+        let ends = Arc::clone(&ends);
+        async move {
+            let mut revision = 1;
+            loop {
+                revision += 1;
+                let last = ends.load(Ordering::Acquire);
+                let value = if last { "end".to_owned() } else { revision.to_string() };
+                session.put("/w", value, soon()).await.unwrap();
+                if last {
+                    return revision;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        });
-    }
-    let puts = tokio::spawn(async move {
-        for n in 0..CHANGES {
-            session.put("/w", n.to_string(), soon()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
     for id in [1, 2, 3, 1] {
         cluster.crash(id).await;
         cluster.start_one(id).await;
-        // A majority has to be there for the puts to end at all.
+        // A majority has to be there for the puts to go on at all.
         cluster.leader().await;
     }
-    puts.await.unwrap();
-    while let Some(watcher) = watchers.join_next().await {
-        watcher.unwrap();
+    ends.store(true, Ordering::Release);
+    let last = puts.await.unwrap();
+    println!("{last} revisions for {} watchers", watchers.len());
+    for (n, watcher) in watchers.into_iter().enumerate() {
+        let told = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
+        assert!(told.iter().copied().eq(2..=last), "watcher {n} was told of {told:?}, not of 2 to {last}");
     }
     cluster.shutdown().await;
+}
+
+/// The revisions it was told of, up to the one whose value says that it is the last.
+async fn told_until_the_end(mut watcher: Watcher) -> Vec<u64> {
+    let mut told = Vec::new();
+    loop {
+        let event = event(&mut watcher).await;
+        assert_eq!(event.number, 0, "of revision {}", event.revision);
+        told.push(event.revision);
+        if event.entry.is_some_and(|entry| entry.value == "end") {
+            return told;
+        }
+    }
 }
 
 /// A thousand watchers on twenty connections were a thousand answers a change, of which 980 said nothing new.
