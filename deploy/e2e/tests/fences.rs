@@ -104,6 +104,15 @@ impl Shell {
         said.to_owned()
     }
 
+    /// Whether a command succeeds that the shell itself runs, as it is; it must print nothing.
+    fn does(&mut self, command: &str) -> bool {
+        let line = format!("{command}\necho $?\n");
+        self.bash.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        let mut status = String::new();
+        self.said.read_line(&mut status).unwrap();
+        status == "0\n"
+    }
+
     fn attribute(&mut self, path: &Path, name: &str) -> String {
         let (folder, file) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
         self.run(folder, &format!("getfattr --only-values -n {name} {file}"))
@@ -246,6 +255,36 @@ impl Scene {
         self.reads(name, &ours);
     }
 
+    /// The first holder types the recipe, and is stopped before one of its lines, while the second takes over.
+    fn stopped_before(&mut self, pause: usize) {
+        let name = format!("before-{pause}");
+        let [(slow, slow_nuwa), (quick, quick_nuwa)] = self.holders.clone();
+        let (lock, data) = (slow_nuwa.join("lock"), slow.join(&name));
+        fs::write(&data, "nobody's").unwrap();
+        let (lock, data) = (lock.display(), data.display());
+        let recipe = [
+            format!("exec 9<>{lock}; flock 9"),
+            "N=$(getfattr --only-values -n user.nuwa.fence /dev/fd/9)".to_owned(),
+            format!("setfattr -n user.pangu.fence -v \"$N\" {data}"),
+            format!("exec 8<>{data}"),
+            format!("[ \"$(getfattr --only-values -n user.pangu.fence {data})\" = \"$N\" ]"),
+            // `echo` says itself that it could not write, the mount at the latest when this is closed.
+            "echo theirs >&8 && exec 8>&-".to_owned(),
+        ];
+        let mut slow_shell = Shell::start();
+        assert!(recipe[..pause].iter().all(|line| slow_shell.does(line)), "nobody was in the way");
+        let stopped = self.stop_first();
+        let new = Holder::new(&mut self.shell, &quick_nuwa, &quick, &name);
+        new.file.write_all_at(b"ours now", 0).unwrap();
+        new.file.sync_all().unwrap();
+        drop(stopped);
+        let goes_through = recipe[pause..].iter().all(|line| slow_shell.does(line));
+        assert!(!goes_through || pause >= recipe.len() - 1, "stopped before line {pause}, it went on");
+        self.reads(&name, b"ours now");
+        drop(slow_shell);
+        self.reads(&name, b"ours now");
+    }
+
     fn wait_whole(&self) {
         let health = self.reader.join(".pangu/health");
         let whole = || Ok(fs::read_to_string(&health).is_ok_and(|text| text == "ok\n"));
@@ -264,6 +303,18 @@ fn a_stopped_holder_of_a_lock_writes_nothing_over_its_successor() {
         scene.cluster.restart(Role::Chunkserver(n)).unwrap();
         scene.wait_whole();
         scene.reads(&name, &Content::new(3).bytes(LEN as usize));
+    }
+    let Scene { cluster, nuwa, .. } = scene;
+    drop(nuwa);
+    cluster.finish().unwrap();
+}
+
+/// One that was stopped between its lock and the question for its fence was told its successor's, and everything after it succeeded.
+#[test]
+fn a_holder_that_is_stopped_anywhere_in_the_recipe_does_not_pass_for_its_successor() {
+    let mut scene = Scene::new();
+    for pause in 1..=5 {
+        scene.stopped_before(pause);
     }
     let Scene { cluster, nuwa, .. } = scene;
     drop(nuwa);

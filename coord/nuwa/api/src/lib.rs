@@ -2,9 +2,10 @@
 //!
 //! Read in this order: `coord/nuwa/docs/service.md` (what a client may rely on), [`client`] (reads, and where sessions and
 //! watches come from), [`session`] (changes, each made exactly once), [`lock`], [`watch`], [`ops`] (the operations of a
-//! transaction in short), and [`snapshot`] (the whole tree in a file).
+//! transaction in short), [`snapshot`] (the whole tree in a file), and [`history`] (how much of it is kept).
 
 pub mod client;
+pub mod history;
 pub mod json;
 pub mod lock;
 pub mod session;
@@ -20,6 +21,7 @@ pub mod proto {
 }
 
 pub use client::{ClientConfig, ClientError, NuwaClient};
+pub use history::History;
 pub use kuafu::{Address, CallError, Status};
 pub use lock::{LockRequest, Locked};
 pub use nuwa_model::{self as model, Path, PathError, ops};

@@ -12,8 +12,8 @@ use crate::proto::{self, EventKind, LockHolder};
 use crate::session::{Inner, Session, SessionState};
 use crate::watch::{Place, Watched};
 
-/// A wait that nobody wants any more is taken back within this, or it ends with the session.
-const GIVE_UP: Duration = Duration::from_secs(60);
+/// Until a claim that nobody wants is taken back again, if that failed for a reason that asking on does not end.
+const TAKE_BACK_PAUSE: Duration = Duration::from_secs(10);
 
 /// Which lock, and for whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,20 +38,18 @@ pub struct Locked {
 }
 
 impl Session {
-    /// The lock, or `None` if it cannot be had now.
+    /// The lock, or `None` if it cannot be had now. Dropping the future gives back whatever this owner has of the lock.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// See [`ClientError`]. After a deadline it is not known whether it is held: give it back.
     pub async fn try_lock(
         &self,
         request: &LockRequest,
         deadline: Option<Instant>,
     ) -> Result<Option<Locked>, ClientError> {
-        match self.inner.ask_for(request, false, deadline).await {
-            Ok((reply, _)) => Ok(reply.held.then_some(Locked { fence: reply.fence })),
-            Err(error) if error.refusal() == Some(proto::RefusalCode::Locked) => Ok(None),
-            Err(error) => Err(error),
-        }
+        // It may be granted to somebody who does not hear of it any more.
+        let claim = Claim { session: &self.inner, request, is_settled: false };
+        claim.ask_once(deadline).await
     }
 
     /// The lock, once it is this one's turn. Dropping the future gives up the place in the line.
@@ -64,9 +62,8 @@ impl Session {
         deadline: Option<Instant>,
     ) -> Result<Locked, ClientError> {
         // From here on there may be a claim, whatever becomes of the call.
-        let claim = Claim { session: &self.inner, request, is_held: false };
-        let held = claim.wait(deadline).await?;
-        Ok(held)
+        let claim = Claim { session: &self.inner, request, is_settled: false };
+        claim.wait(deadline).await
     }
 
     /// Gives a lock back, or a place in its line.
@@ -100,16 +97,50 @@ impl Inner {
         let unlock = proto::Unlock { session: self.id(), path, owner };
         self.change(CommandKind::Unlock(unlock), deadline).await.map(drop)
     }
+
+    /// Takes back a claim that nobody wants any more, however long that takes. It would be granted in the end, to nobody, and nobody
+    /// else would have the lock as long as the session lives.
+    async fn take_back(self: Arc<Self>, path: String, owner: u64) {
+        let mut state = self.watch_state();
+        let done = async {
+            loop {
+                match self.unlock(path.clone(), owner, None).await {
+                    Err(error) if error.refusal().is_none() => {
+                        tracing::warn!(%error, %path, "take back a claim to a lock; trying again");
+                    }
+                    Ok(()) | Err(_) => return,
+                }
+                tokio::time::sleep(TAKE_BACK_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = done => {}
+            // Its claims went with it.
+            _ = state.wait_for(|state| *state == SessionState::Lost) => {}
+        }
+    }
 }
 
-/// A claim that may be in the line; taken back when it is dropped before it is held.
+/// A claim that may be in the tree; taken back if it is dropped before it is known what became of it.
 struct Claim<'a> {
     session: &'a Arc<Inner>,
     request: &'a LockRequest,
-    is_held: bool,
+    /// It is held, or nothing is claimed.
+    is_settled: bool,
 }
 
 impl Claim<'_> {
+    async fn ask_once(mut self, deadline: Option<Instant>) -> Result<Option<Locked>, ClientError> {
+        let asked = self.session.ask_for(self.request, false, deadline).await;
+        // Whoever hears of an error knows as much as we do.
+        self.is_settled = true;
+        match asked {
+            Ok((reply, _)) => Ok(reply.held.then_some(Locked { fence: reply.fence })),
+            Err(error) if error.refusal() == Some(proto::RefusalCode::Locked) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn wait(mut self, deadline: Option<Instant>) -> Result<Locked, ClientError> {
         let session = Arc::clone(self.session);
         let waiting = async {
@@ -130,7 +161,7 @@ impl Claim<'_> {
                 return Err(kuafu::CallError::Deadline { last: "others hold the lock".to_owned() }.into());
             }
         };
-        self.is_held = true;
+        self.is_settled = true;
         Ok(locked)
     }
 
@@ -163,18 +194,9 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if self.is_held {
-            return;
+        if !self.is_settled {
+            let session = Arc::clone(self.session);
+            tokio::spawn(session.take_back(self.request.path.clone(), self.request.owner));
         }
-        let session = Arc::clone(self.session);
-        let (path, owner) = (self.request.path.clone(), self.request.owner);
-        tokio::spawn(async move {
-            let deadline = Instant::now() + GIVE_UP;
-            if let Err(error) = session.unlock(path, owner, Some(deadline)).await
-                && error.refusal().is_none()
-            {
-                tracing::warn!(%error, "give up a place in the line of a lock");
-            }
-        });
     }
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::errno::errno;
 use crate::keeper::Keeper;
 
+const FEED: &str = ".events";
 /// Lines that wait to be read; no more are asked for beyond it.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Polls that wait for the next line; the kernel polls a file again that was told of too often.
@@ -184,4 +185,18 @@ async fn pull(shared: Arc<Shared>, mut watcher: Watcher, session: Arc<Session>) 
             }
         }
     }
+}
+
+/// Whether a name is `.events` or `.events@REVISION`, and from where on.
+pub(crate) fn feed_named(name: &[u8]) -> Option<Result<Place, Errno>> {
+    let rest = name.strip_prefix(FEED.as_bytes())?;
+    if rest.is_empty() {
+        return Some(Ok(Place::NOW));
+    }
+    // Another name that begins like this is a name like any other.
+    let revision = std::str::from_utf8(rest.strip_prefix(b"@")?).ok().and_then(|text| text.parse().ok());
+    Some(match revision {
+        Some(revision) if revision > 0 => Ok(Place { revision, number: 0 }),
+        _ => Err(Errno::EINVAL),
+    })
 }

@@ -1,5 +1,7 @@
 //! Answers the kernel: each call is looked up in `docs/mount.md`, asked of Nuwa, and its answer translated.
 
+mod locks;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,17 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use coord_types::InodeId;
 use fs_client::{
-    Caller, DirEntry, Entry as Shown, Errno, FileAttr, Flock, HandleId, Op, OpReply, OpResult, OpenMode,
-    SetAttr, SetTime, StatFs,
+    Caller, DirEntry, Entry as Shown, Errno, FileAttr, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr,
+    SetTime, StatFs,
 };
 use fs_mount::Handler;
 use nuwa_api::client::Freshness;
 use nuwa_api::proto::{Delete, Entry, List, Rename};
-use nuwa_api::{ClientError, LockRequest, NuwaClient, Path, PathError, Place, ops};
+use nuwa_api::{ClientError, NuwaClient, Path, PathError, ops};
 use parking_lot::Mutex;
 
+use crate::descriptors;
 use crate::errno::errno;
-use crate::feed::Feed;
+use crate::feed::{Feed, feed_named};
 use crate::file::{Mode, OpenFile};
 use crate::inodes::{Inodes, Node};
 use crate::keeper::Keeper;
@@ -26,7 +29,6 @@ use crate::xattr::{self, Attribute};
 
 /// Nothing is believed without asking.
 const TTL: Duration = Duration::ZERO;
-const FEED: &str = ".events";
 const FILE_MODE: u32 = libc::S_IFREG | 0o644;
 const DIRECTORY_MODE: u32 = libc::S_IFDIR | 0o755;
 const FEED_MODE: u32 = libc::S_IFREG | 0o444;
@@ -53,6 +55,8 @@ pub struct Tree {
     inodes: Inodes,
     handles: Mutex<HashMap<HandleId, Handle>>,
     next_handle: AtomicU64,
+    /// The next lock's, of whichever file.
+    next_claim: AtomicU64,
 }
 
 impl Handler for Tree {
@@ -73,11 +77,11 @@ impl Handler for Tree {
             Op::Rename { parent, name, new_parent, new_name, flags } => {
                 self.rename((parent, name), (new_parent, new_name), flags).await
             }
-            Op::Create { parent, name, flags, .. } => self.create(parent, name, flags).await,
-            Op::Open { ino, flags } => self.open(ino, flags).await,
+            Op::Create { parent, name, flags, .. } => self.create(caller, parent, name, flags).await,
+            Op::Open { ino, flags } => self.open(caller, ino, flags).await,
             Op::Read { handle, offset_bytes, len_bytes, .. } => match self.handle_of(handle)? {
                 Handle::File(file) => {
-                    file.check_lock()?;
+                    file.claims.check()?;
                     Ok(OpReply::Bytes(file.read(offset_bytes, len_bytes).await))
                 }
                 Handle::Feed(feed) => Ok(OpReply::Bytes(feed.read(len_bytes as usize).await)),
@@ -85,15 +89,16 @@ impl Handler for Tree {
             },
             Op::Write { handle, offset_bytes, data, .. } => {
                 let file = self.file(handle)?;
-                file.check_lock()?;
+                file.claims.check()?;
                 Ok(OpReply::Written(file.write(offset_bytes, data).await?))
             }
             Op::Flush { handle, .. } => match self.handle_of(handle)? {
-                Handle::File(file) => self.put_written(&file).await,
+                Handle::File(file) => self.flush(caller, &file).await,
                 Handle::Feed(_) | Handle::Directory(_) => Ok(OpReply::Ok),
             },
             Op::Fsync { handle, .. } => {
                 let file = self.file(handle)?;
+                file.claims.check()?;
                 self.put_all(&file).await?;
                 Ok(OpReply::Ok)
             }
@@ -113,9 +118,7 @@ impl Handler for Tree {
             Op::GetXattr { ino, name } => self.get_xattr(ino, name).await,
             Op::ListXattr { ino } => self.list_xattr(ino).await,
             Op::RemoveXattr { .. } => Err(Errno::EPERM),
-            Op::Flock { handle, owner, lock, wait, .. } => {
-                self.flock(&*self.file(handle)?, owner, lock, wait).await
-            }
+            Op::Flock { handle, lock, wait, .. } => self.flock(&*self.file(handle)?, lock, wait).await,
             Op::Poll { handle, again, .. } => {
                 let ready = match self.handle_of(handle)? {
                     Handle::Feed(feed) => {
@@ -151,6 +154,7 @@ impl Tree {
             inodes: Inodes::new(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
+            next_claim: AtomicU64::new(1),
         }
     }
 
@@ -169,7 +173,11 @@ impl Tree {
 
     // ---- names ----
 
+    /// What is in the tree under a name, or may be put there: never `.events`.
     fn child(&self, parent: InodeId, name: &[u8], is_directory: bool) -> Result<Path, Errno> {
+        if feed_named(name).is_some() {
+            return Err(Errno::EPERM);
+        }
         let parent = self.inodes.path(parent)?;
         let name = std::str::from_utf8(name).map_err(|_| Errno::EINVAL)?;
         let slash = if is_directory { "/" } else { "" };
@@ -300,8 +308,10 @@ impl Tree {
         let touched = matches!(changes.mtime, Some(SetTime::Now));
         let open = changes.handle.map(|handle| self.file(handle)).transpose()?;
         // The kernel does not always say through which file; one that is not put yet is found all the same.
-        let open = open.or_else(|| self.files().into_iter().find(|file| file.ino == ino && file.is_new()));
+        let open =
+            open.or_else(|| self.files().into_iter().find(|file| file.ino == ino && file.is_to_be_made()));
         if let Some(file) = open {
+            file.claims.check()?;
             if let Some(size) = changes.size_bytes {
                 file.truncate(size).await?;
             }
@@ -370,6 +380,11 @@ impl Tree {
         id
     }
 
+    fn keep_file(&self, caller: &Caller, mut file: OpenFile) -> HandleId {
+        file.opened_by(caller.pid);
+        self.keep(Handle::File(Arc::new(file)))
+    }
+
     fn handle_of(&self, handle: HandleId) -> Result<Handle, Errno> {
         self.handles.lock().get(&handle).cloned().ok_or(Errno::EBADF)
     }
@@ -390,7 +405,7 @@ impl Tree {
         files.collect()
     }
 
-    async fn create(&self, parent: InodeId, name: &[u8], flags: i32) -> OpResult {
+    async fn create(&self, caller: &Caller, parent: InodeId, name: &[u8], flags: i32) -> OpResult {
         if feed_named(name).is_some() {
             return Err(Errno::EEXIST);
         }
@@ -414,11 +429,12 @@ impl Tree {
         };
         let ino = self.inodes.look_up(&path);
         let attr = self.entry_attributes(ino, &entry.clone().unwrap_or_default());
-        let handle = self.keep(Handle::File(Arc::new(OpenFile::new(ino, mode(flags), entry))));
+        let mode = Mode { create: true, ..mode(flags) };
+        let handle = self.keep_file(caller, OpenFile::new(ino, mode, entry));
         Ok(OpReply::Created { entry: shown(self.with_change(attr)), handle, mode: around_the_cache() })
     }
 
-    async fn open(&self, ino: InodeId, flags: i32) -> OpResult {
+    async fn open(&self, caller: &Caller, ino: InodeId, flags: i32) -> OpResult {
         let handle = match self.inodes.node(ino)? {
             Node::Entry(path) => {
                 let entry = match self.get(&path).await? {
@@ -427,7 +443,7 @@ impl Tree {
                     None if self.files().iter().any(|file| file.ino == ino) => None,
                     None => return Err(Errno::ENOENT),
                 };
-                self.keep(Handle::File(Arc::new(OpenFile::new(ino, mode(flags), entry))))
+                self.keep_file(caller, OpenFile::new(ino, mode(flags), entry))
             }
             Node::Feed { directory, from, .. } => {
                 if flags & libc::O_ACCMODE != libc::O_RDONLY {
@@ -442,9 +458,19 @@ impl Tree {
         Ok(OpReply::Opened { handle, mode: around_the_cache() })
     }
 
-    async fn put_written(&self, file: &OpenFile) -> OpResult {
+    /// A `close`, of one of perhaps several descriptors. What was only made or emptied is put by the one that ends it for who opened it:
+    /// before, something may be written, and nobody is to see the file empty in between.
+    async fn flush(&self, caller: &Caller, file: &OpenFile) -> OpResult {
         let path = self.inodes.path(file.ino)?;
-        file.put_written(&self.keeper, &path).await?;
+        if file.is_only_opened().await {
+            let is_opener =
+                file.opener().is_some_and(|opener| descriptors::process_of(caller.pid) == Some(opener));
+            let name = path.split().map_or("", |(_, name)| name);
+            if !is_opener || descriptors::has_open(caller.pid, file.ino, name) != Some(false) {
+                return Ok(OpReply::Ok);
+            }
+        }
+        file.put_all(&self.keeper, &path).await?;
         Ok(OpReply::Ok)
     }
 
@@ -456,15 +482,16 @@ impl Tree {
     async fn release(&self, handle: HandleId) -> OpResult {
         let Some(released) = self.handles.lock().get(&handle).cloned() else { return Ok(OpReply::Ok) };
         if let Handle::File(file) = released {
-            // Made or emptied, and nothing written: nobody waits for this any more, but it is what was asked for.
-            let put = self.put_all(&file).await;
+            // Nobody waits for this any more, but it is what was asked for.
+            let put = match self.inodes.path(file.ino) {
+                Ok(path) => file.put_at_last(&self.keeper, &path).await,
+                Err(error) => Err(error),
+            };
             self.handles.lock().remove(&handle);
             if let Err(error) = put {
-                tracing::error!(%error, "a file that was made or emptied could not be put");
+                tracing::error!(%error, "what no close has put could not be put");
             }
-            if let Some((session, owner)) = file.set_lock(None) {
-                self.unlock(&file, &session, owner).await?;
-            }
+            self.give_back(&file).await?;
         } else {
             self.handles.lock().remove(&handle);
         }
@@ -523,23 +550,20 @@ impl Tree {
         let attribute = Attribute::named(name).ok_or(Errno::ENODATA)?;
         let path = self.inodes.path(ino).map_err(|_| Errno::ENODATA)?;
         let entry = self.get(&path).await?.ok_or(Errno::ENOENT)?;
-        let lock = self.lock_of(&path, attribute).await?;
-        attribute.value(&entry, &lock).map(OpReply::Bytes).ok_or(Errno::ENODATA)
+        let fence = if attribute == Attribute::Fence { self.fence(ino, &path).await? } else { None };
+        attribute.value(&entry, fence).map(OpReply::Bytes).ok_or(Errno::ENODATA)
     }
 
     async fn list_xattr(&self, ino: InodeId) -> OpResult {
         let Ok(path) = self.inodes.path(ino) else { return Ok(OpReply::Names(Vec::new())) };
         let entry = self.get(&path).await?.ok_or(Errno::ENOENT)?;
-        let lock = self.lock_of(&path, Attribute::Fence).await?;
-        let names = Attribute::ALL.into_iter().filter(|attribute| attribute.value(&entry, &lock).is_some());
+        let fence = match self.fence(ino, &path).await {
+            // Of a lock that is lost: whoever asks for it is told.
+            Err(Errno::EIO) => None,
+            fence => fence?,
+        };
+        let names = Attribute::ALL.into_iter().filter(|attribute| attribute.value(&entry, fence).is_some());
         Ok(OpReply::Names(names.map(|attribute| attribute.name().into()).collect()))
-    }
-
-    async fn lock_of(&self, path: &Path, attribute: Attribute) -> Result<nuwa_api::proto::LockState, Errno> {
-        if attribute != Attribute::Fence || path.is_directory() {
-            return Ok(nuwa_api::proto::LockState::default());
-        }
-        self.keeper.client().lock_state(path.as_str(), None).await.map_err(|error| errno(&error))
     }
 
     async fn set_xattr(&self, ino: InodeId, name: &[u8], value: &[u8]) -> OpResult {
@@ -555,59 +579,10 @@ impl Tree {
         // Not EAGAIN, of which Linux makes EOPNOTSUPP here.
         if done.succeeded { Ok(OpReply::Ok) } else { Err(Errno::ESTALE) }
     }
-
-    // ---- locks ----
-
-    async fn flock(&self, file: &OpenFile, owner: u64, lock: Flock, wait: bool) -> OpResult {
-        if lock == Flock::Unlock {
-            if let Some((session, owner)) = file.set_lock(None) {
-                self.unlock(file, &session, owner).await?;
-            }
-            return Ok(OpReply::Ok);
-        }
-        // A lock needs its file.
-        self.put_all(file).await?;
-        let path = self.inodes.path(file.ino)?;
-        let session = self.keeper.session().await.map_err(|error| errno(&error))?;
-        let shared = lock == Flock::Shared;
-        let request = LockRequest { path: path.to_string(), owner, shared, ..LockRequest::default() };
-        let locked = if wait {
-            session.lock(&request, None).await.map(Some)
-        } else {
-            session.try_lock(&request, None).await
-        };
-        if locked.map_err(|error| errno(&error))?.is_none() {
-            return Err(Errno::EAGAIN);
-        }
-        file.set_lock(Some((session, owner)));
-        Ok(OpReply::Ok)
-    }
-
-    async fn unlock(&self, file: &OpenFile, session: &nuwa_api::Session, owner: u64) -> OpResult {
-        let path = self.inodes.path(file.ino)?;
-        match session.unlock(path.as_str(), owner, None).await {
-            // Gone with its session, or with its file.
-            Ok(()) | Err(ClientError::Refused { .. }) => Ok(OpReply::Ok),
-            Err(error) => Err(errno(&error)),
-        }
-    }
-}
-
-/// Whether a name is `.events` or `.events@REVISION`, and from where on.
-fn feed_named(name: &[u8]) -> Option<Result<Place, Errno>> {
-    let rest = name.strip_prefix(FEED.as_bytes())?;
-    if rest.is_empty() {
-        return Some(Ok(Place::NOW));
-    }
-    let revision = std::str::from_utf8(rest.strip_prefix(b"@")?).ok().and_then(|text| text.parse().ok());
-    Some(match revision {
-        Some(revision) if revision > 0 => Ok(Place { revision, number: 0 }),
-        _ => Err(Errno::EINVAL),
-    })
 }
 
 fn mode(flags: i32) -> Mode {
-    Mode { append: flags & libc::O_APPEND != 0, truncate: flags & libc::O_TRUNC != 0 }
+    Mode { append: flags & libc::O_APPEND != 0, truncate: flags & libc::O_TRUNC != 0, create: false }
 }
 
 fn around_the_cache() -> OpenMode {

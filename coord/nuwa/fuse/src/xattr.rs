@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fs_client::Errno;
-use nuwa_api::proto::{Entry, LockState};
+use nuwa_api::proto::Entry;
 
 const PREFIX: &str = "user.nuwa.";
 
@@ -32,13 +32,13 @@ impl Attribute {
         format!("{PREFIX}{last}")
     }
 
-    /// `None`: the entry has none.
-    pub(crate) fn value(self, entry: &Entry, lock: &LockState) -> Option<Bytes> {
+    /// `None`: the entry has none. `fence`: of its lock.
+    pub(crate) fn value(self, entry: &Entry, fence: Option<u64>) -> Option<Bytes> {
         let number = match self {
             Self::Version => Some(entry.version),
             Self::Revision => Some(entry.modified),
             Self::Owner => Some(entry.owner).filter(|owner| *owner != 0),
-            Self::Fence => lock.holders.iter().find(|holder| !holder.shared).map(|holder| holder.fence),
+            Self::Fence => fence,
         };
         number.map(|number| number.to_string().into())
     }
