@@ -1,10 +1,15 @@
 //! `nuwa`: Nuwa's command line, one command a file.
 
+mod history;
 mod hold;
 mod members;
+mod name;
+mod quota;
 mod read;
+mod remove;
 mod service;
 mod show;
+mod signals;
 mod snapshot;
 mod txn;
 mod watch;
@@ -17,12 +22,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use coord_cluster::ClusterConfig;
+use nuwa_api::proto::{Compare, Operation};
+use nuwa_api::session::TxnDone;
 use nuwa_api::{ClientConfig, NuwaClient, Session};
 
 /// Reads and changes Nuwa's tree, locks in it, and looks after its members.
 ///
 /// A path begins with / and names a directory if it ends in /, a file if not. Nuwa is found by the cluster description:
-/// --cluster, $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml or /etc/feitian/cluster.toml.
+/// --cluster, $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml or /etc/feitian/cluster.toml; else this user's embedded platform, or whatever is
+/// mounted here.
 #[derive(Debug, Parser)]
 #[command(name = "nuwa", version, after_help = EXAMPLES)]
 struct Flags {
@@ -49,9 +57,9 @@ enum Command {
     Ls(read::Ls),
     /// Make a directory
     Mkdir(write::Mkdir),
-    /// Delete a file or a directory
-    Rm(write::Rm),
-    /// Give a file or directory another name
+    /// Delete a file, or a directory
+    Rm(remove::Rm),
+    /// Give a file or a directory another name
     Mv(write::Mv),
     /// Print changes as they happen, one a line
     Watch(watch::Watch),
@@ -59,15 +67,18 @@ enum Command {
     Txn(txn::Txn),
     /// Run a command while holding a file's lock
     ///
-    /// The command finds the lock's fence in $NUWA_FENCE. It is stopped if the lock is lost. Ends as the command does; with 1 if
-    /// the lock cannot be had in time.
+    /// The command finds the lock's fence in $NUWA_FENCE. It is stopped if the lock is lost: by SIGTERM, and 5 seconds later by SIGKILL. SIGTERM,
+    /// SIGINT and SIGHUP are passed on to it, and it gets SIGTERM if `nuwa` itself is killed; what it has started in turn is its own affair. Ends as
+    /// the command does (128 and the signal's number if it died of one); with 1 if the lock cannot be had in time.
     Lock(hold::Lock),
     /// Run a command while leading an election
     ///
     /// Who holds the file's lock leads, and the file says VALUE then. Otherwise as `lock`.
     Elect(hold::Elect),
     /// Show or set how much there may be below a directory
-    Quota(write::Quota),
+    Quota(quota::Quota),
+    /// Show or set how much history is kept, from which watches can begin
+    History(history::History),
     /// Write the whole tree into a file, as it is at one revision
     ///
     /// Everybody works on meanwhile. FILE is there whole, or not at all. What sessions own, locks and history are not in it.
@@ -97,7 +108,11 @@ Examples:
   echo '{\"if\": [{\"path\": \"/a\", \"version\": 0}], \"then\": [{\"put\": {\"path\": \"/a\", \"value\": \"x\"}}]}' | nuwa txn
   nuwa snapshot tree.nuwa && nuwa snapshot --check tree.nuwa
   nuwa --cluster new.toml restore tree.nuwa
+  nuwa history --events 2000000
   nuwa status";
+
+/// Of the session of a change: more than one takes.
+const CHANGE_TTL: Duration = Duration::from_secs(60);
 
 /// What every command has.
 #[derive(Debug)]
@@ -124,19 +139,48 @@ impl Context {
     /// Ends what [`session`](Self::session) began; if that fails it ends with its time.
     async fn end(&self, session: Session) {
         if let Err(error) = session.end(self.deadline()).await {
-            eprintln!("nuwa: the session ends by itself: {error}");
+            show::warn(self.json, format_args!("the session ends by itself: {error}"));
         }
+    }
+
+    /// One transaction, in a session of its own.
+    async fn txn(
+        &self,
+        compares: Vec<Compare>,
+        then: Vec<Operation>,
+        otherwise: Vec<Operation>,
+    ) -> anyhow::Result<TxnDone> {
+        let session = self.session(CHANGE_TTL).await?;
+        let done = session.txn(compares, then, otherwise, self.deadline()).await;
+        self.end(session).await;
+        Ok(done?)
     }
 }
 
 fn main() -> ExitCode {
-    match run(Flags::parse()) {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return misused(&error),
+    };
+    let json = flags.json;
+    match run(flags) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("nuwa: {error:#}");
+            show::error(json, format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what is wrong with the arguments, or the help that was asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    // They do not parse: whether there is to be JSON can only be guessed. Behind -- there is a command with flags of its own.
+    let asked = || std::env::args_os().skip(1).take_while(|argument| argument != "--");
+    if error.use_stderr() && asked().any(|argument| argument == "--json") {
+        show::error(true, format_args!("{}", error.to_string().trim()));
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+    }
+    error.exit()
 }
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -145,10 +189,14 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     {
         return checked.map(|()| ExitCode::SUCCESS);
     }
-    let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
+    let known = ClusterConfig::known(flags.cluster.as_deref(), "fuse.nuwa")?;
+    let (path, cluster) = known.context(
+        "no cluster is known: mount its Nuwa, with pangu-fuse MOUNT --nuwa DIR or nuwa-fuse, or name its description with \
+         --cluster FILE",
+    )?;
     anyhow::ensure!(
         !cluster.nuwa.is_empty(),
-        "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...]",
+        "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...], or, if pangu-fuse wrote it, give that --nuwa DIR",
         path.display()
     );
     let runtime =
@@ -172,6 +220,7 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             Command::Lock(lock) => return lock.run(&context).await,
             Command::Elect(elect) => return elect.run(&context).await,
             Command::Quota(quota) => quota.run(&context).await?,
+            Command::History(history) => history.run(&context).await?,
             Command::Snapshot(snapshot) => snapshot.run(&context).await?,
             Command::Restore(restore) => restore.run(&context).await?,
             Command::Service(service) => service.run(&context).await?,

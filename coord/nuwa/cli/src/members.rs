@@ -38,11 +38,19 @@ impl Member {
         match self {
             Self::Add { address } => {
                 let added = context.client.add_member(&address, deadline).await?;
+                if context.json {
+                    return show::print_json(
+                        &json!({"id": added.id, "address": address, "already": added.already}),
+                    );
+                }
                 let already = if added.already { " already" } else { "" };
                 show::print(format!("member {} is one of the cluster{already}\n", added.id).as_bytes())
             }
             Self::Remove { id } => {
                 context.client.remove_member(id, deadline).await?;
+                if context.json {
+                    return show::print_json(&json!({"id": id, "removed": true}));
+                }
                 show::print(format!("member {id} is removed: its process can be stopped\n").as_bytes())
             }
         }

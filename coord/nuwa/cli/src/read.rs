@@ -6,8 +6,8 @@ use nuwa_api::client::Freshness;
 use nuwa_api::proto::{Entry, List};
 use nuwa_api::{Path, json};
 
-use crate::Context;
 use crate::show;
+use crate::{Context, name};
 
 fn freshness(stale: bool) -> Freshness {
     if stale { Freshness::Stale } else { Freshness::Linearizable }
@@ -16,6 +16,7 @@ fn freshness(stale: bool) -> Freshness {
 /// See [`crate::Command::Get`].
 #[derive(Debug, Args)]
 pub(crate) struct Get {
+    /// The file; of a directory only --json has something to say
     #[arg(value_name = "PATH")]
     path: String,
     /// Whatever the asked member has: cheaper, and works while there is no leader
@@ -37,6 +38,7 @@ impl Get {
 /// See [`crate::Command::Ls`].
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
+    /// The directory, with or without its final /
     #[arg(value_name = "DIRECTORY", default_value = "/")]
     path: String,
     /// Versions and revisions, too
@@ -53,7 +55,7 @@ pub(crate) struct Ls {
 impl Ls {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         // A directory may be named without its slash: there is nothing else it could be.
-        let top = if self.path.ends_with('/') { self.path.clone() } else { format!("{}/", self.path) };
+        let top = name::directory(&self.path);
         let mut directories = vec![top.clone()];
         while let Some(directory) = directories.pop() {
             let mut after = String::new();
@@ -68,7 +70,7 @@ impl Ls {
                     }
                 }
                 match listed.entries.last() {
-                    Some(last) if listed.more => after = name(last)?,
+                    Some(last) if listed.more => after = own_name(last)?,
                     Some(_) | None => break,
                 }
             }
@@ -91,7 +93,7 @@ impl Ls {
     }
 }
 
-fn name(entry: &Entry) -> anyhow::Result<String> {
+fn own_name(entry: &Entry) -> anyhow::Result<String> {
     let path = Path::new(entry.path.clone())?;
     let (_, name) = path.split().context("the root is in no directory")?;
     Ok(name.to_owned())

@@ -57,7 +57,7 @@ async fn endpoints(context: &Context, service: &str) -> anyhow::Result<()> {
         let endpoint = match record::decode(&entry.value) {
             Ok(endpoint) => endpoint,
             Err(error) => {
-                eprintln!("nuwa: {} is skipped: {error}", entry.path);
+                show::warn(context.json, format_args!("{} is skipped: {error}", entry.path));
                 continue;
             }
         };

@@ -1,5 +1,6 @@
-//! How entries and events look.
+//! How entries, events and errors look.
 
+use std::fmt;
 use std::io::Write as _;
 
 use nuwa_api::json::kind;
@@ -17,6 +18,24 @@ pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
 
 pub(crate) fn print_json(value: &Value) -> anyhow::Result<()> {
     print(format!("{value}\n").as_bytes())
+}
+
+/// Why the program ends without having done what was asked.
+pub(crate) fn error(json: bool, what: fmt::Arguments<'_>) {
+    complain(json, "error", what);
+}
+
+/// What did not keep the program from doing what was asked.
+pub(crate) fn warn(json: bool, what: fmt::Arguments<'_>) {
+    complain(json, "warning", what);
+}
+
+fn complain(json: bool, kind: &str, what: fmt::Arguments<'_>) {
+    if json {
+        eprintln!("{}", serde_json::json!({kind: what.to_string()}));
+    } else {
+        eprintln!("nuwa: {what}");
+    }
 }
 
 /// One line for people.
@@ -37,7 +56,7 @@ pub(crate) fn event_text(event: &Event) -> String {
 }
 
 /// What of a value goes into a line.
-fn shortened(value: &[u8]) -> String {
+pub(crate) fn shortened(value: &[u8]) -> String {
     const SHOWN: usize = 60;
     let text = String::from_utf8_lossy(&value[..value.len().min(SHOWN)]);
     let more = if value.len() > SHOWN { "..." } else { "" };

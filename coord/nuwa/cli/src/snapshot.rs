@@ -66,7 +66,11 @@ impl Snapshot {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         if is_standard(&self.file) {
             let (_, contents) = save(context, BufWriter::new(io::stdout().lock())).await?;
-            eprint!("{}", text(&self.file, &contents));
+            if context.json {
+                eprintln!("{}", as_json(&self.file, &contents, None));
+            } else {
+                eprint!("{}", text(&self.file, &contents));
+            }
             return Ok(());
         }
         anyhow::ensure!(
@@ -90,7 +94,7 @@ impl Snapshot {
                 Ok(saved) => break saved,
                 Err(ExportError::Client(error)) if error.refusal().is_none() && attempt < ATTEMPTS => {
                     attempt += 1;
-                    eprintln!("nuwa: {error}: beginning again");
+                    show::warn(context.json, format_args!("{error}: beginning again"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -114,7 +118,7 @@ impl Restore {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let Some(path) = self.file else {
             snapshot::abandon(&context.client, context.timeout).await?;
-            return Ok(());
+            return if context.json { show::print_json(&json!({"abandoned": true})) } else { Ok(()) };
         };
         let name = || path.display().to_string();
         let mut file = if is_standard(&path) { spooled()? } else { open(&path)? };

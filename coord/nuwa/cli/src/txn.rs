@@ -2,21 +2,19 @@
 
 use std::io::Read as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use nuwa_api::ops;
 use nuwa_api::proto::compare::With;
-use nuwa_api::proto::{self, Existence, Operation, Relation};
+use nuwa_api::proto::{self, Existence, Operation, OperationResult, Relation};
+use nuwa_api::session::TxnDone;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Context;
 use crate::show;
 
-/// More than one change takes.
-const TTL: Duration = Duration::from_secs(60);
 /// Of the document.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -163,31 +161,80 @@ impl From<Step> for Operation {
     }
 }
 
+impl Step {
+    /// What it is called in the document.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Put { .. } => "put",
+            Self::Mkdir { .. } => "mkdir",
+            Self::Rm { .. } => "rm",
+            Self::Mv { .. } => "mv",
+            Self::Get { .. } => "get",
+        }
+    }
+
+    /// What it is about; of a move, what it gives.
+    fn path(&self) -> &str {
+        match self {
+            Self::Put { path, .. }
+            | Self::Mkdir { path, .. }
+            | Self::Rm { path, .. }
+            | Self::Get { path } => path,
+            Self::Mv { to, .. } => to,
+        }
+    }
+}
+
 impl Txn {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let mut text = String::new();
         std::io::stdin().lock().take(BYTES_MAX).read_to_string(&mut text).context("read the transaction")?;
         let document: Document = serde_json::from_str(&text)
             .context("the transaction does not parse: `nuwa txn --help` shows what it looks like")?;
-        let compares = document.compares.into_iter().map(Compare::into_proto).collect::<Result<_, _>>()?;
+        let Document { compares, then, otherwise } = document;
+        let compares = compares.into_iter().map(Compare::into_proto).collect::<Result<_, _>>()?;
+        let said = |steps: &[Step]| -> Vec<_> {
+            steps.iter().map(|step| format!("{:<6} {}", step.word(), step.path())).collect()
+        };
+        let (said_then, said_otherwise) = (said(&then), said(&otherwise));
         let operations = |steps: Vec<Step>| steps.into_iter().map(Operation::from).collect();
-        let session = context.session(TTL).await?;
-        let done = session
-            .txn(compares, operations(document.then), operations(document.otherwise), context.deadline())
-            .await;
-        context.end(session).await;
-        let done = done?;
-        let results: Vec<Value> = done
-            .results
-            .iter()
-            .map(|result| match &result.entry {
-                Some(entry) => nuwa_api::json::entry_with_value(entry),
-                None => Value::Null,
-            })
-            .collect();
-        show::print_json(
-            &json!({"succeeded": done.succeeded, "revision": done.revision, "results": results}),
-        )?;
+        let done = context.txn(compares, operations(then), operations(otherwise)).await?;
+        if context.json {
+            show::print_json(&as_json(&done))?;
+        } else {
+            let steps = if done.succeeded { &said_then } else { &said_otherwise };
+            show::print(as_text(&done, steps).as_bytes())?;
+        }
         Ok(if done.succeeded { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    }
+}
+
+fn as_json(done: &TxnDone) -> Value {
+    let result = |result: &OperationResult| {
+        result.entry.as_ref().map_or(Value::Null, nuwa_api::json::entry_with_value)
+    };
+    let results: Vec<Value> = done.results.iter().map(result).collect();
+    json!({"succeeded": done.succeeded, "revision": done.revision, "results": results})
+}
+
+/// For people: which branch it was, and a line for each of its operations.
+fn as_text(done: &TxnDone, steps: &[String]) -> String {
+    let held = if done.succeeded { "every compare held" } else { "a compare did not hold" };
+    let mut text = format!("{held}; revision {}\n", done.revision);
+    for (step, result) in steps.iter().zip(&done.results) {
+        text += &format!("{step}  {}\n", outcome(step, result));
+    }
+    text
+}
+
+fn outcome(step: &str, result: &OperationResult) -> String {
+    match &result.entry {
+        Some(entry) if entry.path.ends_with('/') => "directory".to_owned(),
+        Some(entry) if step.starts_with("get") => {
+            format!("version {}  {}", entry.version, show::shortened(&entry.value))
+        }
+        Some(entry) => format!("version {}", entry.version),
+        None if step.starts_with("get") => "does not exist".to_owned(),
+        None => format!("{} removed", result.touched),
     }
 }

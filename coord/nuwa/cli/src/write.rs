@@ -1,22 +1,15 @@
-//! `nuwa put`, `mkdir`, `rm`, `mv`, `quota`.
+//! `nuwa put`, `mkdir`, `mv`.
 
 use std::io::Read as _;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use nuwa_api::client::Freshness;
-use nuwa_api::proto::command::What;
-use nuwa_api::proto::read_reply::What as Answer;
-use nuwa_api::proto::read_request::What as Question;
 use nuwa_api::proto::{self, Existence, Operation, OperationResult};
 use nuwa_api::{json, ops};
 
 use crate::Context;
+use crate::name::{self, Name};
 use crate::show;
-
-/// More than one change takes.
-const TTL: Duration = Duration::from_secs(60);
 
 /// One operation, if a file still has the version it should have.
 async fn change(
@@ -24,12 +17,8 @@ async fn change(
     operation: Operation,
     version: Option<(&str, u64)>,
 ) -> anyhow::Result<OperationResult> {
-    let session = context.session(TTL).await?;
     let compares = version.map(|(path, version)| ops::version_is(path, version));
-    let done =
-        session.txn(compares.into_iter().collect(), vec![operation], Vec::new(), context.deadline()).await;
-    context.end(session).await;
-    let done = done?;
+    let done = context.txn(compares.into_iter().collect(), vec![operation], Vec::new()).await?;
     if let Some((path, version)) = version {
         anyhow::ensure!(
             done.succeeded,
@@ -49,6 +38,7 @@ fn show_result(context: &Context, result: &OperationResult) -> anyhow::Result<()
 /// See [`crate::Command::Put`].
 #[derive(Debug, Args)]
 pub(crate) struct Put {
+    /// The file, which is made if it is missing
     #[arg(value_name = "PATH")]
     path: String,
     /// The value [default: standard input]
@@ -106,6 +96,7 @@ impl Put {
 /// See [`crate::Command::Mkdir`].
 #[derive(Debug, Args)]
 pub(crate) struct Mkdir {
+    /// The directory, with or without its final /
     #[arg(value_name = "DIRECTORY")]
     path: String,
     /// Missing ones above it, too; it may be there already
@@ -115,37 +106,19 @@ pub(crate) struct Mkdir {
 
 impl Mkdir {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let path = if self.path.ends_with('/') { self.path } else { self.path + "/" };
+        let path = name::directory(&self.path);
         let make = proto::MakeDirectory { path, with_parents: self.parents, may_exist: self.parents };
         show_result(context, &change(context, make.into(), None).await?)
-    }
-}
-
-/// See [`crate::Command::Rm`].
-#[derive(Debug, Args)]
-pub(crate) struct Rm {
-    #[arg(value_name = "PATH")]
-    path: String,
-    /// A directory with everything below it
-    #[arg(short, long)]
-    recursive: bool,
-    /// It may be gone already
-    #[arg(short, long)]
-    force: bool,
-}
-
-impl Rm {
-    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let delete = proto::Delete { path: self.path, subtree: self.recursive, may_be_absent: self.force };
-        change(context, delete.into(), None).await.map(drop)
     }
 }
 
 /// See [`crate::Command::Mv`].
 #[derive(Debug, Args)]
 pub(crate) struct Mv {
+    /// A file; or a directory, with or without its final /
     #[arg(value_name = "FROM")]
     from: String,
+    /// Its whole new name: nothing is moved into a directory of that name
     #[arg(value_name = "TO")]
     to: String,
     /// Do not replace a file
@@ -154,57 +127,23 @@ pub(crate) struct Mv {
 }
 
 impl Mv {
+    /// What FROM is the transaction looks up: it cannot become something else in between.
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let rename = proto::Rename { no_replace: self.no_replace, ..ops::rename(self.from, self.to) };
-        show_result(context, &change(context, rename.into(), None).await?)
-    }
-}
-
-/// See [`crate::Command::Quota`].
-#[derive(Debug, Args)]
-pub(crate) struct Quota {
-    #[arg(value_name = "DIRECTORY")]
-    path: String,
-    /// At most so many entries below it; 0: no limit
-    #[arg(long, value_name = "N")]
-    entries: Option<u64>,
-    /// At most so many bytes of names and values; 0: no limit
-    #[arg(long, value_name = "BYTES")]
-    bytes: Option<u64>,
-}
-
-impl Quota {
-    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let question = Question::Quota(proto::GetQuota { path: self.path.clone() });
-        let read = context.client.read(question, Freshness::Linearizable, context.deadline()).await?;
-        let Answer::Quota(now) = read.1 else { anyhow::bail!("an answer without a quota") };
-        if self.entries.is_none() && self.bytes.is_none() {
-            let limit = |max| if max == 0 { "unlimited".to_owned() } else { format!("at most {max}") };
-            if context.json {
-                return show::print_json(&serde_json::json!({
-                    "path": self.path, "entries_max": now.entries_max, "bytes_max": now.bytes_max,
-                    "entries": now.entries, "bytes": now.bytes,
-                }));
+        let from = Name::new(&self.from)?;
+        let rename = |from: &str, to: &str| -> Vec<Operation> {
+            vec![proto::Rename { no_replace: self.no_replace, ..ops::rename(from, to) }.into()]
+        };
+        let to_directory = name::directory(&self.to);
+        let done = match from.other() {
+            Some(directory) if !from.is_directory() => {
+                let then = rename(directory, &to_directory);
+                context.txn(from.other_exists(), then, rename(from.given(), &self.to)).await?
             }
-            if now == proto::QuotaState::default() {
-                return show::print(format!("{} has no quota\n", self.path).as_bytes());
+            _ => {
+                let to = if from.is_directory() { &to_directory } else { &self.to };
+                context.txn(Vec::new(), rename(from.given(), to), Vec::new()).await?
             }
-            let line = format!(
-                "{}: {} entries, {}; {} bytes, {}\n",
-                self.path,
-                now.entries,
-                limit(now.entries_max),
-                now.bytes,
-                limit(now.bytes_max)
-            );
-            return show::print(line.as_bytes());
-        }
-        let entries_max = self.entries.unwrap_or(now.entries_max);
-        let bytes_max = self.bytes.unwrap_or(now.bytes_max);
-        let session = context.session(TTL).await?;
-        let set = What::SetQuota(proto::SetQuota { path: self.path, entries_max, bytes_max });
-        let done = session.change(set, context.deadline()).await;
-        context.end(session).await;
-        Ok(done.map(drop)?)
+        };
+        show_result(context, done.results.first().context("an answer without a result")?)
     }
 }
