@@ -157,7 +157,10 @@ async fn run(mut config: Config, cluster: &ClusterConfig) -> anyhow::Result<()> 
                 true
             }
         };
-        tokio::join!(server.shutdown(), withdraw(registration));
+        // First, and not meanwhile: nobody is to be sent to a server that has stopped. It costs one command of Nuwa, and goes on serving until
+        // that is answered.
+        withdraw(registration).await;
+        server.shutdown().await;
         if !goes_on {
             return Ok(());
         }

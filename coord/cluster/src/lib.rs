@@ -1,6 +1,7 @@
 //! `cluster.toml`: the description of a cluster that every process and client reads.
 //!
-//! Found by the flag, `$FEITIAN_CLUSTER`, `~/.config/feitian/cluster.toml`, `/etc/feitian/cluster.toml`, in that order.
+//! Found by the flag, `$FEITIAN_CLUSTER`, `~/.config/feitian/cluster.toml`, `/etc/feitian/cluster.toml`, in that order. Commands for
+//! people look further (`known`): at this user's embedded platform, and at what is mounted.
 //!
 //! ```toml
 //! name = "dev"
@@ -31,12 +32,16 @@
 //! registers, without `masters` clients and chunkservers look them up in Nuwa. What is in `survival` is explained in
 //! `master/docs/groups.md`, what is in `raft` in `master/docs/log.md`; the masters read both, chunkservers are told by them.
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kuafu::Address;
 use serde::Deserialize;
 use toml::Spanned;
+
+pub use known::default_data_dir;
 
 /// A cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +139,12 @@ impl ClusterConfig {
         if let Some(path) = named {
             return Self::load(&path).map(|config| Some((path, config)));
         }
-        for path in Self::default_paths() {
+        Self::first_of(Self::default_paths())
+    }
+
+    /// The first of these that is there.
+    fn first_of(paths: impl IntoIterator<Item = PathBuf>) -> Result<Option<(PathBuf, Self)>, ConfigError> {
+        for path in paths {
             match Self::load(&path) {
                 Ok(config) => return Ok(Some((path, config))),
                 Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}

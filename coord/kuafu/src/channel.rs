@@ -27,10 +27,22 @@ impl Channel {
         transport: ClientConfig,
         resolver: &dyn Resolver,
     ) -> Result<Self, UnknownCluster> {
+        Self::with(target, NamedConfig { transport, ..NamedConfig::default() }, resolver)
+    }
+
+    /// The same for a process that can say where it stands: of a name's endpoints those in [`NamedConfig::rack`] are preferred. An
+    /// address is called wherever it is.
+    ///
+    /// # Errors
+    /// As [`Channel::to`].
+    pub fn with(
+        target: &Target,
+        config: NamedConfig,
+        resolver: &dyn Resolver,
+    ) -> Result<Self, UnknownCluster> {
         Ok(match target {
-            Target::Address(address) => Self::One(Client::new(address.clone(), transport)),
+            Target::Address(address) => Self::One(Client::new(address.clone(), config.transport)),
             Target::Name(name) => {
-                let config = NamedConfig { transport, ..NamedConfig::default() };
                 Self::Named(NamedClient::new(name.clone(), resolver.resolve(name)?, config))
             }
         })

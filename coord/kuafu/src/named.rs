@@ -73,7 +73,7 @@ pub trait Resolver: fmt::Debug + Send + Sync {
 pub struct NamedConfig {
     /// The connections.
     pub transport: ClientConfig,
-    /// Where this process stands: endpoints in the same rack are preferred. Empty: nowhere.
+    /// Where this process stands, written as its endpoints write it: those in the same rack are preferred. Empty: nowhere.
     pub rack: String,
 }
 

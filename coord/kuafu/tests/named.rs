@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::proto::*;
 use common::*;
 use kuafu::{
-    Address, CallOptions, CancellationToken, Code, Endpoint, Endpoints, Name, NamedClient, NamedConfig,
-    Request, Response, Server, ServerConfig, Status,
+    Address, CallOptions, CancellationToken, Channel, Code, Endpoint, Endpoints, Name, NamedClient,
+    NamedConfig, Request, Resolver, Response, Server, ServerConfig, Status, UnknownCluster,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -239,4 +239,36 @@ async fn a_server_that_moved_is_found() {
         found.unwrap();
     }
     member.stop().await;
+}
+
+/// Knows one list, whatever the name.
+#[derive(Debug)]
+struct Listed(watch::Receiver<Endpoints>);
+
+impl Resolver for Listed {
+    fn resolve(&self, _: &Name) -> Result<watch::Receiver<Endpoints>, UnknownCluster> {
+        Ok(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_knows_its_rack_stays_there_while_it_can() {
+    let (near, far) = (Fleet::new(), Fleet::new());
+    let (first, second) = (near.start(0).await, far.start(1).await);
+    let standing = |rack: &str, endpoint| Endpoint { rack: rack.to_owned(), ..endpoint };
+    let both = [standing("/r/1", near.endpoint(0)), standing("/r/2", far.endpoint(1))];
+    near.list.send_replace(Some(both.into()));
+    let config = NamedConfig { rack: "/r/1".to_owned(), ..NamedConfig::default() };
+    let target = "nuwa://test/Echo".parse().unwrap();
+    let channel = Channel::with(&target, config, &Listed(near.list.subscribe())).unwrap();
+    let (client, options) = (EchoClient::new(channel), options());
+    for _ in 0..50 {
+        client.echo(echo_request("near"), &options).await.unwrap();
+    }
+    let calls = |fleet: &Fleet| fleet.executed.calls.load(Ordering::SeqCst);
+    assert_eq!((calls(&near), calls(&far)), (50, 0));
+    first.stop().await;
+    client.echo(echo_request("far"), &options).await.unwrap();
+    assert_eq!((calls(&near), calls(&far)), (50, 1));
+    second.stop().await;
 }

@@ -1,5 +1,5 @@
-//! From the first mount to a cluster: the store that `pangu-fuse MOUNT` alone made becomes the first node, others join it, and in the
-//! end the first may be lost.
+//! From the first mount to a cluster: the store that `pangu-fuse MOUNT` alone made becomes the first node, with its Nuwa, others join it,
+//! and in the end the first may be lost.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::ffi::OsString;
@@ -28,6 +28,7 @@ impl Scene {
         let prefix = format!("feitian-cluster-{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
         fs::create_dir(folder.path().join("mnt")).unwrap();
+        fs::create_dir(folder.path().join("nuwa")).unwrap();
         Self { folder, launcher: Launcher::start().unwrap(), programs: Vec::new() }
     }
 
@@ -70,9 +71,20 @@ impl Scene {
     }
 
     fn must(&self, arguments: &[&str]) -> String {
-        let output = self.pangu(arguments);
+        self.well("pangu", arguments, self.pangu(arguments))
+    }
+
+    fn nuwa(&self, cluster: &str, arguments: &[&str]) -> Output {
+        run(Command::new(binary("nuwa")).args(["--cluster", cluster]).args(arguments), WAIT)
+    }
+
+    fn must_nuwa(&self, cluster: &str, arguments: &[&str]) -> String {
+        self.well("nuwa", arguments, self.nuwa(cluster, arguments))
+    }
+
+    fn well(&self, program: &str, arguments: &[&str], output: Output) -> String {
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "pangu {arguments:?}: {said}\n{}", self.tails());
+        assert!(output.status.success(), "{program} {arguments:?}: {said}\n{}", self.tails());
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -119,7 +131,9 @@ impl Drop for Scene {
         for program in &mut self.programs {
             drop(program.kill());
         }
-        drop(unmount(&self.mount_point(), Deadline::within(Duration::ZERO)));
+        for mount in [self.mount_point(), self.path("nuwa")] {
+            drop(unmount(&mount, Deadline::within(Duration::ZERO)));
+        }
     }
 }
 
@@ -145,18 +159,23 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
     let mut scene = Scene::new();
     let data = scene.path("data");
     let data = data.to_str().unwrap();
-    let embedded = scene.mount(&["--data", data, "--capacity", "4G"]);
+    let nuwa = scene.path("nuwa");
+    let nuwa = nuwa.to_str().unwrap();
+    let embedded = scene.mount(&["--data", data, "--capacity", "4G", "--nuwa", nuwa]);
     fs::create_dir(scene.mount_point().join("d")).unwrap();
     scene.write(0..FILES);
-    let first = address();
-    let refused = scene.pangu(&["adopt", data, "--listen", &first]);
+    shell(&scene.path("nuwa"), "mkdir config && echo -n blue > config/colour");
+    let (first, first_nuwa) = (address(), address());
+    let adopt = ["adopt", data, "--listen", &first, "--nuwa-listen", &first_nuwa];
+    let refused = scene.pangu(&adopt);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("unmount that first"), "{said}");
     scene.unmount(embedded);
 
-    let said = scene.must(&["adopt", data, "--listen", &first]);
+    let said = scene.must(&adopt);
     assert!(said.contains("pangu-master --id 1") && said.contains("chunkserver-1"), "{said}");
-    assert!(scene.must(&["adopt", data, "--listen", &first]).contains("already"));
+    assert!(said.contains("nuwa-server --id 1") && said.contains("nuwa member add"), "{said}");
+    assert!(scene.must(&adopt).contains("already"));
     let mut alone = Command::new(binary("pangu-fuse"));
     alone.arg(scene.mount_point()).args(["--data", data]).env_remove("FEITIAN_CLUSTER");
     let alone = run(&mut alone, WAIT);
@@ -171,6 +190,8 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
         let arguments = [&arguments[..], &["--capacity", "4G"]].concat();
         scene.start(&format!("chunkserver{n}"), "pangu-chunkserver", &arguments)
     };
+    let arguments = ["--id", "1", "--data", &format!("{data}/nuwa"), "--cluster", cluster];
+    let member = scene.start("nuwa1", "nuwa-server", &arguments);
     let master = scene.start(
         "master1",
         "pangu-master",
@@ -179,11 +200,18 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
     let own = chunkserver(&mut scene, 1, &format!("{data}/chunkserver-1"));
     let mount = scene.mount(&["--cluster", cluster]);
     scene.verify(0..FILES);
+    assert_eq!(scene.must_nuwa(cluster, &["get", "/config/colour"]), "blue");
+    wait_until("the master is registered", Deadline::within(WAIT), || {
+        let listed = scene.nuwa(cluster, &["service", "ls", "pangu-master"]);
+        Ok(String::from_utf8_lossy(&listed.stdout).contains(&first))
+    })
+    .unwrap();
     // One copy is all there is yet, and it takes writes.
     scene.write(FILES..FILES + 3);
     let said = scene.health();
     assert!(said.starts_with("degraded\n") && said.contains("fewer than 3 members"), "{said}");
 
+    let mut members = vec![first_nuwa];
     for n in 2..=3 {
         let dir = scene.path(&format!("chunkserver{n}"));
         chunkserver(&mut scene, n, dir.to_str().unwrap());
@@ -199,7 +227,18 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
             Ok(scene.pangu(&["--cluster", cluster, "master", "add", &listen]).status.success())
         })
         .unwrap();
+        let (dir, listen) = (scene.path(&format!("nuwa{n}")), address());
+        let arguments = ["--join", "--id", &id, "--listen", &listen, "--data", dir.to_str().unwrap()];
+        scene.start(&format!("nuwa{n}"), "nuwa-server", &[&arguments[..], &["--cluster", cluster]].concat());
+        wait_until("the member can be added", Deadline::within(WAIT), || {
+            Ok(scene.nuwa(cluster, &["member", "add", &listen]).status.success())
+        })
+        .unwrap();
+        members.push(listen);
     }
+    let of_three = scene.path("nuwa.toml");
+    fs::write(&of_three, format!("name = \"three\"\nnuwa = {members:?}\n")).unwrap();
+    let of_three = of_three.to_str().unwrap();
     scene.healthy("three copies of everything");
     let status: serde_json::Value =
         serde_json::from_str(&scene.must(&["--cluster", cluster, "status", "--json"])).unwrap();
@@ -219,11 +258,19 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
     // The first node is lost: what it had is elsewhere, and goes on.
     scene.programs[master].kill().unwrap();
     scene.programs[own].kill().unwrap();
+    scene.programs[member].kill().unwrap();
     scene.verify(0..FILES + 3);
     scene.write(FILES + 3..FILES + 6);
+    assert_eq!(scene.must_nuwa(of_three, &["get", "/config/colour"]), "blue");
+    scene.must_nuwa(of_three, &["put", "/config/colour", "green"]);
+    scene.programs[member].start().unwrap();
     scene.programs[master].start().unwrap();
     scene.programs[own].start().unwrap();
     scene.healthy("the first node is back");
     scene.verify(0..FILES + 6);
+    wait_until("the first member of Nuwa is back", Deadline::within(WAIT), || {
+        Ok(scene.nuwa(cluster, &["get", "/config/colour"]).stdout == b"green")
+    })
+    .unwrap();
     scene.unmount(mount);
 }

@@ -1,6 +1,6 @@
 //! What an embedded platform is asked to be.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Settings of an embedded platform. A setting left out is what the data directory says, or the default for a new one.
 #[derive(Clone, Debug, Default)]
@@ -95,18 +95,6 @@ impl EmbeddedConfig {
         }
         Ok(Shape { replicas, chunkservers })
     }
-}
-
-/// Where an embedded platform keeps its data unless told otherwise: `/var/lib/feitian` for root,
-/// `$XDG_DATA_HOME/feitian` or `~/.local/share/feitian` for others. `None` if there is no home.
-#[must_use]
-pub fn default_data_dir() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
-        return Some(PathBuf::from("/var/lib/feitian"));
-    }
-    let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || named("HOME").map(|home| home.join(Path::new(".local/share")));
-    named("XDG_DATA_HOME").or_else(home).map(|base| base.join("feitian"))
 }
 
 #[cfg(test)]

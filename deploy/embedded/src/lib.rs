@@ -2,14 +2,18 @@
 //! code and the same formats as in a cluster, over Unix sockets in its own data directory.
 //!
 //! Read in this order: [`EmbeddedConfig`] (what is wanted), `store` (what a data directory is: its lock, its
-//! description, where the sockets go), [`Embedded`] (start and stop), [`adopt`](fn@adopt) (it becomes a cluster).
+//! description, where the sockets go), [`Embedded`] (start and stop), [`adopt`](fn@adopt) (it becomes a cluster), `member` (Nuwa's part
+//! of that).
 
 mod adopt;
 mod config;
+mod member;
 mod platform;
 mod store;
 
 pub use adopt::{AdoptError, Adoption, FirstNode, adopt, quoted};
-pub use config::{ConfigError, EmbeddedConfig, default_data_dir};
+pub use config::{ConfigError, EmbeddedConfig};
+pub use coord_cluster::default_data_dir;
+pub use member::MemberError;
 pub use platform::{Embedded, EmbeddedError};
 pub use store::StoreError;

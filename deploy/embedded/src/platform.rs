@@ -1,8 +1,8 @@
 //! Start and stop of the servers. They share one thread with one runtime: a hand-over between threads costs more than
 //! the work of a request.
 //!
-//! Start: Nuwa (if wanted), master, then chunkservers. Stop: in the opposite order, so that nothing is written any more when the
-//! master stops.
+//! Start: Nuwa (if wanted), master, then chunkservers; with Nuwa all of them register, as in a cluster. Stop: first from the registry, then in
+//! the opposite order, so that nothing is written any more when the master stops.
 //! A kill at any moment is what the servers' formats are made for; the next start finds everything.
 
 use std::path::{Path, PathBuf};
@@ -11,20 +11,26 @@ use std::thread;
 use std::time::Duration;
 
 use chunkserver_server::{ChunkServer, Location};
-use kuafu::Address;
+use kuafu::{Address, Endpoint};
+use master_api::masters;
 use master_server::MasterServer;
 use nix::sys::statvfs::statvfs;
+use nuwa_api::{ClientConfig, NuwaClient};
+use nuwa_naming::Registration;
 use nuwa_server::NuwaServer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{EmbeddedConfig, Shape};
+use crate::member::ID;
 use crate::store::{Store, StoreError};
 
 /// The master of a single machine serves one client; a cluster's default would be memory lost to the page cache.
 const MASTER_CACHE_BYTES: usize = 64 << 20;
 /// Memory of one chunkserver between sockets and disk.
 const BUFFER_BYTES: usize = 64 << 20;
+/// The name under which `pangu-chunkserver` registers, too.
+const CHUNKSERVERS: &str = "pangu-chunkserver";
 
 /// Why the platform did not start.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +234,7 @@ async fn run(
         }
     }
     let up = outcome.is_ok();
+    let registrations = if up { register(store) } else { Vec::new() };
     // Whoever started us waits for this.
     let _ = started.send(outcome);
     if up {
@@ -244,6 +251,7 @@ async fn run(
             }
         }
     }
+    futures::future::join_all(registrations.into_iter().map(Registration::withdraw)).await;
     for chunkserver in chunkservers {
         chunkserver.shutdown().await;
     }
@@ -251,11 +259,29 @@ async fn run(
     stop_nuwa(nuwa).await;
 }
 
+/// Lists the servers in the registry; none without Nuwa.
+fn register(store: &Store) -> Vec<Registration> {
+    if !store.has_nuwa {
+        return Vec::new();
+    }
+    let client = NuwaClient::new(ClientConfig::new(vec![store.nuwa_address()]));
+    let list = |service, endpoint: Endpoint| Registration::start(client.clone(), service, &endpoint);
+    let chunkserver = |n| Endpoint { rack: rack(n), ..Endpoint::new(store.chunkserver_address(n)) };
+    let master = list(masters::SERVICE, Endpoint::new(store.master_address()));
+    let chunkservers = (1..=store.shape.chunkservers).map(|n| list(CHUNKSERVERS, chunkserver(n)));
+    std::iter::once(master).chain(chunkservers).collect()
+}
+
+/// A rack each: copies of a chunk go to different ones, as in a cluster.
+fn rack(n: u32) -> String {
+    format!("/local/rack{n}")
+}
+
 async fn start_nuwa(store: &Store) -> Result<Option<NuwaServer>, EmbeddedError> {
     if !store.has_nuwa {
         return Ok(None);
     }
-    let config = nuwa_server::Config::new(1, [(1, store.nuwa_address())].into(), store.nuwa_dir());
+    let config = nuwa_server::Config::new(ID, [(ID, store.nuwa_address())].into(), store.nuwa_dir());
     Ok(Some(NuwaServer::start(config).await?))
 }
 
@@ -287,8 +313,7 @@ async fn start_chunkserver(
     n: u32,
     capacity_bytes: Option<u64>,
 ) -> Result<chunkserver_server::Handle, chunkserver_server::StartError> {
-    // A rack each: copies of a chunk go to different ones, as in a cluster.
-    let location: Location = format!("/local/rack{n}/host").parse()?;
+    let location: Location = format!("{}/host", rack(n)).parse()?;
     let data = store.chunkserver_dir(n);
     let mut config = chunkserver_server::Config::new(
         store.chunkserver_address(n),

@@ -85,6 +85,9 @@ enum Command {
         /// Where its master listens from now on, tcp://HOST:PORT; other machines must reach it there
         #[arg(long, value_name = "ADDRESS")]
         listen: String,
+        /// The same of Nuwa's member, if the store has one [default: where the master listens, a hundred ports above]
+        #[arg(long, value_name = "ADDRESS")]
+        nuwa_listen: Option<String>,
         /// What the cluster is called
         #[arg(long, value_name = "NAME", default_value = "pangu")]
         name: String,
@@ -229,9 +232,10 @@ fn run(flags: &Flags) -> anyhow::Result<Verdict> {
                 let text = drain::undo(&session, what(*chunkserver, *disk)?).await;
                 finish(session, text).await
             }
-            Command::Adopt { dir, listen, name, replicas, min_replicas } => {
-                let (dir, json, min_replicas) = (dir.as_ref(), flags.json, *min_replicas);
-                let wanted = adopt::Wanted { dir, listen, name, replicas: *replicas, min_replicas, json };
+            Command::Adopt { dir, listen, nuwa_listen, name, replicas, min_replicas } => {
+                let (dir, nuwa_listen, json) = (dir.as_ref(), nuwa_listen.as_deref(), flags.json);
+                let (replicas, min_replicas) = (*replicas, *min_replicas);
+                let wanted = adopt::Wanted { dir, listen, nuwa_listen, name, replicas, min_replicas, json };
                 print(&adopt::run(wanted).await?);
                 Ok(Verdict::Well)
             }

@@ -40,19 +40,8 @@ pub(crate) fn cluster(flag: Option<&Path>, mount: Option<&Path>) -> anyhow::Resu
             format!("{} is in no Pangu mount: `findmnt -t fuse.pangu` lists them", mount.display())
         });
     }
-    if let Some((description, cluster)) = ClusterConfig::find(flag)? {
+    if let Some((description, cluster)) = ClusterConfig::known(flag, FS_TYPE)? {
         return Ok(Found { description, cluster });
-    }
-    let embedded = deploy_embedded::default_data_dir().map(|dir| dir.join("cluster.toml"));
-    if let Some(description) = embedded.filter(|path| path.exists()) {
-        let cluster = ClusterConfig::load(&description)?;
-        return Ok(Found { description, cluster });
-    }
-    let mounts = mountpoint::mounts()?;
-    if let Some(mount) = mounts.iter().rfind(|mount| mount.fs_type == FS_TYPE)
-        && let Some((found, _)) = at(&mount.mountpoint)?
-    {
-        return Ok(found);
     }
     anyhow::bail!(
         "no cluster is known: mount one with pangu-fuse, or name its description with --cluster FILE or its mount with \

@@ -91,16 +91,20 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         tracing::info!(address = %server.address(), "master is listening");
         let endpoint = Endpoint::new(server.advertised().clone());
         let registration = Registration::of(&cluster, master_api::masters::SERVICE, &endpoint);
-        tokio::select! {
-            name = signal => tracing::info!(signal = name, "stopping"),
+        let outcome = tokio::select! {
+            name = signal => {
+                tracing::info!(signal = name, "stopping");
+                Ok(())
+            }
             () = server.failed() => {
                 let reason = server.failure().unwrap_or_else(|| "unknown".to_owned());
-                server.shutdown().await;
-                anyhow::bail!("the master stopped by itself: {reason}");
+                Err(anyhow::anyhow!("the master stopped by itself: {reason}"))
             }
-        }
-        tokio::join!(server.shutdown(), withdraw(registration));
-        Ok(())
+        };
+        // First, and not meanwhile: nobody is to be sent to a master that has stopped.
+        withdraw(registration).await;
+        server.shutdown().await;
+        outcome
     })
 }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use coord_cluster::ClusterConfig;
 use kuafu::{CancellationToken, Endpoint};
-use nuwa_api::proto::EventKind;
+use nuwa_api::proto::compare::With;
+use nuwa_api::proto::{Delete, EventKind, Operation, Put, Relation};
 use nuwa_api::{ClientConfig, ClientError, NuwaClient, Place, Session, SessionState, Watched, ops};
 use tokio::task::JoinHandle;
 
@@ -124,28 +125,41 @@ impl Entry {
             };
             if let Watched::Event(event) = &watched {
                 revision = event.revision;
-                let owner = event.entry.as_ref().map_or(0, |entry| entry.owner);
-                let replaced = event.kind() == EventKind::Put && owner != session.id() && owner != 0;
-                if replaced {
-                    tracing::error!(path = self.path, "another process registered this server's address");
-                }
-                // Who took the address has the file, and may well give it back.
-                if replaced || !matches!(event.kind(), EventKind::Put | EventKind::Deleted) {
+                if !matches!(event.kind(), EventKind::Put | EventKind::Deleted) {
                     continue;
                 }
             }
-            revision = self.put(session).await?;
+            revision = self.put_again(session).await?;
         }
+    }
+
+    /// The same as [`put`](Self::put), unless another session owns the file by now: who took the address later has it, and may well give
+    /// it back. The event alone does not tell: taking it over is a deletion first. Two servers that both put the file back whenever
+    /// it was deleted took it from each other for ever.
+    async fn put_again(&self, session: &Session) -> Result<u64, ClientError> {
+        let mut revision = 0;
+        for owner in [0, session.id()] {
+            let is_theirs = ops::compare(self.path.clone(), Relation::Equal, With::Owner(owner));
+            let done = session.txn(vec![is_theirs], self.replacement(), Vec::new(), None).await?;
+            if done.succeeded {
+                return Ok(done.revision);
+            }
+            revision = done.revision;
+        }
+        tracing::error!(path = self.path, "another process registered this server's address");
+        Ok(revision)
     }
 
     /// Puts the file, in the place of one that may be there. Gives the revision of that.
     async fn put(&self, session: &Session) -> Result<u64, ClientError> {
-        let delete = nuwa_api::proto::Delete { may_be_absent: true, ..ops::delete(self.path.clone()) };
-        let value = self.value.clone();
+        Ok(session.txn(Vec::new(), self.replacement(), Vec::new(), None).await?.revision)
+    }
+
+    fn replacement(&self) -> Vec<Operation> {
+        let delete = Delete { may_be_absent: true, ..ops::delete(self.path.clone()) };
         let put =
-            nuwa_api::proto::Put { owned: true, with_parents: true, ..ops::create(self.path.clone(), value) };
-        let done = session.txn(Vec::new(), vec![delete.into(), put.into()], Vec::new(), None).await?;
-        Ok(done.revision)
+            Put { owned: true, with_parents: true, ..ops::create(self.path.clone(), self.value.clone()) };
+        vec![delete.into(), put.into()]
     }
 
     async fn end(&self, session: Session) {

@@ -14,6 +14,7 @@ const PORT_STEP: u16 = 10;
 pub(super) struct Wanted<'a> {
     pub(super) dir: Option<&'a PathBuf>,
     pub(super) listen: &'a str,
+    pub(super) nuwa_listen: Option<&'a str>,
     pub(super) name: &'a str,
     pub(super) replicas: u32,
     pub(super) min_replicas: Option<u32>,
@@ -25,10 +26,12 @@ pub(super) async fn run(wanted: Wanted<'_>) -> anyhow::Result<String> {
         "there is no home directory that could have a store: name the directory, as in `pangu adopt DIR`",
     )?;
     let master: Address = wanted.listen.parse().context("--listen")?;
+    let nuwa = wanted.nuwa_listen.map(str::parse).transpose().context("--nuwa-listen")?;
     let adoption = Adoption {
         data_dir,
         name: wanted.name.to_owned(),
         master: master.clone(),
+        nuwa,
         replicas: wanted.replicas,
         min_replicas: wanted.min_replicas.unwrap_or_else(|| wanted.replicas.min(2)),
     };
@@ -38,6 +41,7 @@ pub(super) async fn run(wanted: Wanted<'_>) -> anyhow::Result<String> {
         return Ok(format!(
             "{:#}\n",
             json!({"cluster": node.cluster_file.display().to_string(), "master": node.master.display().to_string(),
+                   "nuwa": node.nuwa.as_ref().map(|dir| dir.display().to_string()),
                    "chunkservers": chunkservers, "already": node.already})
         ));
     }
@@ -53,29 +57,49 @@ fn text(node: &FirstNode, master: &Address) -> String {
         "this store is the first node of a cluster now"
     };
     let mut out = format!(
-        "{begin}\n\nOn this machine, as services that start with it (the location says where it stands, /REGION/RACK/HOST):\n\n  \
-         pangu-master --id 1 --data {} --cluster {cluster}\n",
-        quoted(&node.master)
+        "{begin}\n\nOn this machine, as services that start with it (the location says where it stands, /REGION/RACK/HOST):\n\n"
     );
-    let (host, port) = place(master);
-    for (n, dir) in (1..).zip(&node.chunkservers) {
-        let port = port.saturating_add(PORT_STEP).saturating_add(n - 1);
-        let dir = quoted(dir);
-        writeln!(
-            out,
-            "  pangu-chunkserver --listen tcp://{host}:{port} --data {dir} --location /local/rack{n}/host --cluster {cluster}"
-        )
-        .expect("a String grows");
+    for line in here(node, master, &cluster) {
+        writeln!(out, "  {line}").expect("a String grows");
     }
     write!(
         out,
-        "  pangu-fuse MOUNT --cluster {cluster}\n\nOn others, with a copy of {cluster}; copies of the files follow by themselves:\n\n  \
+        "\nOn others, with a copy of {cluster}; copies of the files follow by themselves:\n\n  \
          pangu-chunkserver --listen tcp://HOST:PORT --data DIR --location /REGION/RACK/HOST --cluster cluster.toml\n  \
          pangu-master --join --id N --listen tcp://HOST:PORT --data DIR --cluster cluster.toml\n  \
          pangu master add tcp://HOST:PORT\n"
     )
     .expect("a String grows");
+    if node.nuwa.is_some() {
+        out.push_str(NUWA_ON_OTHERS);
+    }
     out
+}
+
+/// The same of Nuwa's members, which nobody looks up anywhere else.
+const NUWA_ON_OTHERS: &str = "  \
+     nuwa-server --join --id N --listen tcp://HOST:PORT --data DIR --cluster cluster.toml\n  \
+     nuwa member add tcp://HOST:PORT\n\n\
+     Whoever is to find Nuwa when this machine is away needs those members, too, under `nuwa` in its copy of cluster.toml.\n";
+
+/// The commands for this machine.
+fn here(node: &FirstNode, master: &Address, cluster: &str) -> Vec<String> {
+    let server =
+        |program: &str, dir: &PathBuf| format!("{program} --id 1 --data {} --cluster {cluster}", quoted(dir));
+    let (host, port) = place(master);
+    let chunkserver = |(n, dir): (u16, &PathBuf)| {
+        let port = port.saturating_add(PORT_STEP).saturating_add(n - 1);
+        let dir = quoted(dir);
+        format!(
+            "pangu-chunkserver --listen tcp://{host}:{port} --data {dir} --location /local/rack{n}/host --cluster {cluster}"
+        )
+    };
+    let mut lines: Vec<String> = node.nuwa.iter().map(|dir| server("nuwa-server", dir)).collect();
+    lines.push(server("pangu-master", &node.master));
+    lines.extend((1..).zip(&node.chunkservers).map(chunkserver));
+    let nuwa = if node.nuwa.is_some() { " --nuwa DIR" } else { "" };
+    lines.push(format!("pangu-fuse MOUNT{nuwa} --cluster {cluster}"));
+    lines
 }
 
 fn place(master: &Address) -> (&str, u16) {
@@ -98,6 +122,7 @@ mod tests {
         let node = FirstNode {
             cluster_file: "/d/cluster.toml".into(),
             master: "/d/master".into(),
+            nuwa: None,
             chunkservers: vec!["/d/chunkserver-1".into(), "/d/chunkserver-2".into()],
             already: false,
         };
@@ -107,6 +132,17 @@ mod tests {
             "--listen tcp://10.0.0.1:7111 --data /d/chunkserver-1 --location /local/rack1/host ",
             "--listen tcp://10.0.0.1:7112 --data /d/chunkserver-2 --location /local/rack2/host ",
             "pangu master add ",
+        ] {
+            assert!(said.contains(line), "{line}\n{said}");
+        }
+        assert!(!said.contains("nuwa"), "{said}");
+        let node = FirstNode { nuwa: Some("/d/nuwa".into()), ..node };
+        let said = text(&node, &"tcp://10.0.0.1:7101".parse().unwrap());
+        for line in [
+            "  nuwa-server --id 1 --data /d/nuwa --cluster /d/cluster.toml\n",
+            "  pangu-fuse MOUNT --nuwa DIR --cluster /d/cluster.toml\n",
+            "  nuwa-server --join --id N ",
+            "  nuwa member add tcp://HOST:PORT\n",
         ] {
             assert!(said.contains(line), "{line}\n{said}");
         }
