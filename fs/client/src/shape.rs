@@ -25,7 +25,7 @@ use master_api::model::{Changes, Mutation, SetAttr};
 use crate::chunks::DataError;
 use crate::client::Client;
 use crate::handle::FileHandle;
-use crate::inode::{Pending, Source, State, now};
+use crate::inode::{Source, State, now};
 use crate::inode_table::Pin;
 use crate::stripe::Stripes;
 use crate::write::flush::{Depth, flush};

@@ -10,6 +10,13 @@ use anyhow::{Context as _, bail};
 const RULES: &[(&str, &[&str], &str)] = &[
     ("coord-types", &["tokio", "rocksdb", "fuser", "prost"], "every crate depends on it"),
     ("coord-kv", &["tokio", "rocksdb", "fuser"], "the cores are tested on it in memory"),
+    ("nuwa-core", &["tokio", "rocksdb", "fuser", "openraft", "rand"], "it must be deterministic"),
+    ("nuwa-api", &["rocksdb", "librocksdb-sys", "openraft"], "clients build without a server's stores"),
+    (
+        "zhongkui",
+        &["tokio", "rocksdb", "fuser", "prost", "kuafu"],
+        "every module decides by it, whatever it speaks",
+    ),
     ("master-core", &["tokio", "rocksdb", "fuser", "openraft", "rand"], "it must be deterministic"),
     ("chunkserver-core", &["tokio", "rocksdb", "fuser", "io-uring", "rand"], "it must be deterministic"),
     (
