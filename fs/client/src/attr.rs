@@ -31,7 +31,7 @@ impl Client {
             return None;
         }
         // Together, the kernel's belief and ours last one time to live.
-        let ttl = self.config.ttl.saturating_sub(state.attr_at.elapsed());
+        let ttl = state.ttl(self.config.ttl.saturating_sub(state.attr_at.elapsed()));
         Some(Ok(OpReply::Attr { attr: state.shown(), ttl }))
     }
 
@@ -55,7 +55,8 @@ impl Client {
     }
 
     fn attr_reply(&self, attr: &Attr, source: Source) -> OpReply {
-        OpReply::Attr { attr: self.shown(attr, source), ttl: self.config.ttl }
+        let (attr, ttl) = self.shown(attr, source);
+        OpReply::Attr { attr, ttl }
     }
 
     pub(crate) async fn set_attr(
@@ -91,7 +92,7 @@ impl Client {
                 done?;
             }
             let state = pin.lock();
-            return Ok(OpReply::Attr { attr: state.shown(), ttl: self.config.ttl });
+            return Ok(OpReply::Attr { attr: state.shown(), ttl: state.ttl(self.config.ttl) });
         }
         let Some(pin) = self.inodes.find(ino) else {
             return self.set_attr_at_once(ino, changes).await;
@@ -101,7 +102,7 @@ impl Client {
             if state.orphan || state.writers > 0 || !state.is_clean() {
                 state.pending.change(&changes);
                 self.flusher.note(&pin, &mut state, self.config.flush_age);
-                return Ok(OpReply::Attr { attr: state.shown(), ttl: self.config.ttl });
+                return Ok(OpReply::Attr { attr: state.shown(), ttl: state.ttl(self.config.ttl) });
             }
         }
         let _turn = pin.commit.lock().await;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin as StdPin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coord_types::InodeId;
 use master_api::model::{Attr, Mutated, Mutation, Query};
@@ -94,23 +94,18 @@ impl Client {
         }
     }
 
-    /// The attributes the caller sees: the master's, with what it does not know yet.
-    pub(crate) fn shown(&self, attr: &Attr, source: Source) -> FileAttr {
-        if !attr.is_regular() {
-            return file_attr(attr);
-        }
-        match self.inodes.find(attr.ino) {
-            Some(pin) => {
-                let mut state = pin.lock();
-                state.refresh(attr.clone(), source);
-                state.shown()
-            }
-            None => file_attr(attr),
-        }
+    /// The attributes the caller sees: the master's, with what it does not know yet; and how long the kernel may believe them.
+    pub(crate) fn shown(&self, attr: &Attr, source: Source) -> (FileAttr, Duration) {
+        let pin = if attr.is_regular() { self.inodes.find(attr.ino) } else { None };
+        let Some(pin) = pin else { return (file_attr(attr), self.config.ttl) };
+        let mut state = pin.lock();
+        state.refresh(attr.clone(), source);
+        (state.shown(), state.ttl(self.config.ttl))
     }
 
     pub(crate) fn entry(&self, attr: &Attr, source: Source) -> Entry {
-        Entry { attr: self.shown(attr, source), entry_ttl: self.config.ttl, attr_ttl: self.config.ttl }
+        let (attr, attr_ttl) = self.shown(attr, source);
+        Entry { attr, entry_ttl: self.config.ttl, attr_ttl }
     }
 
     /// An inode's attributes from the master.

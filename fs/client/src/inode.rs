@@ -345,6 +345,13 @@ impl State {
         }
     }
 
+    /// How long the kernel may believe what is [`shown`](Self::shown), if it otherwise may for `ttl`. What the master was not told yet it
+    /// will date by its own clock: the time of change that is shown until then is not the one that stays, and a kernel that
+    /// remembers it sees the file change by itself, a moment after it was closed.
+    pub(crate) fn ttl(&self, ttl: Duration) -> Duration {
+        if self.is_clean() { ttl } else { Duration::ZERO }
+    }
+
     /// Whether the attributes are young enough to be believed.
     pub(crate) fn is_fresh(&self, ttl: Duration) -> bool {
         self.orphan || self.attr_at.elapsed() < ttl

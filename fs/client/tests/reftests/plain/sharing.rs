@@ -206,3 +206,23 @@ async fn a_directory_of_many_pages_lists_every_name_once() {
         assert_eq!(cluster.counts().queries - before, 3, "pages of a thousand, each asked for once");
     }
 }
+
+/// A kernel that looked at a file between its last write and its close believed the time of change that the client made up until the
+/// master set its own, and went on believing it for a time to live: the file then seemed to change by itself, a moment after it was
+/// closed. (`git merge` looked twice in between, and gave up.)
+#[tokio::test]
+async fn what_the_master_will_date_is_not_believed_until_it_has() {
+    let (_, _, mount) = mounted(18);
+    let file = mount.create("f").await;
+    let look = async || match mount.ask(Op::GetAttr { ino: file.ino, handle: None }).await.unwrap() {
+        OpReply::Attr { attr, ttl } => (attr, ttl),
+        other => panic!("{other:?}"),
+    };
+    mount.write(file, 0, &[1; 5000]).await.unwrap();
+    assert_eq!(look().await.1, Duration::ZERO);
+    mount.flush(file).await.unwrap();
+    let (closed, believed) = look().await;
+    assert!(believed > Duration::ZERO);
+    mount.close(file).await.unwrap();
+    assert_eq!(look().await.0, closed);
+}
