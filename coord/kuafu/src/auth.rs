@@ -1,7 +1,10 @@
 //! Who may do what: the point where capabilities plug in. By default everything is allowed.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::method::Method;
 use crate::status::Status;
@@ -66,22 +69,96 @@ impl fmt::Display for PeerInfo {
     }
 }
 
-/// Decides about connections and requests. Called on the connection's task: must not block.
-pub trait Authorizer: Send + Sync + 'static {
-    /// A peer said hello with these credentials (may be empty).
-    ///
-    /// # Errors
-    /// The connection is closed with this status.
-    fn connection(&self, _peer: &PeerInfo, _credentials: &[u8]) -> Result<(), Status> {
-        Ok(())
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 32;
+
+/// What both sides of one connection drew. A proof that signs it is good on that connection only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub client_nonce: [u8; NONCE_BYTES],
+    pub server_nonce: [u8; NONCE_BYTES],
+}
+
+/// Somebody who proved who he is. What he is, the [`Authorizer`] knows that made it; Kuafu only hands it on. Cheap to clone.
+#[derive(Clone)]
+pub struct Principal {
+    name: Arc<str>,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+impl Principal {
+    /// `name` is for people.
+    pub fn new(name: impl Into<Arc<str>>, value: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { name: name.into(), value }
     }
 
-    /// A peer calls a method.
+    /// The value it was made with, if that is one of these.
+    #[must_use]
+    pub fn downcast<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.value).downcast().ok()
+    }
+
+    /// The same without taking a share in it.
+    #[must_use]
+    pub fn downcast_ref<T: Any>(&self) -> Option<&T> {
+        self.value.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Principal").field(&self.name).finish()
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Decides for a server. Called on the connection's task: must not block.
+pub trait Authorizer: Send + Sync + 'static {
+    /// What the server says of itself, or `None` if it neither says who it is nor asks who others are.
+    ///
+    /// # Errors
+    /// The connection is refused with this status.
+    fn introduce(&self, _binding: &Binding) -> Result<Option<Bytes>, Status> {
+        Ok(None)
+    }
+
+    /// A client shows a proof.
+    ///
+    /// # Errors
+    /// Calls that refer to it are answered with this status.
+    fn identify(&self, peer: &PeerInfo, _binding: &Binding, _proof: &Bytes) -> Result<Principal, Status> {
+        Err(Status::permission_denied(format!("nobody asked who {peer} is")))
+    }
+
+    /// A peer calls a method, referring to a proof or to none.
     ///
     /// # Errors
     /// The call is answered with this status.
-    fn request(&self, _peer: &PeerInfo, _method: &Method) -> Result<(), Status> {
+    fn request(
+        &self,
+        _peer: &PeerInfo,
+        _principal: Option<&Principal>,
+        _method: &Method,
+    ) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// The same for a call by gRPC, which has no connection to bind a proof to: what the metadata say has to be enough.
+    ///
+    /// # Errors
+    /// The call is answered with this status.
+    fn grpc_request(
+        &self,
+        _peer: &PeerInfo,
+        _path: &str,
+        _metadata: &tonic::metadata::MetadataMap,
+    ) -> Result<Option<Principal>, Status> {
+        Ok(None)
     }
 }
 
@@ -90,3 +167,18 @@ pub trait Authorizer: Send + Sync + 'static {
 pub struct AllowAll;
 
 impl Authorizer for AllowAll {}
+
+/// Who a client is. Called on the connection's task and under its lock: must not block.
+pub trait Credentials: fmt::Debug + Send + Sync + 'static {
+    /// Whether the server is one, by what it says of itself (`None`: nothing).
+    ///
+    /// # Errors
+    /// The connection is given up with this status.
+    fn check_server(&self, binding: &Binding, introduction: Option<&Bytes>) -> Result<(), Status>;
+
+    /// Another number than before whenever [`present`](Self::present) would show something else.
+    fn generation(&self) -> u64;
+
+    /// A proof for this connection, to the server that introduced itself so.
+    fn present(&self, binding: &Binding, introduction: &Bytes) -> Bytes;
+}

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use self::connect::ConnectError;
 use self::link::{Bounds, Link, StartError};
 use crate::address::Address;
+use crate::auth::Credentials;
 use crate::conn::Answer;
 use crate::message::{CallOptions, Response};
 use crate::method::Method;
@@ -50,8 +51,8 @@ pub struct ClientConfig {
     pub in_flight_max: u32,
     /// Calls that wait for a place; more are answered BUSY. Default 16384.
     pub waiting_max: u32,
-    /// Shown to the server when connecting.
-    pub credentials: Bytes,
+    /// Who this client is. Default: nobody, whom no server of the platform answers.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Where payloads of answers land. Default: a [`PoolAllocator`].
     pub payload_allocator: Arc<dyn PayloadAllocator>,
 }
@@ -66,7 +67,7 @@ impl Default for ClientConfig {
             backoff_max: Duration::from_millis(250),
             in_flight_max: 1024,
             waiting_max: 16384,
-            credentials: Bytes::new(),
+            credentials: None,
             payload_allocator: Arc::new(PoolAllocator::new(KEPT_BYTES_MAX)),
         }
     }

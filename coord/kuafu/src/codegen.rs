@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 
-use crate::auth::{PeerInfo, PeerTransport};
+use crate::auth::{PeerInfo, PeerTransport, Principal};
 use crate::message::{PayloadCheck, RawRequest, RawResponse, Request, Response};
 use crate::service::HandlerFuture;
 use crate::status::{Code, Status};
@@ -22,7 +22,7 @@ where
     F: FnOnce(Request<Req>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<Response<Rep>, Status>> + Send + 'static,
 {
-    let RawRequest { message, payload, payload_check, deadline, peer } = request;
+    let RawRequest { message, payload, payload_check, deadline, peer, principal } = request;
     let message = match Req::decode(message) {
         Ok(message) => message,
         Err(error) => {
@@ -30,7 +30,7 @@ where
             return Box::pin(std::future::ready(Err(status)));
         }
     };
-    let future = handler(Request { message, payload, payload_check, deadline, peer });
+    let future = handler(Request { message, payload, payload_check, deadline, peer, principal });
     Box::pin(async move { future.await.map(encode) })
 }
 
@@ -55,12 +55,14 @@ pub fn from_grpc<T>(request: tonic::Request<T>) -> Request<T> {
         .and_then(parse_grpc_timeout)
         .unwrap_or(GRPC_TIMEOUT_DEFAULT);
     let peer = PeerInfo::new(PeerTransport::Grpc(request.remote_addr()), 0);
+    let principal = request.extensions().get::<Principal>().cloned();
     Request {
         message: request.into_inner(),
         payload: Bytes::new(),
         payload_check: PayloadCheck::Crc,
         deadline: Instant::now() + timeout,
         peer,
+        principal,
     }
 }
 
@@ -94,7 +96,7 @@ pub fn to_grpc<T>(result: Result<Response<T>, Status>) -> Result<tonic::Response
     }
 }
 
-fn grpc_status(status: Status) -> tonic::Status {
+pub(crate) fn grpc_status(status: Status) -> tonic::Status {
     let code = match status.code {
         Code::Ok => tonic::Code::Ok,
         Code::Cancelled => tonic::Code::Cancelled,

@@ -55,6 +55,8 @@ pub enum Event {
     Hello(Hello),
     /// Server: a call.
     Request(Box<IncomingRequest>),
+    /// Server: the client shows a proof, and refers to it by this number from now on.
+    Present { number: u8, proof: Bytes },
     /// Server: the caller gave up.
     Cancel { id: u64 },
     /// Client: the answer of a call.
@@ -72,6 +74,8 @@ pub struct IncomingRequest {
     pub message: Bytes,
     pub payload: PayloadState,
     pub payload_check: PayloadCheck,
+    /// The proof it refers to, 0: none.
+    pub proof: u8,
 }
 
 /// What became of a payload.
@@ -105,6 +109,8 @@ pub enum ConnError {
     NoCommonVersion { min: u32, max: u32 },
     #[error("the peer was silent for {0:?}")]
     Silent(Duration),
+    #[error("the peer showed more than {0} proofs")]
+    TooManyProofs(u32),
     #[error("the server refused: {0}")]
     Refused(Status),
     #[error("the peer closed the connection")]
@@ -163,7 +169,11 @@ impl Conn {
                 message,
                 payload,
                 payload_check: header.payload_check,
+                proof: header.proof,
             }))),
+            (Kind::Present, Role::Server) if open => {
+                Ok(Event::Present { number: header.proof, proof: message })
+            }
             (Kind::Cancel, Role::Server) if open => Ok(Event::Cancel { id: header.id }),
             (Kind::Response, Role::Client) if open => {
                 let result = answer(header, message, payload);

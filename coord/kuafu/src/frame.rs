@@ -20,8 +20,14 @@ pub const PAYLOAD_LEN_MAX: usize = 4 << 20;
 /// The version this side speaks.
 pub const VERSION: u8 = 1;
 
+/// Proofs of a connection that can be referred to at one time.
+pub const PROOFS_MAX: u8 = 8;
+/// Longest proof, and longest introduction of a server.
+pub const PROOF_LEN_MAX: usize = 4096;
+
 const MAGIC: [u8; 4] = *b"KUAF";
 const FLAG_PAYLOAD_COVERED: u16 = 1;
+const PROOF_AT: usize = 40;
 const CRC_AT: usize = HEADER_LEN - 4;
 
 /// What a frame is.
@@ -36,6 +42,7 @@ pub enum Kind {
     Ping = 6,
     Pong = 7,
     GoAway = 8,
+    Present = 9,
 }
 
 impl Kind {
@@ -49,6 +56,7 @@ impl Kind {
             6 => Self::Ping,
             7 => Self::Pong,
             8 => Self::GoAway,
+            9 => Self::Present,
             _ => return None,
         })
     }
@@ -75,6 +83,8 @@ pub struct Header {
     pub payload_len: u32,
     pub message_crc: u32,
     pub payload_crc: u32,
+    /// Which of the proofs that the client presented is meant: 1 to [`PROOFS_MAX`]; 0: none.
+    pub proof: u8,
 }
 
 /// Why bytes are no frame. After any of these the stream cannot be used any more.
@@ -92,6 +102,8 @@ pub enum FrameError {
     UnknownFlags(u16),
     #[error("reserved bytes are {0:#010x}, not 0")]
     Reserved(u32),
+    #[error("a {kind:?} refers to proof {number}")]
+    Proof { kind: Kind, number: u8 },
     #[error("a message of {0} bytes is longer than {MESSAGE_LEN_MAX}")]
     MessageTooLong(u32),
     #[error("a payload of {0} bytes is longer than {PAYLOAD_LEN_MAX}")]
@@ -118,6 +130,7 @@ impl Header {
             payload_len: 0,
             message_crc: 0,
             payload_crc: 0,
+            proof: 0,
         }
     }
 
@@ -140,6 +153,7 @@ impl Header {
         out[28..32].copy_from_slice(&self.payload_len.to_le_bytes());
         out[32..36].copy_from_slice(&self.message_crc.to_le_bytes());
         out[36..40].copy_from_slice(&self.payload_crc.to_le_bytes());
+        out[PROOF_AT] = self.proof;
         let crc = crc32c::crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -179,16 +193,27 @@ impl Header {
             payload_len: u32_at(bytes, 28),
             message_crc: u32_at(bytes, 32),
             payload_crc: u32_at(bytes, 36),
+            proof: bytes[PROOF_AT],
         };
-        match u32_at(bytes, 40) {
-            0 => header.check_lengths(),
+        match u32_at(bytes, PROOF_AT) >> 8 {
+            0 => header.check_proof()?.check_lengths(),
             reserved => Err(FrameError::Reserved(reserved)),
         }
     }
 
+    fn check_proof(self) -> Result<Self, FrameError> {
+        let allowed = match self.kind {
+            Kind::Request => self.proof <= PROOFS_MAX,
+            Kind::Present => (1..=PROOFS_MAX).contains(&self.proof),
+            _ => self.proof == 0,
+        };
+        if allowed { Ok(self) } else { Err(FrameError::Proof { kind: self.kind, number: self.proof }) }
+    }
+
     fn check_lengths(self) -> Result<Self, FrameError> {
         let Self { kind, message_len, payload_len, .. } = self;
-        if message_len as usize > MESSAGE_LEN_MAX {
+        let message_len_max = if kind == Kind::Present { PROOF_LEN_MAX } else { MESSAGE_LEN_MAX };
+        if message_len as usize > message_len_max {
             return Err(FrameError::MessageTooLong(message_len));
         }
         if payload_len as usize > PAYLOAD_LEN_MAX {
@@ -219,10 +244,14 @@ pub struct Hello {
     pub in_flight_max: u32,
     #[prost(uint64, tag = "4")]
     pub in_flight_bytes_max: u64,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub credentials: Bytes,
     #[prost(string, tag = "6")]
     pub agent: String,
+    /// Drawn for this connection; absent from a server that does not ask who others are, or a client that does not say.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub nonce: Bytes,
+    /// From the server: who it is.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub introduction: Bytes,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

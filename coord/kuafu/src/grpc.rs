@@ -2,7 +2,12 @@
 //! For control and administration only; a call costs some twenty times a framed one.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -10,10 +15,14 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
+use tonic::transport::server::TcpConnectInfo;
 use tonic_health::ServingStatus;
+
+use crate::auth::{Authorizer, PeerInfo, PeerTransport};
 
 /// A peer that does not answer HTTP/2 pings is cut off after the sum of these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -39,18 +48,25 @@ pub enum GrpcError {
     Serve(#[source] tonic::transport::Error),
 }
 
-/// Collects tonic services and serves them, with health and reflection.
-#[derive(Debug, Default)]
+/// Collects tonic services and serves them, with health and reflection, which are for everybody.
 pub struct GrpcServer {
+    authorizer: Arc<dyn Authorizer>,
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
 }
 
+impl fmt::Debug for GrpcServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcServer").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
 impl GrpcServer {
+    /// `authorizer` says who may call.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer, routes: RoutesBuilder::default(), names: Vec::new(), descriptors: Vec::new() }
     }
 
     /// Adds a service: `XGrpc::server(Arc::new(..))`.
@@ -65,7 +81,8 @@ impl GrpcServer {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.routes.add_service(service);
+        let authorizer = Arc::clone(&self.authorizer);
+        self.routes.add_service(Guarded { service, authorizer });
         self.names.push(S::NAME);
         self
     }
@@ -92,6 +109,50 @@ impl GrpcServer {
     }
 }
 
+/// A service that asks first.
+#[derive(Clone)]
+struct Guarded<S> {
+    service: S,
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Guarded<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = PeerInfo::new(PeerTransport::Grpc(address), 0);
+        let path = request.uri().path().trim_start_matches('/');
+        let metadata = MetadataMap::from_headers(request.headers().clone());
+        match self.authorizer.grpc_request(&peer, path, &metadata) {
+            Ok(principal) => {
+                if let Some(principal) = principal {
+                    request.extensions_mut().insert(principal);
+                }
+                Box::pin(self.service.call(request))
+            }
+            Err(status) => {
+                let answer = crate::codegen::grpc_status(status).into_http();
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+        }
+    }
+}
+
 /// A gRPC server that listens.
 #[derive(Debug)]
 pub struct BoundGrpc {
@@ -112,7 +173,7 @@ impl BoundGrpc {
     /// # Errors
     /// See [`GrpcError`].
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), GrpcError> {
-        let GrpcServer { mut routes, names, descriptors } = self.server;
+        let GrpcServer { mut routes, names, descriptors, authorizer: _ } = self.server;
         let (reporter, health) = tonic_health::server::health_reporter();
         for name in names {
             reporter.set_service_status(name, ServingStatus::Serving).await;

@@ -28,7 +28,7 @@ pub mod status;
 mod transport;
 
 pub use address::{Address, AddressError};
-pub use auth::{AllowAll, Authorizer, PeerInfo, PeerTransport};
+pub use auth::{AllowAll, Authorizer, Binding, Credentials, PeerInfo, PeerTransport, Principal};
 /// Payloads and `bytes` fields.
 pub use bytes::Bytes;
 pub use channel::Channel;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::auth::PeerInfo;
+use crate::auth::{PeerInfo, Principal};
 
 /// How a payload is protected on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Request<T> {
     /// Nobody waits for the answer after this; the server drops the handler then.
     pub deadline: Instant,
     pub peer: PeerInfo,
+    /// Who calls; absent on a server that does not ask.
+    pub principal: Option<Principal>,
 }
 
 impl<T> Request<T> {
@@ -94,6 +96,8 @@ pub struct RawRequest {
     pub payload_check: PayloadCheck,
     pub deadline: Instant,
     pub peer: PeerInfo,
+    /// Who calls; absent on a server that does not ask.
+    pub principal: Option<Principal>,
 }
 
 /// A response whose message is encoded already.

@@ -32,7 +32,7 @@ struct Grpc {
 
 async fn start() -> Grpc {
     let service = Arc::new(EchoService::default());
-    let bound = GrpcServer::new()
+    let bound = GrpcServer::new(Arc::new(kuafu::AllowAll))
         .service(EchoGrpc::server(Arc::clone(&service)))
         .descriptors(FILE_DESCRIPTOR_SET)
         .bind("127.0.0.1:0".parse().unwrap())
@@ -113,7 +113,7 @@ async fn reflection() {
 #[tokio::test]
 async fn address_in_use_and_stop() {
     let grpc = start().await;
-    let error = GrpcServer::new().bind(grpc.address).await.unwrap_err();
+    let error = GrpcServer::new(Arc::new(kuafu::AllowAll)).bind(grpc.address).await.unwrap_err();
     assert!(matches!(error, GrpcError::InUse { address } if address == grpc.address));
     grpc.shutdown.cancel();
     tokio::time::timeout(PATIENCE, grpc.serving).await.expect("stops").unwrap().unwrap();

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::proto::*;
 use common::*;
-use kuafu::{Bytes, ClientConfig, Code, PayloadAllocator, PayloadBuf, PayloadBuffer, Status};
+use kuafu::{
+    Authorizer, Binding, Bytes, ClientConfig, Code, Credentials, PayloadAllocator, PayloadBuf, PayloadBuffer,
+    PeerInfo, Principal, Status,
+};
 
 #[tokio::test]
 async fn echoes() {
@@ -261,27 +264,116 @@ async fn credit_holds_calls_back_without_refusing_them() {
     assert_eq!((codes[Code::Ok as usize], codes.iter().sum::<u64>()), (50, 50), "nothing was BUSY");
 }
 
+/// Knows one word, and takes no other for the name of who calls. What it shows and hears is bound to the connection.
 struct Keyed;
 
-impl kuafu::Authorizer for Keyed {
-    fn connection(&self, _: &kuafu::PeerInfo, credentials: &[u8]) -> Result<(), Status> {
-        if credentials == b"key" { Ok(()) } else { Err(Status::permission_denied("no key")) }
+/// Not a proof of anything, but different on every connection.
+fn bound(word: &str, binding: &Binding) -> Bytes {
+    [word.as_bytes(), &binding.client_nonce, &binding.server_nonce].concat().into()
+}
+
+impl Authorizer for Keyed {
+    fn introduce(&self, binding: &Binding) -> Result<Option<Bytes>, Status> {
+        Ok(Some(bound("server", binding)))
     }
 
-    fn request(&self, peer: &kuafu::PeerInfo, method: &kuafu::Method) -> Result<(), Status> {
+    fn identify(&self, peer: &PeerInfo, binding: &Binding, proof: &Bytes) -> Result<Principal, Status> {
         assert!(peer.to_string().starts_with("unix"), "{peer}");
-        if method.name == "Fail" { Err(Status::permission_denied("not this one")) } else { Ok(()) }
+        let known = ["first", "second"].into_iter().find(|word| bound(word, binding) == *proof);
+        let word = known.ok_or_else(|| Status::permission_denied("unknown"))?;
+        Ok(Principal::new(word, Arc::new(word)))
+    }
+
+    fn request(
+        &self,
+        _: &PeerInfo,
+        principal: Option<&Principal>,
+        method: &kuafu::Method,
+    ) -> Result<(), Status> {
+        let principal = principal.ok_or_else(|| Status::permission_denied("who are you?"))?;
+        let word = principal.downcast_ref::<&str>().copied();
+        if method.name == "Fail" { Err(Status::permission_denied(format!("not {word:?}"))) } else { Ok(()) }
     }
 }
 
+/// Words one after the other.
+#[derive(Debug)]
+struct Words {
+    now: AtomicUsize,
+    words: [&'static str; 3],
+    server: &'static str,
+}
+
+impl Credentials for Words {
+    fn check_server(&self, binding: &Binding, introduction: Option<&Bytes>) -> Result<(), Status> {
+        match introduction {
+            Some(said) if *said == bound(self.server, binding) => Ok(()),
+            Some(_) => Err(Status::permission_denied("another server")),
+            None => Err(Status::permission_denied("it does not say who it is")),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.now.load(Ordering::Relaxed) as u64
+    }
+
+    fn present(&self, binding: &Binding, _: &Bytes) -> Bytes {
+        bound(self.words[self.now.load(Ordering::Relaxed)], binding)
+    }
+}
+
+fn words(server: &'static str) -> Arc<Words> {
+    Arc::new(Words { now: AtomicUsize::new(0), words: ["first", "second", "third"], server })
+}
+
+fn with(words: &Arc<Words>) -> ClientConfig {
+    ClientConfig { credentials: Some(words.clone()), ..ClientConfig::default() }
+}
+
 #[tokio::test]
-async fn authorizer_decides_about_connections_and_requests() {
+async fn an_authorizer_hears_who_calls_and_decides() {
     let running = serve_with(Over::Unix, |builder| builder.authorizer(Arc::new(Keyed))).await;
-    let refused = running.client().echo(echo_request(""), &options()).await.unwrap_err();
-    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "no key"));
-    let config = ClientConfig { credentials: Bytes::from_static(b"key"), ..ClientConfig::default() };
-    let client = running.client_with(config);
+    let stranger = running.client();
+    let refused = stranger.echo(echo_request(""), &options()).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "who are you?"));
+    let words = words("server");
+    let client = running.client_with(with(&words));
     client.echo(echo_request(""), &options()).await.unwrap();
-    let refused = client.fail(FailRequest { code: 1 }, &options()).await.unwrap_err();
-    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "not this one"));
+    let said = async || client.fail(FailRequest { code: 1 }, &options()).await.unwrap_err().message;
+    assert_eq!(said().await, "not Some(\"first\")");
+    // New keys are shown on the connection that is open.
+    words.now.store(1, Ordering::Relaxed);
+    assert_eq!(said().await, "not Some(\"second\")");
+    words.now.store(2, Ordering::Relaxed);
+    assert_eq!(said().await, "unknown");
+    words.now.store(0, Ordering::Relaxed);
+    assert_eq!(said().await, "not Some(\"first\")");
+    assert_eq!(running.server.metrics().connections, 2, "one of a stranger, and one of this client");
+}
+
+#[tokio::test]
+async fn a_client_says_nothing_to_a_server_that_it_does_not_know() {
+    let running = serve_with(Over::Unix, |builder| builder.authorizer(Arc::new(Keyed))).await;
+    let client = running.client_with(with(&words("another")));
+    let refused = client.echo(echo_request(""), &options()).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (Code::PermissionDenied, "another server"));
+    let open = serve_with(Over::Unix, |builder| builder).await;
+    let client = open.client_with(with(&words("server")));
+    let refused = client.echo(echo_request(""), &options()).await.unwrap_err();
+    assert_eq!(refused.message, "it does not say who it is");
+}
+
+#[tokio::test]
+async fn wrong_proofs_end_a_connection_in_the_end() {
+    let running = serve_with(Over::Unix, |builder| builder.authorizer(Arc::new(Keyed))).await;
+    let words = words("server");
+    let client = running.client_with(with(&words));
+    client.echo(echo_request(""), &options()).await.unwrap();
+    let mut broken = false;
+    for turn in 0..40 {
+        words.now.store(if turn % 2 == 0 { 2 } else { 0 }, Ordering::Relaxed);
+        let result = client.echo(echo_request(""), &options()).await;
+        broken |= result.is_err_and(|status| status.code == Code::Unavailable);
+    }
+    assert!(broken, "who shows wrong proofs on and on is cut off");
 }

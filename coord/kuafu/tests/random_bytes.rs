@@ -18,8 +18,16 @@ fn valid_stream(random: &mut StdRng) -> Vec<u8> {
     let mut out = Outbound::default();
     let hello = Hello { version_min: 1, version_max: 1, ..Hello::default() };
     out.push_message(Header::bare(Kind::Hello, 0), &hello, Bytes::new());
-    let kinds =
-        [Kind::Request, Kind::Response, Kind::Error, Kind::Cancel, Kind::Ping, Kind::Pong, Kind::GoAway];
+    let kinds = [
+        Kind::Request,
+        Kind::Response,
+        Kind::Error,
+        Kind::Cancel,
+        Kind::Ping,
+        Kind::Pong,
+        Kind::GoAway,
+        Kind::Present,
+    ];
     for _ in 0..random.random_range(0..6) {
         let kind = kinds[random.random_range(0..kinds.len())];
         let mut body = Body::EMPTY;
@@ -27,7 +35,9 @@ fn valid_stream(random: &mut StdRng) -> Vec<u8> {
             body.message = vec![1; random.random_range(0..100)].into();
             body.payload = vec![2; random.random_range(0..5000)].into();
         }
-        out.push(Header::bare(kind, random.next_u64()), body);
+        let proof =
+            if matches!(kind, Kind::Request | Kind::Present) { random.random_range(1..=8) } else { 0 };
+        out.push(Header { proof, ..Header::bare(kind, random.next_u64()) }, body);
     }
     let mut stream = vec![0; 4];
     random.fill_bytes(&mut stream);

@@ -3,13 +3,16 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio_util::io::poll_read_buf;
 
 use super::ClientConfig;
-use super::link::Opened;
+use super::link::{Identity, Opened};
 use crate::address::Address;
+use crate::auth::{Binding, NONCE_BYTES};
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{Admit, Conn, ConnError, Decoder, Event, Outbound, Role, Step, Timing};
 use crate::frame::{Header, Hello, VERSION};
@@ -74,7 +77,8 @@ async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnErro
     };
     let mut conn = Conn::new(Role::Client, timing, Instant::now());
     let mut out = Outbound::default();
-    conn.greet(&hello(config), &mut out);
+    let client_nonce = rand::random();
+    conn.greet(&hello(config, &client_nonce), &mut out);
     while !out.is_empty() {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let count = out.slices(&mut slices);
@@ -94,18 +98,39 @@ async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnErro
         if let Step::Frame(frame) = decoder.step(&mut admit)?
             && let Event::Hello(hello) = conn.handle_frame(frame, &mut out)?
         {
-            return Ok(Opened { reader, writer, decoder, conn, hello });
+            let identity = identity(config, client_nonce, &hello)?;
+            return Ok(Opened { reader, writer, decoder, conn, hello, identity });
         }
     }
 }
 
-fn hello(config: &ClientConfig) -> Hello {
+/// What this side shows of itself, to a server that it takes for one.
+fn identity(
+    config: &ClientConfig,
+    client_nonce: [u8; NONCE_BYTES],
+    hello: &Hello,
+) -> Result<Option<Identity>, ConnError> {
+    let Some(credentials) = &config.credentials else { return Ok(None) };
+    let server_nonce = <[u8; NONCE_BYTES]>::try_from(&hello.nonce[..]).ok();
+    let introduction = hello.introduction.clone();
+    // Without a nonce nothing can be proved, neither by the server nor to it.
+    let said = server_nonce.is_some().then_some(&introduction);
+    let binding = Binding { client_nonce, server_nonce: server_nonce.unwrap_or_default() };
+    credentials.check_server(&binding, said).map_err(ConnError::Refused)?;
+    Ok(Some(Identity { credentials: Arc::clone(credentials), binding, introduction }))
+}
+
+fn hello(config: &ClientConfig, nonce: &[u8; NONCE_BYTES]) -> Hello {
     Hello {
         version_min: VERSION.into(),
         version_max: VERSION.into(),
         in_flight_max: 0,
         in_flight_bytes_max: 0,
-        credentials: config.credentials.clone(),
         agent: concat!("kuafu/", env!("CARGO_PKG_VERSION")).to_owned(),
+        nonce: match config.credentials {
+            Some(_) => Bytes::copy_from_slice(nonce),
+            None => Bytes::new(),
+        },
+        introduction: Bytes::new(),
     }
 }

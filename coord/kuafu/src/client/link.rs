@@ -26,9 +26,12 @@ use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
 use super::calls::{Calls, Credit, Outcome};
+use crate::auth::{Binding, Credentials};
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{Admit, Body, Conn, ConnError, Decoder, Event, Outbound, Step};
-use crate::frame::{HEADER_LEN, Header, Hello, Kind, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, deadline_to_wire};
+use crate::frame::{
+    HEADER_LEN, Header, Hello, Kind, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX, PROOFS_MAX, deadline_to_wire,
+};
 use crate::message::{CallOptions, PayloadCheck};
 use crate::method::Method;
 use crate::payload::PayloadAllocator;
@@ -74,6 +77,44 @@ struct Out {
     queue: Outbound,
     /// Gone when the connection ended or writing failed. The socket closes with it, however long the link lives.
     writer: Option<WriteHalf>,
+    presenter: Option<Presenter>,
+}
+
+/// Who this side is, to the server of this connection.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) credentials: Arc<dyn Credentials>,
+    pub(super) binding: Binding,
+    pub(super) introduction: Bytes,
+}
+
+/// Shows a proof before the first request that refers to it: at first, and whenever keys have changed.
+#[derive(Debug)]
+struct Presenter {
+    identity: Identity,
+    /// The credentials' generation that was shown last, under this number.
+    generation: u64,
+    number: u8,
+}
+
+impl Presenter {
+    fn new(identity: Identity) -> Self {
+        Self { identity, generation: 0, number: 0 }
+    }
+
+    /// The number to refer to; a proof that has to be shown first is put into the queue.
+    fn number(&mut self, queue: &mut Outbound) -> u8 {
+        let Identity { credentials, binding, introduction } = &self.identity;
+        let generation = credentials.generation();
+        if self.number == 0 || generation != self.generation {
+            self.number = self.number % PROOFS_MAX + 1;
+            self.generation = generation;
+            let proof = credentials.present(binding, introduction);
+            let header = Header { proof: self.number, ..Header::bare(Kind::Present, 0) };
+            queue.push(header, Body { message: proof, payload: Bytes::new() });
+        }
+        self.number
+    }
 }
 
 /// What the task alone owns.
@@ -96,6 +137,7 @@ pub(super) struct Opened {
     pub(super) decoder: Decoder,
     pub(super) conn: Conn,
     pub(super) hello: Hello,
+    pub(super) identity: Option<Identity>,
 }
 
 /// Bounds this side sets.
@@ -111,14 +153,15 @@ impl Link {
         bounds: &Bounds,
         allocator: Arc<dyn PayloadAllocator>,
     ) -> (Arc<Self>, Task) {
-        let Opened { reader, writer, decoder, conn, hello } = opened;
+        let Opened { reader, writer, decoder, conn, hello, identity } = opened;
+        let presenter = identity.map(Presenter::new);
         let calls_max = hello.in_flight_max.min(bounds.in_flight_max).max(1);
         let units_max = u32::try_from(hello.in_flight_bytes_max / CREDIT_UNIT as u64)
             .unwrap_or(u32::MAX)
             .clamp(1, (Semaphore::MAX_PERMITS >> 1) as u32);
         let link = Arc::new(Self {
             calls: Mutex::default(),
-            out: Mutex::new(Out { queue: Outbound::default(), writer: Some(writer) }),
+            out: Mutex::new(Out { queue: Outbound::default(), writer: Some(writer), presenter }),
             out_wanted: AtomicBool::new(false),
             task: AtomicWaker::new(),
             task_thread: std::thread::current().id(),
@@ -236,7 +279,9 @@ impl Link {
         let leave_to_task =
             !long && std::thread::current().id() == self.task_thread && self.calls.lock().waiting() > 1;
         let mut out = self.out.lock();
-        out.queue.push_message(header, message, payload);
+        let Out { queue, presenter, .. } = &mut *out;
+        let proof = presenter.as_mut().map_or(0, |presenter| presenter.number(queue));
+        queue.push_message(Header { proof, ..header }, message, payload);
         self.write_or_wake(out, leave_to_task);
     }
 
@@ -480,7 +525,11 @@ impl Link {
                 self.credit_calls.close();
                 self.credit_units.close();
             }
-            Event::Nothing | Event::Hello(_) | Event::Request(_) | Event::Cancel { .. } => {}
+            Event::Nothing
+            | Event::Hello(_)
+            | Event::Request(_)
+            | Event::Present { .. }
+            | Event::Cancel { .. } => {}
         }
     }
 }

@@ -52,7 +52,8 @@ fn frame(kind: Kind, id: u64) -> Frame {
         Kind::Error | Kind::GoAway => WireStatus::from_status(Status::busy("b", SECOND)).1.encode_to_vec(),
         _ => Vec::new(),
     };
-    let header = Header { method: Code::Busy as u32, ..Header::bare(kind, id) };
+    let proof = if kind == Kind::Present { 2 } else { 0 };
+    let header = Header { method: Code::Busy as u32, proof, ..Header::bare(kind, id) };
     Frame { header, message: message.into(), payload: PayloadState::Received(Bytes::new()) }
 }
 
@@ -64,6 +65,7 @@ fn outcome(role: Role, state: State, kind: Kind) -> String {
         Ok(Event::Nothing) => "nothing",
         Ok(Event::Hello(_)) => "hello",
         Ok(Event::Request(_)) => "request",
+        Ok(Event::Present { number: 2, .. }) => "present",
         Ok(Event::Cancel { id: 9 }) => "cancel",
         Ok(Event::Answer { id: 9, result: Ok(_) }) => "answer",
         Ok(Event::Answer { id: 9, result: Err(status) }) => {
@@ -96,11 +98,11 @@ fn decoded(out: &mut Outbound) -> Vec<Frame> {
 #[test]
 fn client_table() {
     use Kind::*;
-    let kinds = [Hello, Response, Error, Ping, Pong, GoAway, Request, Cancel];
+    let kinds = [Hello, Response, Error, Ping, Pong, GoAway, Request, Cancel, Present];
     let rows = [
-        (State::AwaitHello, ["hello", "x", "x", "x", "x", "refused", "x", "x"]),
-        (State::Open, ["x", "answer", "error", "nothing+Pong", "nothing", "goaway", "x", "x"]),
-        (State::Draining, ["x", "answer", "error", "nothing+Pong", "nothing", "goaway", "x", "x"]),
+        (State::AwaitHello, ["hello", "x", "x", "x", "x", "refused", "x", "x", "x"]),
+        (State::Open, ["x", "answer", "error", "nothing+Pong", "nothing", "goaway", "x", "x", "x"]),
+        (State::Draining, ["x", "answer", "error", "nothing+Pong", "nothing", "goaway", "x", "x", "x"]),
     ];
     for (state, expected) in rows {
         for (kind, expected) in kinds.into_iter().zip(expected) {
@@ -112,11 +114,11 @@ fn client_table() {
 #[test]
 fn server_table() {
     use Kind::*;
-    let kinds = [Hello, Request, Cancel, Ping, Pong, Response, Error, GoAway];
+    let kinds = [Hello, Request, Present, Cancel, Ping, Pong, Response, Error, GoAway];
     let rows = [
-        (State::AwaitHello, ["hello", "x", "x", "x", "x", "x", "x", "x"]),
-        (State::Open, ["x", "request", "cancel", "nothing+Pong", "nothing", "x", "x", "x"]),
-        (State::Draining, ["x", "request", "cancel", "nothing+Pong", "nothing", "x", "x", "x"]),
+        (State::AwaitHello, ["hello", "x", "x", "x", "x", "x", "x", "x", "x"]),
+        (State::Open, ["x", "request", "present", "cancel", "nothing+Pong", "nothing", "x", "x", "x"]),
+        (State::Draining, ["x", "request", "present", "cancel", "nothing+Pong", "nothing", "x", "x", "x"]),
     ];
     for (state, expected) in rows {
         for (kind, expected) in kinds.into_iter().zip(expected) {

@@ -15,6 +15,7 @@ fn sample() -> Header {
         payload_len: 4096,
         message_crc: 0xdead_beef,
         payload_crc: 0,
+        proof: 3,
     }
 }
 
@@ -37,7 +38,7 @@ fn byte_map() {
         0x22, 0x22, 0x11, 0x11,  0x40, 0x42, 0x0f, 0x00,
         5, 0, 0, 0,  0x00, 0x10, 0, 0,
         0xef, 0xbe, 0xad, 0xde,  0, 0, 0, 0,
-        0, 0, 0, 0,
+        3, 0, 0, 0,
     ];
     assert_eq!(bytes[..CRC_AT], expected);
     assert_eq!(bytes[CRC_AT..], crc32c::crc32c(&expected).to_le_bytes());
@@ -49,10 +50,23 @@ fn every_error() {
         (forged(|b| b[0] = b'X'), FrameError::Magic(*b"XUAF")),
         (forged(|b| b[4] = 2), FrameError::Version(2)),
         (forged(|b| b[5] = 0), FrameError::UnknownKind(0)),
-        (forged(|b| b[5] = 9), FrameError::UnknownKind(9)),
+        (forged(|b| b[5] = 10), FrameError::UnknownKind(10)),
         (forged(|b| b[6] = 3), FrameError::UnknownFlags(3)),
         (forged(|b| b[7] = 0x80), FrameError::UnknownFlags(0x8001)),
-        (forged(|b| b[40] = 1), FrameError::Reserved(1)),
+        (forged(|b| b[41] = 1), FrameError::Reserved(1)),
+        (forged(|b| b[40] = 9), FrameError::Proof { kind: Kind::Request, number: 9 }),
+        (forged(|b| b[5] = Kind::Response as u8), FrameError::Proof { kind: Kind::Response, number: 3 }),
+        (
+            forged(|b| (b[5], b[40]) = (Kind::Present as u8, 0)),
+            FrameError::Proof { kind: Kind::Present, number: 0 },
+        ),
+        (
+            forged(|b| {
+                b[5] = Kind::Present as u8;
+                b[24..28].copy_from_slice(&4097u32.to_le_bytes());
+            }),
+            FrameError::MessageTooLong(4097),
+        ),
         (
             forged(|b| b[24..28].copy_from_slice(&0x0040_0001u32.to_le_bytes())),
             FrameError::MessageTooLong(0x0040_0001),
@@ -62,11 +76,11 @@ fn every_error() {
             FrameError::PayloadTooLong(0x0040_0001),
         ),
         (
-            forged(|b| b[5] = Kind::Error as u8),
+            forged(|b| (b[5], b[40]) = (Kind::Error as u8, 0)),
             FrameError::UnexpectedBody { kind: Kind::Error, message_len: 5, payload_len: 4096 },
         ),
         (
-            forged(|b| (b[5], b[29]) = (Kind::Ping as u8, 0)),
+            forged(|b| (b[5], b[29], b[40]) = (Kind::Ping as u8, 0, 0)),
             FrameError::UnexpectedBody { kind: Kind::Ping, message_len: 5, payload_len: 0 },
         ),
     ];
@@ -111,10 +125,13 @@ prop_compose! {
         kind in prop_oneof![Just(Kind::Request), Just(Kind::Response)],
         covered: bool, id: u64, method: u32, deadline_us: u32,
         message_len in 0..=(MESSAGE_LEN_MAX as u32), payload_len in 0..=(PAYLOAD_LEN_MAX as u32),
-        message_crc: u32, payload_crc: u32,
+        message_crc: u32, payload_crc: u32, proof in 0..=PROOFS_MAX,
     ) -> Header {
+        let proof = if kind == Kind::Request { proof } else { 0 };
         let payload_check = if covered { PayloadCheck::ByMessage } else { PayloadCheck::Crc };
-        Header { kind, payload_check, id, method, deadline_us, message_len, payload_len, message_crc, payload_crc }
+        Header {
+            kind, payload_check, id, method, deadline_us, message_len, payload_len, message_crc, payload_crc, proof,
+        }
     }
 }
 

@@ -9,19 +9,20 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Shared;
 use super::handlers::{CallInfo, Handlers};
-use crate::auth::PeerInfo;
+use crate::auth::{Binding, NONCE_BYTES, PeerInfo, Principal};
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{
     Admit, Body, Conn, ConnError, Decoder, Event, IncomingRequest, Outbound, PayloadState, Role, State, Step,
     Timing, send_error,
 };
-use crate::frame::{FrameError, Header, Hello, Kind, VERSION, deadline_from_wire};
+use crate::frame::{FrameError, Header, Hello, Kind, PROOFS_MAX, VERSION, deadline_from_wire};
 use crate::message::{RawRequest, RawResponse};
 use crate::status::{Code, Status};
 use crate::transport::{ReadHalf, Socket, WriteHalf};
@@ -30,6 +31,10 @@ use crate::transport::{ReadHalf, Socket, WriteHalf};
 const READS_PER_TURN: usize = 32;
 /// Handlers polled in a row before other tasks, and this connection's socket, get a turn.
 const POLLS_PER_TURN: usize = 256;
+/// Proofs that a client may show in the life of a connection. Checking one costs signatures, and new ones are only needed when keys change.
+const PROOFS_SHOWN_MAX: u32 = 1024;
+/// The same for those that are refused.
+const PROOFS_REFUSED_MAX: u32 = 16;
 /// With this much to write, no more is read and no handler polled: the peer does not take its answers. Four of the
 /// largest answers.
 const OUT_HIGH_WATER: usize = 16 << 20;
@@ -43,6 +48,12 @@ pub(super) struct Connection {
     conn: Conn,
     out: Outbound,
     handlers: Handlers,
+    /// What proofs sign; absent if nobody is asked who he is.
+    binding: Option<Binding>,
+    /// By their numbers, from 1.
+    proofs: [Option<Result<Principal, Status>>; PROOFS_MAX as usize],
+    proofs_shown: u32,
+    proofs_refused: u32,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -75,6 +86,10 @@ impl Connection {
             conn,
             out: Outbound::default(),
             handlers: Handlers::default(),
+            binding: None,
+            proofs: Default::default(),
+            proofs_shown: 0,
+            proofs_refused: 0,
             timer: Box::pin(tokio::time::sleep_until(timer_at.into())),
             timer_at,
             stop,
@@ -153,6 +168,7 @@ impl Connection {
             match self.conn.handle_frame(frame, &mut self.out) {
                 Ok(Event::Hello(hello)) => self.hello(&hello),
                 Ok(Event::Request(request)) => self.request(*request, &header, now),
+                Ok(Event::Present { number, proof }) => self.identify(number, &proof)?,
                 Ok(Event::Cancel { id }) => {
                     if let Some(info) = self.handlers.cancel(id) {
                         self.end(info, Err(Status::cancelled("cancelled by the caller")), now);
@@ -171,21 +187,62 @@ impl Connection {
     }
 
     fn hello(&mut self, hello: &Hello) {
-        if let Err(status) = self.server.authorizer.connection(&self.peer, &hello.credentials) {
-            self.refuse(status.clone(), ConnError::Refused(status));
-            return;
-        }
+        // A client that says nothing of itself draws nothing: then nothing is bound, and it is nobody.
+        let binding = Binding {
+            client_nonce: hello.nonce[..].try_into().unwrap_or([0; NONCE_BYTES]),
+            server_nonce: rand::random(),
+        };
+        let introduction = match self.server.authorizer.introduce(&binding) {
+            Ok(introduction) => introduction,
+            Err(status) => {
+                self.refuse(status.clone(), ConnError::Refused(status));
+                return;
+            }
+        };
         tracing::debug!(peer = %self.peer, agent = hello.agent, "a connection is open");
+        self.binding = introduction.is_some().then_some(binding);
         let config = &self.server.config;
         let answer = Hello {
             version_min: VERSION.into(),
             version_max: VERSION.into(),
             in_flight_max: config.in_flight_max,
             in_flight_bytes_max: config.in_flight_bytes_max,
-            credentials: bytes::Bytes::new(),
             agent: concat!("kuafu/", env!("CARGO_PKG_VERSION")).to_owned(),
+            nonce: self
+                .binding
+                .map_or_else(Bytes::new, |binding| Bytes::copy_from_slice(&binding.server_nonce)),
+            introduction: introduction.unwrap_or_default(),
         };
         self.conn.greet(&answer, &mut self.out);
+    }
+
+    /// A proof is looked at when it comes; what it came to is told to the calls that refer to it.
+    fn identify(&mut self, number: u8, proof: &Bytes) -> Result<(), ConnError> {
+        self.proofs_shown += 1;
+        if self.proofs_shown > PROOFS_SHOWN_MAX {
+            return Err(ConnError::TooManyProofs(PROOFS_SHOWN_MAX));
+        }
+        let identified = match &self.binding {
+            Some(binding) => self.server.authorizer.identify(&self.peer, binding, proof),
+            None => Err(Status::permission_denied("this server did not ask for a proof")),
+        };
+        if identified.is_err() {
+            self.proofs_refused += 1;
+            if self.proofs_refused > PROOFS_REFUSED_MAX {
+                return Err(ConnError::TooManyProofs(PROOFS_REFUSED_MAX));
+            }
+        }
+        self.proofs[usize::from(number) - 1] = Some(identified);
+        Ok(())
+    }
+
+    fn principal(&self, number: u8) -> Result<Option<&Principal>, Status> {
+        let Some(index) = usize::from(number).checked_sub(1) else { return Ok(None) };
+        match &self.proofs[index] {
+            Some(Ok(principal)) => Ok(Some(principal)),
+            Some(Err(status)) => Err(status.clone()),
+            None => Err(Status::permission_denied(format!("no proof {number} was presented"))),
+        }
     }
 
     fn refuse(&mut self, status: Status, reason: ConnError) {
@@ -231,7 +288,8 @@ impl Connection {
         if self.conn.state() == State::Draining {
             return Err(Status::not_reached("the server is stopping; not executed"));
         }
-        self.server.authorizer.request(&self.peer, &self.server.methods[info.method].method)?;
+        let principal = self.principal(request.proof)?;
+        self.server.authorizer.request(&self.peer, principal, &self.server.methods[info.method].method)?;
         self.server.room(&self.handlers, header)?;
         if info.deadline <= info.started {
             return Err(Status::deadline_exceeded("the time was up on arrival; not executed"));
@@ -250,6 +308,7 @@ impl Connection {
             payload_check: request.payload_check,
             deadline: info.deadline,
             peer: self.peer.clone(),
+            principal: principal.cloned(),
         })
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn drive(data: &[u8]) {
                 match conn.handle_frame(frame, &mut out) {
                     Err(_) => return,
                     Ok(Event::Hello(_)) if role == Role::Server => {
-                        let hello = Hello { credentials: Bytes::new(), ..Hello::default() };
+                        let hello = Hello::default();
                         conn.greet(&hello, &mut out);
                     }
                     Ok(_) => {}
