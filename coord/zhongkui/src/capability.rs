@@ -5,6 +5,7 @@ use std::fmt;
 use crate::crypto::{PublicKey, SecretKey, Signature};
 use crate::encoding::{put_root, put_terms};
 use crate::resource::Resource;
+use crate::rights::Rights;
 use crate::terms::{Grant, Root, Terms, Validity};
 use crate::unverified::{HEADER_BYTES, MAGIC, NO_SIGNATURE, VERSION, signed_bytes};
 use crate::{BLOCKS_MAX, CAPABILITY_BYTES_MAX};
@@ -127,6 +128,20 @@ impl Capability {
     #[must_use]
     pub fn holder(&self) -> &PublicKey {
         &self.blocks.last().expect("a capability has a root").terms.holder
+    }
+
+    /// The name under which its holder owns sessions: the user's; if it was handed on, with the id of the holder's key behind it. So a
+    /// narrower capability does not take over what a wider one opened.
+    #[must_use]
+    pub fn principal(&self) -> String {
+        let name = &self.root.user.name;
+        if self.blocks.len() == 1 { name.to_string() } else { format!("{name}/{}", self.holder().id()) }
+    }
+
+    /// Whether its holder may be a server of something, so far as every block goes. Of what, [`crate::decide()`] says.
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        self.terms().all(|terms| terms.grants().iter().any(|grant| grant.rights().contains(Rights::SERVE)))
     }
 
     /// From the last beginning to the first end of all blocks. `None`: there is no such time, as somebody narrowed it to nothing.

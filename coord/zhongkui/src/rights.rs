@@ -20,10 +20,12 @@ bitflags::bitflags! {
         const ACT_AS = 1 << 5;
         /// Uid 0 is the superuser within; without it, nobody.
         const SUPERUSER = 1 << 6;
+        /// Answer for it: be a server of this service.
+        const SERVE = 1 << 7;
     }
 }
 
-const WORDS: [(Rights, &str); 7] = [
+const WORDS: [(Rights, &str); 8] = [
     (Rights::READ, "read"),
     (Rights::WRITE, "write"),
     (Rights::LOCK, "lock"),
@@ -31,6 +33,7 @@ const WORDS: [(Rights, &str); 7] = [
     (Rights::ADMINISTER, "administer"),
     (Rights::ACT_AS, "act-as"),
     (Rights::SUPERUSER, "superuser"),
+    (Rights::SERVE, "serve"),
 ];
 
 /// `read, write`
@@ -49,7 +52,7 @@ impl fmt::Display for Rights {
 
 /// A word that names no right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no right; they are: read, write, lock, run, administer, act-as, superuser, all")]
+#[error("'{0}' is no right; they are: read, write, lock, run, administer, act-as, superuser, serve, all")]
 pub struct UnknownRight(pub String);
 
 /// `read,write`, with or without spaces; `all` for all of them.

@@ -221,3 +221,31 @@ fn what_never_expires_never_expires() {
     let request = Request { needs: Rights::READ, target: Target::Queue("q") };
     assert_eq!(decide(&capability, &request, Timestamp::FOREVER, &Revocations::default()), Ok(()));
 }
+
+#[test]
+fn who_was_handed_a_capability_owns_other_sessions() {
+    let whole = granted(&key(2), &["read on everything"]);
+    let handed_on = whole.narrow(&key(2), terms(&key(3), &["read on everything"])).unwrap();
+    let again = handed_on.narrow(&key(3), terms(&key(4), &["read on everything"])).unwrap();
+    assert_eq!(whole.principal(), "alice");
+    assert_eq!(handed_on.principal(), format!("alice/{}", key(3).public().id()));
+    assert_eq!(again.principal(), format!("alice/{}", key(4).public().id()));
+}
+
+#[test]
+fn a_server_is_one_that_every_block_lets_serve() {
+    let server = granted(&key(2), &["read on everything", "serve on service:s.S"]);
+    let hands_on = |grants: &[&str]| server.narrow(&key(2), terms(&key(3), grants)).unwrap();
+    assert!(server.may_serve());
+    assert!(hands_on(&["read on everything", "serve on service:s.S/M"]).may_serve());
+    assert!(!hands_on(&["read on everything"]).may_serve());
+    let user = granted(&key(2), &["read,write on everything"]);
+    assert!(!user.may_serve());
+    let claims_to_serve = Terms::new(
+        key(3).public(),
+        Validity::new(BEGIN, END).unwrap(),
+        vec![common::grant("serve on everything")],
+    );
+    let error = user.narrow(&key(2), claims_to_serve.unwrap()).unwrap_err();
+    assert!(matches!(error, NarrowError::NothingLeft { .. }), "{error}");
+}
