@@ -1,20 +1,23 @@
-//! Keys, signatures and digests: the only place that knows algorithms. Ed25519 (RFC 8032) by ed25519-dalek, SHA-512.
+//! Keys, signatures and digests: the only place that knows algorithms. Ed25519 (RFC 8032) by ed25519-dalek; SHA-512, and
+//! SHA-512/256 (FIPS 180-4).
 
 use std::fmt;
 
 use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, VerifyingKey};
-use sha2::{Digest as _, Sha512};
+use sha2::{Digest as _, Sha512, Sha512_256};
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
 /// Bytes of a public key, and of the seed of a secret one.
 pub const KEY_BYTES: usize = 32;
+/// Bytes of a digest.
+pub const DIGEST_BYTES: usize = 32;
 
 /// Before whatever is hashed for a key id: no other digest can be taken for one.
 const KEY_ID_DOMAIN: &[u8] = b"feitian key id 1\0";
 
 /// A signature; says nothing until it is verified.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signature(pub [u8; SIGNATURE_BYTES]);
 
 impl fmt::Debug for Signature {
@@ -111,6 +114,23 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Stands for the bytes it was made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; DIGEST_BYTES]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:02x?}..)", &self.0[..4])
+    }
+}
+
+/// SHA-512/256 of the parts, one behind the other: the caller sees to it that they can be told apart.
+#[must_use]
+pub fn digest(parts: &[&[u8]]) -> Digest {
+    let hasher = parts.iter().fold(Sha512_256::new(), |hasher, part| hasher.chain_update(part));
+    Digest(hasher.finalize().into())
 }
 
 #[cfg(test)]

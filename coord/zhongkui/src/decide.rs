@@ -78,14 +78,14 @@ pub fn decide(
     let root = capability.root();
     let id = root.id;
     for terms in capability.terms() {
-        let not_before = terms.validity.not_before();
-        if now < not_before.saturating_sub(CLOCK_DIFFERENCE_MAX) {
+        if !terms.validity.has_begun(now) {
+            let not_before = terms.validity.not_before();
             return Err(Refusal::NotYetValid { id, not_before, now });
         }
     }
     for terms in capability.terms() {
-        let not_after = terms.validity.not_after();
-        if now >= not_after && not_after != Timestamp::FOREVER {
+        if terms.validity.is_over(now) {
+            let not_after = terms.validity.not_after();
             return Err(Refusal::Expired { id, not_after, now });
         }
     }

@@ -3,12 +3,14 @@
 //!
 //! Read in this order: [`crypto`] (keys and signatures: the only place that knows algorithms), [`rights`] and [`resource`] (what a grant
 //! says), [`terms`] (a block without its signature), [`unverified`] (bytes that somebody sent), [`capability`] (bytes that were
-//! proved; granting, narrowing), [`revoke`] and [`decide`] (the answer), [`text`] and [`keyring`] (files). The bytes are in
-//! `docs/capability.md`, what all of it is to protect in `docs/model.md`.
+//! proved; granting, narrowing), [`revoke`] and [`decide`] (the answer), [`text`] and [`keyring`] (files). Beside them
+//! [`token`]: what masters sign for chunkservers. The bytes are in `docs/capability.md` and `docs/token.md`, what all of it is to
+//! protect in `docs/model.md`.
 //!
 //! Pure but for [`crypto::SecretKey::generate`], which asks the system for random bytes, and [`keyring`], which reads and writes files. Time and
 //! revocations come in as values.
 
+mod bounded;
 pub mod capability;
 pub mod crypto;
 pub mod decide;
@@ -20,6 +22,7 @@ pub mod rights;
 pub mod terms;
 pub mod text;
 pub mod time;
+pub mod token;
 pub mod unverified;
 
 pub use capability::{Capability, NarrowError};
@@ -30,6 +33,7 @@ pub use revoke::Revocations;
 pub use rights::Rights;
 pub use terms::{CapabilityId, Grant, Terms, User, UserEpoch, UserName, Validity};
 pub use time::Timestamp;
+pub use token::{Claims, DataRequest, DataRights, RootCache, Scope, TokenRefusal, UnverifiedToken, admit};
 pub use unverified::{Authorities, Forged, MalformedCapability, UnverifiedCapability};
 
 /// Blocks of a capability, the root counted. Bounds what a verifier computes for a stranger: 8 signatures are a third of a millisecond.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::crypto::{KeyId, PublicKey};
+use crate::decide::CLOCK_DIFFERENCE_MAX;
 use crate::resource::Resource;
 use crate::rights::Rights;
 use crate::time::Timestamp;
@@ -152,6 +153,17 @@ impl Validity {
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// Whether it is valid already, for a clock that may be [`CLOCK_DIFFERENCE_MAX`] behind the one it was granted by.
+    #[must_use]
+    pub fn has_begun(&self, now: Timestamp) -> bool {
+        now >= self.not_before.saturating_sub(CLOCK_DIFFERENCE_MAX)
+    }
+
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.not_after && self.not_after != Timestamp::FOREVER
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 
+pub mod tokens;
+
 use coord_types::InodeId;
 use zhongkui::resource::Place;
 use zhongkui::terms::Root;
