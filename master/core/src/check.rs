@@ -2,7 +2,8 @@
 //!
 //! - every entry names an inode of the kind it says, every inode is named or an orphan;
 //! - a file's link count is its names, a directory's is 2 and its subdirectories; a directory's size is its entries;
-//! - a directory's parent is where its name is; extended attributes belong to inodes that say they have some;
+//! - a directory's parent is where its name is; another inode's parents are where its names are ([`crate::names`]);
+//! - extended attributes belong to inodes that say they have some;
 //! - an orphan has no name and belongs to an open session;
 //! - the counters are the sums they claim to be; no data is both alive and deleted.
 
@@ -15,6 +16,7 @@ use master_model::mode;
 use crate::error::{OpResult, corrupt};
 use crate::inode::Inode;
 use crate::keys;
+use crate::names::{self, Filled};
 use crate::state::{Entry, read_counters};
 use crate::{deletion, session};
 
@@ -35,6 +37,7 @@ pub fn check(read: &dyn Read) -> OpResult<Vec<String>> {
     for (ino, inode) in &inodes {
         links(*ino, inode, &seen, &orphans, &mut found);
     }
+    parents(read, &inodes, &seen, &mut found)?;
     xattrs(read, &inodes, &mut found)?;
     counters(read, &inodes, &mut found)?;
     Ok(found.wrong)
@@ -57,10 +60,15 @@ struct Seen {
     names: BTreeMap<InodeId, u32>,
     entries: BTreeMap<InodeId, u64>,
     subdirectories: BTreeMap<InodeId, u32>,
+    /// The parents of what is no directory, with the number of names there.
+    parents: BTreeMap<InodeId, BTreeMap<InodeId, u32>>,
+    /// The same, without the names that the walk for older releases' files has not passed.
+    passed: BTreeMap<InodeId, BTreeMap<InodeId, u32>>,
 }
 
 fn entries(read: &dyn Read, inodes: &BTreeMap<InodeId, Inode>, found: &mut Findings) -> OpResult<Seen> {
     let mut seen = Seen::default();
+    let filled = Filled::read(read)?;
     for (key, value) in read.scan(keys::DENTRIES, &Range::prefix(&[]), usize::MAX)? {
         let (parent, cookie, name) =
             keys::split_dentry(&key).ok_or_else(|| corrupt("the key of a directory entry"))?;
@@ -78,9 +86,14 @@ fn entries(read: &dyn Read, inodes: &BTreeMap<InodeId, Inode>, found: &mut Findi
                 found.expect(inode.attr.kind() == entry.kind, || format!("{} tells a wrong kind", what()));
                 if entry.kind == mode::DIRECTORY {
                     *seen.subdirectories.entry(parent).or_default() += 1;
-                    found.expect(inode.parent() == Some(parent), || {
-                        format!("{} thinks it is in {:?}", what(), inode.parent())
+                    found.expect(inode.parent == Some(parent), || {
+                        format!("{} thinks it is in {:?}", what(), inode.parent)
                     });
+                } else {
+                    *seen.parents.entry(entry.ino).or_default().entry(parent).or_default() += 1;
+                    if filled.passed_key(&key) {
+                        *seen.passed.entry(entry.ino).or_default().entry(parent).or_default() += 1;
+                    }
                 }
             }
         }
@@ -131,6 +144,42 @@ fn links(ino: InodeId, inode: &Inode, seen: &Seen, orphans: &BTreeSet<InodeId>, 
     found.expect(inode.attr.is_regular() == inode.attr.layout.is_some(), || {
         format!("inode {ino} of mode {:o} and its layout do not fit", inode.attr.mode)
     });
+}
+
+fn parents(
+    read: &dyn Read,
+    inodes: &BTreeMap<InodeId, Inode>,
+    seen: &Seen,
+    found: &mut Findings,
+) -> OpResult<()> {
+    let mut counted: BTreeMap<InodeId, BTreeMap<InodeId, u32>> = BTreeMap::new();
+    for (key, value) in read.scan(keys::NAMES, &Range::prefix(&[]), usize::MAX)? {
+        let (ino, parent) = keys::split_name(&key).ok_or_else(|| corrupt("the key of a parent"))?;
+        found.expect(inodes.contains_key(&ino), || format!("names of inode {ino}, which is not there"));
+        counted.entry(ino).or_default().insert(parent, names::count(&value)?);
+    }
+    let none = BTreeMap::new();
+    for (ino, inode) in inodes.iter().filter(|(_, inode)| !inode.attr.is_directory()) {
+        let of = |map: &BTreeMap<InodeId, _>| map.get(ino).unwrap_or(&none).clone();
+        let (all, passed, counted) = (of(&seen.parents), of(&seen.passed), of(&counted));
+        let wanted = match (inode.parent, inode.attr.nlink) {
+            (_, 0 | 1) => &none,
+            (Some(_), _) => &all,
+            (None, _) => &passed,
+        };
+        found.expect(counted == *wanted, || {
+            format!("inode {ino} has its names in {all:?}, and counts {counted:?}")
+        });
+        let right = match inode.parent {
+            Some(parent) => all.contains_key(&parent),
+            // Those that the walk passed have one, unless they had several names then.
+            None => inode.attr.nlink != 1 || passed.is_empty(),
+        };
+        found.expect(right, || {
+            format!("inode {ino} has its names in {all:?} and thinks it is in {:?}", inode.parent)
+        });
+    }
+    Ok(())
 }
 
 fn xattrs(read: &dyn Read, inodes: &BTreeMap<InodeId, Inode>, found: &mut Findings) -> OpResult<()> {
@@ -211,8 +260,19 @@ mod tests {
         let xattrs = spoil(&|tree, _, file| tree.edit(file, |inode| inode.attr.has_xattrs = true));
         assert!(xattrs.contains("say they have attributes"), "{xattrs}");
         let parent = spoil(&|tree, dir, _| {
-            tree.edit(dir, |inode| inode.detail = crate::inode::Detail::Directory { parent: InodeId(5) });
+            tree.edit(dir, |inode| inode.parent = Some(InodeId(5)));
         });
         assert!(parent.contains("thinks it is in"), "{parent}");
+        for wrong in [None, Some(InodeId::ROOT)] {
+            let parent = spoil(&|tree, _, file| tree.edit(file, |inode| inode.parent = wrong));
+            assert!(parent.contains("thinks it is in"), "{parent}");
+        }
+        let counted = spoil(&|tree, dir, file| {
+            let mut batch = Batch::new();
+            batch.put(keys::NAMES, keys::name(file, dir), 1_u32.to_be_bytes());
+            batch.put(keys::NAMES, keys::name(InodeId(99), dir), 1_u32.to_be_bytes());
+            tree.kv().write(batch, Durability::Logged).unwrap();
+        });
+        assert!(counted.contains("and counts {") && counted.contains("names of inode 99"), "{counted}");
     }
 }

@@ -12,8 +12,9 @@ use master_model::{Attr, Errno, Mutated, Mutation, Time, mode, proto};
 use prost::Message;
 
 use crate::error::{OpError, OpResult};
-use crate::inode::{Detail, Inode};
+use crate::inode::Inode;
 use crate::keys;
+use crate::names;
 use crate::ops;
 use crate::records::{self, ClusterRecord, Counters};
 use crate::session::{self, Ended};
@@ -85,6 +86,11 @@ pub enum Command {
     SetReplicas {
         replicas: u32,
         min_replicas: u32,
+    },
+    /// Goes on with what a store of an older release lacks: where its files have their names.
+    FillParents {
+        /// Directory entries looked at, at most [`names::FILL_ENTRIES_MAX`].
+        entries: u32,
     },
 }
 
@@ -226,6 +232,10 @@ fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
                 Err(wrong) => CommandReply::Refused(wrong.to_string()),
             }
         }
+        Command::FillParents { entries } => {
+            names::fill(state, entries)?;
+            CommandReply::Done
+        }
         Command::ChangeGroups { changes } => CommandReply::Changed(change::apply(state, &changes)?),
     })
 }
@@ -257,6 +267,7 @@ fn initialize(state: &mut State<'_>, op: Initialize) -> OpResult<String> {
         deletions_pending: 0,
         sessions: 0,
     });
+    names::born_filled(state);
     let now = state.now();
     state.add_inode(root(&op, now))?;
     Ok(op.cluster_id)
@@ -282,7 +293,7 @@ fn root(op: &Initialize, now: Time) -> Inode {
         has_xattrs: false,
         fence: Fence::NONE,
     };
-    Inode { attr, detail: Detail::Directory { parent: InodeId::ROOT } }
+    Inode { attr, parent: Some(InodeId::ROOT), target: None }
 }
 
 /// The counters; `None` before the cluster is initialised.

@@ -7,24 +7,15 @@ use master_model::{Attr, Time, mode};
 use crate::codec::{Reader, put_signed, put_varint};
 use crate::error::{OpError, corrupt};
 
-/// What an inode is beyond its attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detail {
-    None,
-    /// A directory has one place; walking up finds loops before a rename makes one.
-    Directory {
-        parent: InodeId,
-    },
-    Symlink {
-        target: Bytes,
-    },
-}
-
 /// An inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
     pub attr: Attr,
-    pub detail: Detail,
+    /// A directory it has a name in. Directories have it always (the root's is itself), and no other: walking up finds loops
+    /// before a rename makes one. Of the others see [`crate::names`].
+    pub parent: Option<InodeId>,
+    /// Of a symbolic link, and of nothing else.
+    pub target: Option<Bytes>,
 }
 
 /// First byte of a record.
@@ -37,7 +28,8 @@ const HAS_RDEV: u8 = 1 << 3;
 const HAS_XATTRS: u8 = 1 << 4;
 const HAS_GARBAGE: u8 = 1 << 5;
 const HAS_FENCE: u8 = 1 << 6;
-const FLAGS: u8 = (1 << 7) - 1;
+/// The last flag: what comes next takes a new version. Directories have a parent without it.
+const HAS_PARENT: u8 = 1 << 7;
 
 impl Inode {
     /// The record. The inode's number is its key.
@@ -51,7 +43,8 @@ impl Inode {
             | flag(attr.rdev != 0, HAS_RDEV)
             | flag(attr.has_xattrs, HAS_XATTRS)
             | flag(attr.garbage_end_bytes != 0, HAS_GARBAGE)
-            | flag(attr.fence != Fence::NONE, HAS_FENCE);
+            | flag(attr.fence != Fence::NONE, HAS_FENCE)
+            | flag(self.parent.is_some() && !attr.is_directory(), HAS_PARENT);
         let mut out = Vec::with_capacity(80);
         out.push(VERSION);
         out.push(flags);
@@ -77,14 +70,15 @@ impl Inode {
         if flags & HAS_FENCE != 0 {
             put_varint(&mut out, attr.fence.0);
         }
+        if let Some(parent) = self.parent {
+            put_varint(&mut out, parent.0);
+        }
         if let Some(layout) = &attr.layout {
             put_varint(&mut out, attr.data.0);
             put_layout(&mut out, layout);
         }
-        match &self.detail {
-            Detail::None => {}
-            Detail::Directory { parent } => put_varint(&mut out, parent.0),
-            Detail::Symlink { target } => out.extend_from_slice(target),
+        if let Some(target) = &self.target {
+            out.extend_from_slice(target);
         }
         out
     }
@@ -94,15 +88,6 @@ impl Inode {
     pub fn decode(ino: InodeId, record: &[u8]) -> Result<Self, OpError> {
         decode(ino, record).ok_or_else(|| corrupt(format_args!("the record of inode {ino} ({record:02x?})")))
     }
-
-    /// A directory's parent; the root's is itself.
-    #[must_use]
-    pub const fn parent(&self) -> Option<InodeId> {
-        match self.detail {
-            Detail::Directory { parent } => Some(parent),
-            Detail::None | Detail::Symlink { .. } => None,
-        }
-    }
 }
 
 fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
@@ -111,9 +96,6 @@ fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
         return None;
     }
     let flags = reader.byte()?;
-    if flags & !FLAGS != 0 {
-        return None;
-    }
     let (mode, nlink, uid, gid) =
         (reader.varint32()?, reader.varint32()?, reader.varint32()?, reader.varint32()?);
     let (size_bytes, allocated_bytes, change) = (reader.varint()?, reader.varint()?, reader.varint()?);
@@ -123,16 +105,19 @@ fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
     let rdev = if flags & HAS_RDEV == 0 { 0 } else { reader.varint32()? };
     let garbage_end_bytes = if flags & HAS_GARBAGE == 0 { 0 } else { reader.varint()? };
     let fence = if flags & HAS_FENCE == 0 { Fence::NONE } else { Fence(reader.varint()?) };
+    let is_directory = mode & mode::TYPE == mode::DIRECTORY;
+    let parent = match (is_directory, flags & HAS_PARENT != 0) {
+        (true, true) => return None,
+        (false, false) => None,
+        _ => Some(InodeId(reader.varint()?)),
+    };
     let (data, layout) = if flags & HAS_DATA == 0 {
         (DataId(0), None)
     } else {
         (DataId(reader.varint()?), Some(layout(&mut reader)?))
     };
-    let detail = match mode & mode::TYPE {
-        mode::DIRECTORY => Detail::Directory { parent: InodeId(reader.varint()?) },
-        mode::SYMLINK => Detail::Symlink { target: Bytes::copy_from_slice(reader.rest()) },
-        _ => Detail::None,
-    };
+    let is_symlink = mode & mode::TYPE == mode::SYMLINK;
+    let target = is_symlink.then(|| Bytes::copy_from_slice(reader.rest()));
     let attr = Attr {
         ino,
         mode,
@@ -152,7 +137,7 @@ fn decode(ino: InodeId, record: &[u8]) -> Option<Inode> {
         has_xattrs: flags & HAS_XATTRS != 0,
         fence,
     };
-    Some(Inode { attr, detail })
+    Some(Inode { attr, parent, target })
 }
 
 fn put_time(out: &mut Vec<u8>, time: Time) {
@@ -203,6 +188,7 @@ mod tests {
             has_xattrs: bool,
             groups in prop::collection::vec(any::<u32>(), 1..=16),
             target in prop::collection::vec(any::<u8>(), 1..200),
+            parent: Option<u64>,
         ) -> Inode {
             let regular = kind == mode::REGULAR;
             let attr = Attr {
@@ -226,12 +212,9 @@ mod tests {
                 has_xattrs,
                 fence: Fence(if regular { sizes[5] } else { 0 }),
             };
-            let detail = match kind {
-                mode::DIRECTORY => Detail::Directory { parent: InodeId(sizes[2]) },
-                mode::SYMLINK => Detail::Symlink { target: target.into() },
-                _ => Detail::None,
-            };
-            Inode { attr, detail }
+            let parent = if kind == mode::DIRECTORY { Some(sizes[2]) } else { parent };
+            let target = (kind == mode::SYMLINK).then(|| target.into());
+            Inode { attr, parent: parent.map(InodeId), target }
         }
     }
 
@@ -240,12 +223,15 @@ mod tests {
         fn records_survive(inode in inodes()) {
             let record = inode.encode();
             prop_assert_eq!(Inode::decode(inode.attr.ino, &record).unwrap(), inode.clone());
-            for (at, value) in [(0, VERSION + 1), (1, record[1] | (FLAGS + 1))] {
-                let mut newer = record.clone();
-                newer[at] = value;
-                prop_assert!(Inode::decode(inode.attr.ino, &newer).is_err());
+            let mut newer = record.clone();
+            newer[0] = VERSION + 1;
+            prop_assert!(Inode::decode(inode.attr.ino, &newer).is_err());
+            if inode.attr.is_directory() {
+                let mut twice = record.clone();
+                twice[1] |= HAS_PARENT;
+                prop_assert!(Inode::decode(inode.attr.ino, &twice).is_err());
             }
-            if !matches!(inode.detail, Detail::Symlink { .. }) {
+            if inode.target.is_none() {
                 for len in 0..record.len() {
                     prop_assert!(Inode::decode(inode.attr.ino, &record[..len]).is_err());
                 }
@@ -281,6 +267,16 @@ mod tests {
             fence: Fence::NONE,
         };
         // 10^8 of these in 5 GB; what a create writes.
-        assert!(Inode { attr, detail: Detail::None }.encode().len() <= 48);
+        let parent = Some(InodeId(1 << 40));
+        assert!(Inode { attr, parent, target: None }.encode().len() <= 50);
+    }
+
+    #[test]
+    fn records_of_older_releases_have_no_parent() {
+        // A symbolic link to "f" with one name, of 1970.
+        let record = b"\x01\x03\xff\xc3\x02\x01\x00\x00\x01\x00\x01\x00\x00f";
+        let link = Inode::decode(InodeId(2), record).unwrap();
+        assert_eq!((link.attr.mode, link.parent), (mode::SYMLINK | 0o777, None));
+        assert_eq!((link.target.as_deref(), link.encode()), (Some(b"f".as_slice()), record.to_vec()));
     }
 }

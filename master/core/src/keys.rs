@@ -17,8 +17,9 @@ pub const ORPHANS: Family = Family(4);
 pub const SESSIONS: Family = Family(5);
 pub const TABLE: Family = Family(6);
 pub const SETTINGS: Family = Family(7);
+pub const NAMES: Family = Family(8);
 
-const FAMILIES: [FamilySpec; 8] = [
+const FAMILIES: [FamilySpec; 9] = [
     FamilySpec { name: "master.inodes", bloom: false, prefix_len_bytes: None },
     // Most creates look up a name that is not there.
     FamilySpec { name: "master.dentries", bloom: true, prefix_len_bytes: Some(8) },
@@ -28,6 +29,7 @@ const FAMILIES: [FamilySpec; 8] = [
     FamilySpec { name: "master.sessions", bloom: false, prefix_len_bytes: None },
     FamilySpec { name: "master.table", bloom: false, prefix_len_bytes: None },
     FamilySpec { name: "master.settings", bloom: false, prefix_len_bytes: None },
+    FamilySpec { name: "master.names", bloom: false, prefix_len_bytes: Some(8) },
 ];
 
 /// The master's families, in the order of their numbers.
@@ -40,6 +42,8 @@ pub const fn families() -> &'static [FamilySpec] {
 pub const COUNTERS_KEY: &[u8] = b"counters";
 /// Key of the cluster's record in [`SETTINGS`].
 pub const CLUSTER_KEY: &[u8] = b"cluster";
+/// Key of how far the parents of an older release's files are filled in, in [`SETTINGS`].
+pub const PARENTS_KEY: &[u8] = b"parents";
 
 #[must_use]
 pub const fn inode(ino: InodeId) -> [u8; 8] {
@@ -131,6 +135,27 @@ pub fn split_orphan(key: &[u8]) -> Option<(SessionId, InodeId)> {
 }
 
 #[must_use]
+pub fn name(ino: InodeId, parent: InodeId) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&ino.0.to_be_bytes());
+    key[8..].copy_from_slice(&parent.0.to_be_bytes());
+    key
+}
+
+/// The parents of an inode with several names.
+#[must_use]
+pub fn names(ino: InodeId) -> Range {
+    Range::prefix(&ino.0.to_be_bytes())
+}
+
+/// The inode and the parent in a key of [`NAMES`].
+#[must_use]
+pub fn split_name(key: &[u8]) -> Option<(InodeId, InodeId)> {
+    let (ino, parent) = key.split_first_chunk::<8>()?;
+    Some((InodeId(u64::from_be_bytes(*ino)), InodeId(u64::from_be_bytes(parent.try_into().ok()?))))
+}
+
+#[must_use]
 pub const fn session(session: SessionId) -> [u8; 8] {
     session.0.to_be_bytes()
 }
@@ -215,6 +240,7 @@ mod tests {
             (SESSIONS, "sessions"),
             (TABLE, "table"),
             (SETTINGS, "settings"),
+            (NAMES, "names"),
         ];
         for (family, name) in numbered {
             assert_eq!(families()[usize::from(family.0)].name, format!("master.{name}"));
@@ -240,6 +266,8 @@ mod tests {
         assert!(!dentries_after(InodeId(7), cookie(b"name")).contains(&key));
         assert!(!dentries_after(InodeId(6), 0).contains(&key));
         assert_eq!(split_orphan(&orphan(SessionId(1), InodeId(2))), Some((SessionId(1), InodeId(2))));
+        assert_eq!(split_name(&name(InodeId(1), InodeId(2))), Some((InodeId(1), InodeId(2))));
+        assert!(names(InodeId(1)).contains(&name(InodeId(1), InodeId(u64::MAX))));
         assert_eq!(split_table(&disk(DiskId(9))), Some(9));
         assert!(servers().contains(&server(ServerId(u32::MAX))) && !servers().contains(&disk(DiskId(0))));
         assert_eq!(split_dentry(b"short"), None);

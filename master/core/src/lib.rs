@@ -4,7 +4,7 @@
 //! replica that applies the same commands holds the same bytes.
 //!
 //! Read in this order: [`keys`] (what is stored where), [`inode`] and [`records`] (the records, byte by byte in
-//! `master/docs/keys.md`), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
+//! `master/docs/keys.md`), [`names`] (where an inode has its names), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
 //! (one operation a file), [`table`] (chunkservers and groups), [`health`] (which of them the leader believes alive), [`session`], [`deletion`], [`check`] (the invariants).
 
 pub mod check;
@@ -17,6 +17,7 @@ pub mod health;
 pub mod inode;
 pub mod keys;
 pub mod load;
+pub mod names;
 pub mod ops;
 pub mod records;
 pub mod session;
@@ -30,4 +31,5 @@ mod testing;
 pub use command::{Applied, Command, CommandReply, Context, SessionEffect, apply, counters};
 pub use error::{OpError, OpResult};
 pub use keys::families;
+pub use names::{fill_parents_pending, within};
 pub use ops::query;

@@ -28,8 +28,9 @@ use coord_types::{DataId, Fence, InodeId};
 use master_model::{Answer, Attr, Errno, Mutated, Mutation, Name, Query, mode};
 
 use crate::error::OpResult;
-use crate::inode::{Detail, Inode};
+use crate::inode::Inode;
 use crate::keys;
+use crate::names::{self, Place};
 use crate::state::{Entry, State};
 
 /// Names of one file, and subdirectories of one directory; what fits the signed number some programs keep it in.
@@ -126,12 +127,8 @@ fn make_node(state: &mut State<'_>, node: &NewNode<'_>) -> OpResult<Mutated> {
         has_xattrs: false,
         fence: Fence::NONE,
     };
-    let detail = match (is_directory, node.target) {
-        (true, _) => Detail::Directory { parent: node.parent },
-        (false, Some(target)) => Detail::Symlink { target: bytes::Bytes::copy_from_slice(target) },
-        (false, None) => Detail::None,
-    };
-    state.add_inode(Inode { attr: attr.clone(), detail })?;
+    let target = node.target.map(bytes::Bytes::copy_from_slice);
+    state.add_inode(Inode { attr: attr.clone(), parent: Some(node.parent), target })?;
     state.add_entry(node.parent, node.name, Entry { ino, kind: attr.kind() })?;
     if is_directory {
         state.inode_mut(node.parent)?.attr.nlink += 1;
@@ -154,9 +151,15 @@ fn must_exist(state: &mut State<'_>, parent: InodeId, name: &Name) -> OpResult<E
     Ok(state.entry(parent, name)?.ok_or(Errno::ENOENT)?)
 }
 
-/// An inode that is no directory loses a name. With the last one it goes, or is kept for the session that has it
-/// open. Gives its state afterwards, and whether it is held.
-fn drop_link(state: &mut State<'_>, ino: InodeId, hold: Option<InodeId>) -> OpResult<(Attr, bool)> {
+/// An inode that is no directory loses a name, the one at `place`. With the last one it goes, or is kept for the session
+/// that has it open. Gives its state afterwards, and whether it is held.
+fn drop_link(
+    state: &mut State<'_>,
+    ino: InodeId,
+    place: Place<'_>,
+    hold: Option<InodeId>,
+) -> OpResult<(Attr, bool)> {
+    names::removed(state, ino, place)?;
     let now = state.now();
     let inode = state.inode_mut(ino)?;
     inode.attr.nlink = inode.attr.nlink.saturating_sub(1);

@@ -2,16 +2,20 @@
 //! every invariant of the store is checked.
 //!
 //! The model keeps names in nested maps and link counts by looking, so it shares nothing with the records and
-//! counters it checks. Errors are compared by their errno.
+//! counters it checks. Errors are compared by their errno. In a second run the store becomes an older release's on the way, and
+//! is filled in between the operations that follow.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 use std::collections::BTreeMap;
 
-use coord_kv::{Durability, Kv as _, MemKv};
+use coord_kv::{Batch, Durability, Kv as _, MemKv, Range, Read as _};
 use coord_types::{DataId, InodeId, SessionId};
 use master_core::command::Initialize;
-use master_core::{Command, CommandReply, Context, OpError, apply, check, query};
+use master_core::inode::Inode;
+use master_core::{
+    Command, CommandReply, Context, OpError, apply, check, fill_parents_pending, keys, query, within,
+};
 use master_model::{
     Answer, Changes, CommitWrite, Create, Errno, Link, Mkdir, Mutated, Mutation, Name, Query, ReadDir,
     Rename, RenameFlags, Rmdir, SetAttr, Symlink, SymlinkTarget, Unlink, convert, mode, proto,
@@ -363,6 +367,21 @@ impl Master {
         CommandReply::decode(&self.apply(&command.encode())).unwrap()
     }
 
+    /// As if all had been made by a release that did not know where files have their names.
+    fn forget_parents(&self) {
+        let mut batch = Batch::new();
+        batch.delete(keys::SETTINGS, keys::PARENTS_KEY);
+        batch.delete_range(keys::NAMES, Range::prefix(&[]));
+        for (key, value) in self.kv.scan(keys::INODES, &Range::prefix(&[]), usize::MAX).unwrap() {
+            let mut inode = Inode::decode(InodeId(keys::split_id(&key).unwrap()), &value).unwrap();
+            if !inode.attr.is_directory() {
+                inode.parent = None;
+                batch.put(keys::INODES, key, inode.encode());
+            }
+        }
+        self.kv.write(batch, Durability::Logged).unwrap();
+    }
+
     fn mutate(&mut self, mutation: Mutation) -> Result<Mutated, Errno> {
         self.sequence += 1;
         let request = proto::MutateRequest {
@@ -497,12 +516,25 @@ impl Master {
     }
 }
 
-/// Both trees from the root; link counts, sizes and modes included. Inodes are matched up as they are met.
+/// Both trees from the root; link counts, sizes, modes and what is below what included. Inodes are matched up as they are met.
 fn compare(model: &Model, master: &Master) {
     let mut pairs = BTreeMap::new();
     compare_node(model, master, 0, InodeId::ROOT, &mut pairs);
     let listed = master.query(&Query::StatFs).unwrap().stat_fs.unwrap().inodes_used;
     assert_eq!(listed, model.nodes.len() as u64, "inodes");
+    if fill_parents_pending(&master.kv).unwrap() {
+        return;
+    }
+    for (node, ino) in &pairs {
+        for (above, directory) in &pairs {
+            let got = within(&master.kv, *ino, *directory, None).unwrap();
+            assert_eq!(got, model.below(*node, *above), "node {node} below node {above}");
+        }
+    }
+    for ino in &master.held {
+        let held_by = |session| within(&master.kv, *ino, InodeId::ROOT, session).unwrap();
+        assert!(held_by(Some(master.session)) && !held_by(None), "{ino} has no name");
+    }
 }
 
 fn compare_node(
@@ -563,5 +595,30 @@ proptest! {
             compare(&model, &master);
             prop_assert_eq!(check::check(&master.kv).unwrap(), Vec::<String>::new(), "after {:?}", op);
         }
+    }
+
+    #[test]
+    fn an_older_store_becomes_as_a_new_one(
+        before in prop::collection::vec(op(), 1..30),
+        after in prop::collection::vec((op(), 0_u32..3), 1..40),
+    ) {
+        let (mut model, mut master) = (Model::new(), Master::new());
+        for op in &before {
+            prop_assert_eq!(master.run(op), model.apply(op), "{:?}", op);
+        }
+        master.forget_parents();
+        for (op, entries) in &after {
+            if *entries > 0 {
+                master.command(&Command::FillParents { entries: *entries });
+            }
+            prop_assert_eq!(master.run(op), model.apply(op), "{:?}", op);
+            prop_assert_eq!(check::check(&master.kv).unwrap(), Vec::<String>::new(), "after {:?}", op);
+            compare(&model, &master);
+        }
+        while fill_parents_pending(&master.kv).unwrap() {
+            master.command(&Command::FillParents { entries: 2 });
+        }
+        compare(&model, &master);
+        prop_assert_eq!(check::check(&master.kv).unwrap(), Vec::<String>::new());
     }
 }

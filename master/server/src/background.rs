@@ -1,8 +1,10 @@
-//! What the leader does by itself, one job a file. Each runs while this master leads and is dropped when it does not.
+//! What the leader does by itself, one job a file. Each runs while this master leads (or until its work is done once and for
+//! all) and is dropped when it does not.
 
 mod deletion;
 mod failing;
 pub(crate) mod groups;
+mod parents;
 mod placement;
 mod probe;
 mod session_expiry;
@@ -62,7 +64,8 @@ async fn lead(app: &App) {
         placement::run(app),
         groups::run(app),
         probe::run(app),
-        failing::run(app)
+        failing::run(app),
+        parents::run(app)
     );
 }
 

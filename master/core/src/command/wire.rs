@@ -22,7 +22,7 @@ pub enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Internal {
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     op: Option<Op>,
 }
 
@@ -48,6 +48,8 @@ enum Op {
     NewEpoch(bool),
     #[prost(message, tag = "10")]
     SetReplicas(ReplicasMessage),
+    #[prost(uint32, tag = "11")]
+    FillParents(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -205,6 +207,7 @@ impl Command {
                 Op::DeletionsDone(Ids { ids: data.into_iter().map(|data| data.0).collect() })
             }
             Self::NewEpoch => Op::NewEpoch(true),
+            Self::FillParents { entries } => Op::FillParents(entries),
             Self::SetReplicas { replicas, min_replicas } => {
                 Op::SetReplicas(ReplicasMessage { replicas, min_replicas })
             }
@@ -236,6 +239,7 @@ impl Command {
                 Self::DeletionsDone { data: ids.into_iter().map(DataId).collect() }
             }
             Op::NewEpoch(_) => Self::NewEpoch,
+            Op::FillParents(entries) => Self::FillParents { entries },
             Op::SetReplicas(ReplicasMessage { replicas, min_replicas }) => {
                 Self::SetReplicas { replicas, min_replicas }
             }
@@ -330,6 +334,7 @@ mod tests {
             Command::DrainDisks { disks: vec![DiskId(3), DiskId(4)], draining: true },
             Command::NewEpoch,
             Command::SetReplicas { replicas: 3, min_replicas: 2 },
+            Command::FillParents { entries: 1000 },
         ] {
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }

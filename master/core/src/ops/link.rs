@@ -4,6 +4,7 @@ use master_model::{Errno, Link, Mutated};
 
 use super::{LINKS_MAX, must_be_free};
 use crate::error::OpResult;
+use crate::names::{self, Place};
 use crate::state::{Entry, State};
 
 pub(super) fn link(state: &mut State<'_>, op: &Link) -> OpResult<Mutated> {
@@ -20,6 +21,7 @@ pub(super) fn link(state: &mut State<'_>, op: &Link) -> OpResult<Mutated> {
     if nlink >= LINKS_MAX {
         return Err(Errno::EMLINK.into());
     }
+    names::added(state, op.ino, Place { parent: op.parent, name: &op.name })?;
     let now = state.now();
     let inode = state.inode_mut(op.ino)?;
     inode.attr.nlink += 1;

@@ -5,11 +5,8 @@ use master_model::{Attr, Errno, Mutated, Rename, RenameFlags, mode};
 
 use super::{LINKS_MAX, drop_directory, drop_link, must_exist};
 use crate::error::{OpResult, corrupt};
-use crate::inode::Detail;
+use crate::names::{self, DEPTH_MAX, Place};
 use crate::state::{Entry, State};
-
-/// Directories above one another. Deeper than any path that can be named in one call; a loop in the store ends here.
-const DEPTH_MAX: u32 = 1 << 16;
 
 pub(super) fn rename(state: &mut State<'_>, op: &Rename) -> OpResult<Mutated> {
     let source = must_exist(state, op.parent, &op.name)?;
@@ -33,7 +30,7 @@ pub(super) fn rename(state: &mut State<'_>, op: &Rename) -> OpResult<Mutated> {
         (RenameFlags::Exchange, Some(target)) => exchange(state, op, source, target),
         (_, Some(target)) => replace(state, op, source, target),
         (_, None) => {
-            relocate(state, op, source)?;
+            relocate(state, source, from(op), to(op))?;
             state.add_entry(op.new_parent, &op.new_name, source)?;
             state.remove_entry(op.parent, &op.name)?;
             done(state, op, None, false)
@@ -50,9 +47,9 @@ fn replace(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) -> 
     let (lost, held) = if target.kind == mode::DIRECTORY {
         (drop_directory(state, op.new_parent, target.ino)?, false)
     } else {
-        drop_link(state, target.ino, op.hold)?
+        drop_link(state, target.ino, to(op), op.hold)?
     };
-    relocate(state, op, source)?;
+    relocate(state, source, from(op), to(op))?;
     state.set_entry(op.new_parent, &op.new_name, source);
     state.directory_changed(op.new_parent)?;
     state.remove_entry(op.parent, &op.name)?;
@@ -60,12 +57,8 @@ fn replace(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) -> 
 }
 
 fn exchange(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) -> OpResult<Mutated> {
-    move_directory(state, source, op.parent, op.new_parent)?;
-    move_directory(state, target, op.new_parent, op.parent)?;
-    let now = state.now();
-    for entry in [source, target] {
-        state.inode_mut(entry.ino)?.attr.ctime = now;
-    }
+    relocate(state, source, from(op), to(op))?;
+    relocate(state, target, to(op), from(op))?;
     state.set_entry(op.new_parent, &op.new_name, source);
     state.set_entry(op.parent, &op.name, target);
     state.directory_changed(op.parent)?;
@@ -73,20 +66,32 @@ fn exchange(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) ->
     done(state, op, None, false)
 }
 
-/// The renamed inode itself: its time, and a directory's place.
-fn relocate(state: &mut State<'_>, op: &Rename, source: Entry) -> OpResult<()> {
-    move_directory(state, source, op.parent, op.new_parent)?;
+const fn from(op: &Rename) -> Place<'_> {
+    Place { parent: op.parent, name: &op.name }
+}
+
+const fn to(op: &Rename) -> Place<'_> {
+    Place { parent: op.new_parent, name: &op.new_name }
+}
+
+/// The renamed inode itself: its time, and its place.
+fn relocate(state: &mut State<'_>, entry: Entry, from: Place<'_>, to: Place<'_>) -> OpResult<()> {
+    if entry.kind == mode::DIRECTORY {
+        move_directory(state, entry.ino, from.parent, to.parent)?;
+    } else {
+        names::moved(state, entry.ino, from, to)?;
+    }
     let now = state.now();
-    state.inode_mut(source.ino)?.attr.ctime = now;
+    state.inode_mut(entry.ino)?.attr.ctime = now;
     Ok(())
 }
 
 /// A directory changes its parent: ".." is a link to it.
-fn move_directory(state: &mut State<'_>, entry: Entry, from: InodeId, to: InodeId) -> OpResult<()> {
-    if entry.kind != mode::DIRECTORY || from == to {
+fn move_directory(state: &mut State<'_>, ino: InodeId, from: InodeId, to: InodeId) -> OpResult<()> {
+    if from == to {
         return Ok(());
     }
-    state.inode_mut(entry.ino)?.detail = Detail::Directory { parent: to };
+    state.inode_mut(ino)?.parent = Some(to);
     let old = state.inode_mut(from)?;
     old.attr.nlink = old.attr.nlink.saturating_sub(1);
     let new = state.inode_mut(to)?;
@@ -112,7 +117,7 @@ fn refuse_loop(state: &mut State<'_>, entry: Entry, below: InodeId) -> OpResult<
         }
         at = state
             .directory(at)?
-            .parent()
+            .parent
             .ok_or_else(|| corrupt(format_args!("directory {at} has no parent")))?;
     }
     Err(corrupt(format_args!("directory {below} is not below the root")))

@@ -6,7 +6,6 @@ use master_model::{Answer, Errno, Mutated, Symlink, mode};
 
 use super::{NewNode, make_node, must_be_free};
 use crate::error::OpResult;
-use crate::inode::Detail;
 use crate::state::{State, read_inode};
 
 pub(super) fn symlink(state: &mut State<'_>, op: &Symlink) -> OpResult<Mutated> {
@@ -28,10 +27,8 @@ pub(super) fn symlink(state: &mut State<'_>, op: &Symlink) -> OpResult<Mutated> 
 
 pub(super) fn readlink(read: &dyn Read, ino: InodeId) -> OpResult<Answer> {
     let inode = read_inode(read, ino)?.ok_or(Errno::ENOENT)?;
-    match inode.detail {
-        Detail::Symlink { target } => Ok(Answer { value: target, ..Answer::default() }),
-        Detail::None | Detail::Directory { .. } => Err(Errno::EINVAL.into()),
-    }
+    let value = inode.target.ok_or(Errno::EINVAL)?;
+    Ok(Answer { value, ..Answer::default() })
 }
 
 #[cfg(test)]

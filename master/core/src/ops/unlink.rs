@@ -4,6 +4,7 @@ use master_model::{Errno, Mutated, Unlink, mode};
 
 use super::{drop_link, must_exist};
 use crate::error::OpResult;
+use crate::names::Place;
 use crate::state::State;
 
 pub(super) fn unlink(state: &mut State<'_>, op: &Unlink) -> OpResult<Mutated> {
@@ -12,7 +13,7 @@ pub(super) fn unlink(state: &mut State<'_>, op: &Unlink) -> OpResult<Mutated> {
         return Err(Errno::EISDIR.into());
     }
     state.remove_entry(op.parent, &op.name)?;
-    let (attr, held) = drop_link(state, entry.ino, op.hold)?;
+    let (attr, held) = drop_link(state, entry.ino, Place { parent: op.parent, name: &op.name }, op.hold)?;
     Ok(Mutated { attr: Some(attr), held, parent: Some(state.attr(op.parent)?), ..Mutated::default() })
 }
 
