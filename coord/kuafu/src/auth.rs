@@ -127,11 +127,17 @@ pub trait Authorizer: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A client shows a proof.
+    /// A client shows a proof to the server that introduced itself so.
     ///
     /// # Errors
     /// Calls that refer to it are answered with this status.
-    fn identify(&self, peer: &PeerInfo, _binding: &Binding, _proof: &Bytes) -> Result<Principal, Status> {
+    fn identify(
+        &self,
+        peer: &PeerInfo,
+        _binding: &Binding,
+        _introduction: &Bytes,
+        _proof: &Bytes,
+    ) -> Result<Principal, Status> {
         Err(Status::permission_denied(format!("nobody asked who {peer} is")))
     }
 

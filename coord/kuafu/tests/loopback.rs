@@ -277,7 +277,14 @@ impl Authorizer for Keyed {
         Ok(Some(bound("server", binding)))
     }
 
-    fn identify(&self, peer: &PeerInfo, binding: &Binding, proof: &Bytes) -> Result<Principal, Status> {
+    fn identify(
+        &self,
+        peer: &PeerInfo,
+        binding: &Binding,
+        introduction: &Bytes,
+        proof: &Bytes,
+    ) -> Result<Principal, Status> {
+        assert_eq!(*introduction, bound("server", binding));
         assert!(peer.to_string().starts_with("unix"), "{peer}");
         let known = ["first", "second"].into_iter().find(|word| bound(word, binding) == *proof);
         let word = known.ok_or_else(|| Status::permission_denied("unknown"))?;

@@ -39,6 +39,11 @@ impl<T: Hash + Eq + Clone> BoundedSet<T> {
         self.order.push_back(element);
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.set.clear();
+        self.order.clear();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.order.len()
     }

@@ -75,8 +75,28 @@ pub fn decide(
     now: Timestamp,
     revocations: &Revocations,
 ) -> Decision {
-    let root = capability.root();
-    let id = root.id;
+    valid(capability, now)?;
+    not_revoked(capability, revocations)?;
+    for (block, terms) in capability.terms().enumerate() {
+        let allows = terms
+            .grants()
+            .iter()
+            .any(|grant| grant.rights().contains(request.needs) && grant.resource().covers(&request.target));
+        if !allows {
+            let target = request.target.to_string();
+            let id = capability.root().id;
+            return Err(Refusal::NotGranted { id, block, needs: request.needs, target });
+        }
+    }
+    Ok(())
+}
+
+/// Whether its time has come and is not over: the first rows of the table in `docs/capability.md`.
+///
+/// # Errors
+/// [`Refusal::NotYetValid`], [`Refusal::Expired`].
+pub fn valid(capability: &Capability, now: Timestamp) -> Decision {
+    let id = capability.root().id;
     for terms in capability.terms() {
         if !terms.validity.has_begun(now) {
             let not_before = terms.validity.not_before();
@@ -89,21 +109,14 @@ pub fn decide(
             return Err(Refusal::Expired { id, not_after, now });
         }
     }
-    not_revoked(capability, revocations)?;
-    for (block, terms) in capability.terms().enumerate() {
-        let allows = terms
-            .grants()
-            .iter()
-            .any(|grant| grant.rights().contains(request.needs) && grant.resource().covers(&request.target));
-        if !allows {
-            let target = request.target.to_string();
-            return Err(Refusal::NotGranted { id, block, needs: request.needs, target });
-        }
-    }
     Ok(())
 }
 
-fn not_revoked(capability: &Capability, revocations: &Revocations) -> Decision {
+/// Whether nothing of it was taken back.
+///
+/// # Errors
+/// [`Refusal::UserRevoked`], [`Refusal::KeyRevoked`], [`Refusal::CapabilityRevoked`].
+pub fn not_revoked(capability: &Capability, revocations: &Revocations) -> Decision {
     let root = capability.root();
     let (id, user) = (root.id, &root.user);
     let current = revocations.epoch(&user.name);

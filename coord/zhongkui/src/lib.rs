@@ -11,6 +11,7 @@
 //! revocations come in as values.
 
 mod bounded;
+pub mod cache;
 pub mod capability;
 pub mod crypto;
 pub mod decide;

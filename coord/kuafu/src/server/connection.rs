@@ -48,8 +48,8 @@ pub(super) struct Connection {
     conn: Conn,
     out: Outbound,
     handlers: Handlers,
-    /// What proofs sign; absent if nobody is asked who he is.
-    binding: Option<Binding>,
+    /// What proofs sign, and what was said of this server; absent if nobody is asked who he is.
+    binding: Option<(Binding, Bytes)>,
     /// By their numbers, from 1.
     proofs: [Option<Result<Principal, Status>>; PROOFS_MAX as usize],
     proofs_shown: u32,
@@ -200,7 +200,7 @@ impl Connection {
             }
         };
         tracing::debug!(peer = %self.peer, agent = hello.agent, "a connection is open");
-        self.binding = introduction.is_some().then_some(binding);
+        self.binding = introduction.map(|introduction| (binding, introduction));
         let config = &self.server.config;
         let answer = Hello {
             version_min: VERSION.into(),
@@ -210,8 +210,9 @@ impl Connection {
             agent: concat!("kuafu/", env!("CARGO_PKG_VERSION")).to_owned(),
             nonce: self
                 .binding
-                .map_or_else(Bytes::new, |binding| Bytes::copy_from_slice(&binding.server_nonce)),
-            introduction: introduction.unwrap_or_default(),
+                .as_ref()
+                .map_or_else(Bytes::new, |(binding, _)| Bytes::copy_from_slice(&binding.server_nonce)),
+            introduction: self.binding.as_ref().map_or_else(Bytes::new, |(_, said)| said.clone()),
         };
         self.conn.greet(&answer, &mut self.out);
     }
@@ -223,7 +224,7 @@ impl Connection {
             return Err(ConnError::TooManyProofs(PROOFS_SHOWN_MAX));
         }
         let identified = match &self.binding {
-            Some(binding) => self.server.authorizer.identify(&self.peer, binding, proof),
+            Some((binding, said)) => self.server.authorizer.identify(&self.peer, binding, said, proof),
             None => Err(Status::permission_denied("this server did not ask for a proof")),
         };
         if identified.is_err() {

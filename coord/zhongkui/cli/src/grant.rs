@@ -8,7 +8,7 @@ use zhongkui::terms::Root;
 use zhongkui::{Capability, CapabilityId, UserName, crypto, keyring};
 
 use crate::TermsFlags;
-use crate::directory::KeyDirectory;
+use zhongkui_access::KeyDirectory;
 
 #[derive(Debug, Args)]
 pub(crate) struct GrantFlags {

@@ -1,6 +1,5 @@
 //! `zhongkui`: keys and capabilities on the command line, one command a file.
 
-mod directory;
 mod grant;
 mod init;
 mod narrow;
@@ -15,12 +14,11 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use zhongkui::{Grant, PublicKey, Terms, Timestamp, Validity};
 
-use crate::directory::KeyDirectory;
+use zhongkui_access::KeyDirectory;
 
 /// Makes key pairs, and capabilities that say what their holders may do.
 ///
-/// Works on files alone and asks no server. No server asks for a capability yet, either: this is the part of Feitian's security that
-/// exists.
+/// Works on files alone, but for `revoke` and `rotate`, which tell the cluster.
 #[derive(Debug, Parser)]
 #[command(name = "zhongkui", version, after_help = EXAMPLES)]
 struct Flags {
@@ -97,7 +95,12 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let keys = KeyDirectory::find(flags.keys.as_deref())?;
+    // As for a cluster's description: the system's for root, a user's own for others.
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty() && home != "/root");
+    let description = home
+        .map_or_else(|| PathBuf::from("/etc"), |home| PathBuf::from(home).join(".config"))
+        .join("feitian/cluster.toml");
+    let keys = KeyDirectory::find(flags.keys.as_deref(), &description);
     match &flags.command {
         Command::Init => init::run(&keys),
         Command::User(user) => user::run(user, &keys),

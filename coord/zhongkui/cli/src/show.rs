@@ -10,7 +10,7 @@ use zhongkui::keyring::KeyringError;
 use zhongkui::text::{BadText, Kind};
 use zhongkui::{Timestamp, keyring};
 
-use crate::directory::KeyDirectory;
+use zhongkui_access::KeyDirectory;
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
@@ -38,7 +38,7 @@ pub(crate) fn run(flags: &Show, keys: &KeyDirectory) -> anyhow::Result<ExitCode>
     };
     let authorities = match &flags.authority {
         Some(path) => Some([keyring::read_public_key(path)?].into_iter().collect()),
-        None => keys.authorities()?,
+        None => keys.authorities().ok(),
     };
     let authorities =
         authorities.context("whether it is true only the authority's public key tells: --authority FILE")?;

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use zhongkui::{SecretKey, User as ZhongkuiUser, UserEpoch, UserName, keyring};
 
-use crate::directory::{KeyDirectory, UserRecord};
+use zhongkui_access::KeyDirectory;
+use zhongkui_access::directory::UserRecord;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
