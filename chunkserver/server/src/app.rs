@@ -7,7 +7,7 @@ use std::time::Duration;
 use chunkserver_api::pb;
 use chunkserver_engine::BufferPool;
 use kuafu::grpc::GrpcServer;
-use kuafu::{Address, ClientConfig, Server};
+use kuafu::{Address, Server};
 use monitor_telemetry::BoundMetrics;
 use tokio::task::JoinHandle;
 
@@ -73,9 +73,16 @@ async fn start_with(
     disks: &[Arc<disks::Disk>],
 ) -> Result<Handle, StartError> {
     let uuid = disks::server_uuid(disks).await?;
-    let node = Arc::new(Node::new(disks.to_vec(), ClientConfig::default(), config.renew_damaged));
+    let node = Arc::new(Node::new(disks.to_vec(), config.access.clone(), config.renew_damaged));
     let admin = Arc::new(AdminService(node.clone()));
+    let guard = config
+        .access
+        .guard()
+        .asks_itself(&pb::CHUNK_METHODS)
+        .shows(&pb::CHUNK_ADMIN_METHODS, "Status")
+        .build();
     let server = Server::builder()
+        .authorizer(guard.clone())
         .service(pb::ChunkServer::new(Arc::new(ChunkService(node.clone()))))
         .service(pb::ReplicaServer::new(Arc::new(ReplicaService(node.clone()))))
         .service(pb::ChunkAdminServer::new(admin.clone()))
@@ -87,7 +94,7 @@ async fn start_with(
 
     let mut grpc = None;
     if let Some(at) = config.grpc {
-        let server = GrpcServer::new()
+        let server = GrpcServer::new(guard)
             .service(pb::ChunkAdminGrpc::server(admin))
             .descriptors(pb::FILE_DESCRIPTOR_SET)
             .bind(at)

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use kuafu::Address;
 use master_api::Masters;
+use zhongkui_access::Access;
 
 /// Configuration of one chunkserver.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub renew_damaged: bool,
     /// Memory for data between sockets and disks. Default 64 MiB, minimum 4 MiB.
     pub buffer_bytes: usize,
+    /// Who this server is, and whom it trusts. Default: whoever else is in this process.
+    pub access: Access,
 }
 
 impl Config {
@@ -48,6 +51,7 @@ impl Config {
             metrics: None,
             renew_damaged: false,
             buffer_bytes: 64 << 20,
+            access: Access::process(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coord_kv_rocks::{LogUse, RocksOptions};
+use kuafu::ClientConfig;
 
 /// Settings of one member. [`RaftConfig::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct RaftConfig {
     pub flush_interval: Duration,
     /// Memory and files of the state's store.
     pub store: RocksOptions,
+    /// How the other members are called. Default: without credentials.
+    pub transport: ClientConfig,
 }
 
 impl RaftConfig {
@@ -64,6 +67,7 @@ impl RaftConfig {
             keep_entries: 20_000,
             flush_interval: Duration::from_secs(10),
             store: RocksOptions { log: LogUse::Elsewhere, ..RocksOptions::default() },
+            transport: ClientConfig::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use coord_kv::Kv;
 use coord_types::SessionId;
+use kuafu::ClientConfig;
 use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -115,6 +116,7 @@ pub struct RaftNode {
 
 struct Inner {
     node_id: u64,
+    transport: ClientConfig,
     raft: Raft,
     log: LogStore,
     state: Arc<State>,
@@ -194,7 +196,13 @@ impl RaftNode {
             Arc::clone(&proposer),
         )?;
         let applied = machine.watch_applied();
-        let network = Network::new(node_id, log.clone(), Arc::clone(&lease), Arc::clone(&given_up));
+        let network = Network::new(
+            node_id,
+            log.clone(),
+            Arc::clone(&lease),
+            Arc::clone(&given_up),
+            config.transport.clone(),
+        );
         let raft =
             openraft::Raft::new(node_id, Arc::new(core_config(&config)?), network, log.clone(), machine)
                 .await
@@ -205,6 +213,7 @@ impl RaftNode {
         let reads = Reads::new(raft.clone(), Arc::clone(&lease), log.clone(), applied.clone());
         let inner = Arc::new(Inner {
             node_id,
+            transport: config.transport.clone(),
             raft,
             log,
             state,
@@ -244,7 +253,7 @@ impl RaftNode {
     /// [`MembershipError::AlreadyInitialized`] if this member has data, or another one has entries.
     pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
         let others = members.iter().filter(|(id, _)| **id != self.inner.node_id);
-        let asked = others.map(|(id, address)| last_log_index(*id, address));
+        let asked = others.map(|(id, address)| last_log_index(*id, address, &self.inner.transport));
         if futures::future::join_all(asked).await.into_iter().flatten().any(|last| last > 0) {
             return Err(MembershipError::AlreadyInitialized);
         }

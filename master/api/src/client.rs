@@ -27,6 +27,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use self::followed::Followed;
+use zhongkui_access::Access;
+
 use self::session::Sessions;
 use crate::convert::{self, Invalid};
 use crate::errno::Errno;
@@ -43,7 +45,7 @@ pub struct ClientConfig {
     pub description: String,
     /// How long one master may take over one attempt before the next is asked. Default 4 s: longer than an election.
     pub attempt_timeout: Duration,
-    /// The connections.
+    /// The connections, and who this client is. Default: somebody whom only servers of this process know.
     pub transport: kuafu::ClientConfig,
     /// Where the newest state of the masters is remembered, one file a cluster. None: only while the client lives.
     pub memory: Option<PathBuf>,
@@ -56,7 +58,7 @@ impl ClientConfig {
             masters: masters.into(),
             description: description.into(),
             attempt_timeout: Duration::from_secs(4),
-            transport: kuafu::ClientConfig::default(),
+            transport: Access::process().transport(),
             memory: None,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kuafu::Address;
 use master_core::health::Limits;
 use master_core::slow;
+use zhongkui_access::Access;
 
 /// Settings of one master. [`Config::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -67,6 +68,8 @@ pub struct Config {
     pub keep_entries: u64,
     /// Size of a file of the log. Default 32 MiB, from 16 MiB to 1 GiB.
     pub segment_bytes: u64,
+    /// Who this master is, and whom it trusts. Default: whoever else is in this process.
+    pub access: Access,
 }
 
 /// A setting that cannot be.
@@ -129,6 +132,7 @@ impl Config {
             snapshot_after_entries: 50_000,
             keep_entries: 20_000,
             segment_bytes: 32 << 20,
+            access: Access::process(),
         }
     }
 

@@ -90,6 +90,7 @@ impl MasterServer {
         raft_config.snapshot_after_entries = config.snapshot_after_entries;
         raft_config.keep_entries = config.keep_entries;
         raft_config.segment_bytes = config.segment_bytes;
+        raft_config.transport = config.access.transport();
         let raft = RaftNode::open(raft_config, Machine)
             .await
             .map_err(|source| StartError::Open { path: config.data_dir.clone(), source })?;
@@ -117,7 +118,16 @@ impl MasterServer {
     }
 
     async fn serve(app: Arc<App>) -> Result<Self, StartError> {
+        let guard = app
+            .config
+            .access
+            .guard()
+            .asks_itself(&proto::NAMESPACE_METHODS)
+            .asks_itself(&proto::ADMIN_METHODS)
+            .asks_itself(&proto::CLUSTER_METHODS)
+            .build();
         let server = kuafu::Server::builder()
+            .authorizer(guard.clone())
             .service(NamespaceServer::new(Arc::new(Namespace(Arc::clone(&app)))))
             .service(ClusterServer::new(Arc::new(Cluster(Arc::clone(&app)))))
             .service(AdminServer::new(Arc::new(Admin(Arc::clone(&app)))))
@@ -127,7 +137,7 @@ impl MasterServer {
         let bound = server.bind(&app.config.listen).await?;
         let grpc = match app.config.grpc {
             Some(address) => Some(
-                GrpcServer::new()
+                GrpcServer::new(guard)
                     .service(AdminGrpc::server(Arc::new(Admin(Arc::clone(&app)))))
                     .descriptors(proto::FILE_DESCRIPTOR_SET)
                     .bind(address)

@@ -26,14 +26,20 @@ pub struct ClientConfig {
     pub members: Vec<Address>,
     /// How long one member may take over one attempt before the next is asked. Default 4 s: longer than an election.
     pub attempt_timeout: Duration,
-    /// The connections.
+    /// The connections, and who this client is. Default: somebody whom only servers of this process know.
     pub transport: kuafu::ClientConfig,
 }
 
 impl ClientConfig {
     #[must_use]
     pub fn new(members: Vec<Address>) -> Self {
-        let ReplicatedConfig { members, attempt_timeout, transport } = ReplicatedConfig::new(members);
+        Self::with(members, Access::process().transport())
+    }
+
+    /// With connections of its own.
+    #[must_use]
+    pub fn with(members: Vec<Address>, transport: kuafu::ClientConfig) -> Self {
+        let ReplicatedConfig { members, attempt_timeout, transport: _ } = ReplicatedConfig::new(members);
         Self { members, attempt_timeout, transport }
     }
 

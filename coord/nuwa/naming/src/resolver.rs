@@ -48,10 +48,10 @@ impl NuwaResolver {
 
     /// For the names of a cluster; `None` if its description names no members of Nuwa.
     #[must_use]
-    pub fn of(cluster: &ClusterConfig) -> Option<Self> {
+    pub fn of(cluster: &ClusterConfig, access: &Access) -> Option<Self> {
         let members = &cluster.nuwa;
         (!members.is_empty())
-            .then(|| Self::new(&cluster.name, NuwaClient::new(ClientConfig::new(members.clone()))))
+            .then(|| Self::new(&cluster.name, NuwaClient::new(ClientConfig::with(members.clone(), access.transport()))))
     }
 
     /// What it asks.

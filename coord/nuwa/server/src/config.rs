@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kuafu::Address;
+use zhongkui_access::Access;
 
 /// More would only make each commit slower.
 const MEMBERS_MAX: usize = 7;
@@ -36,6 +37,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Memory for the cache of the state's store. Default 64 MiB.
     pub cache_bytes: usize,
+    /// Who this member is, and whom it trusts. Default: whoever else is in this process.
+    pub access: Access,
 }
 
 /// What is wrong with the settings.
@@ -69,6 +72,7 @@ impl Config {
             keep_entries: 20_000,
             segment_bytes: 32 << 20,
             cache_bytes: 64 << 20,
+            access: Access::process(),
         }
     }
 

@@ -84,6 +84,7 @@ impl NuwaServer {
         raft_config.snapshot_after_entries = config.snapshot_after_entries;
         raft_config.keep_entries = config.keep_entries;
         raft_config.segment_bytes = config.segment_bytes;
+        raft_config.transport = config.access.transport();
         let (hub, leases) = (Arc::default(), Arc::default());
         let machine = Machine { hub: Arc::clone(&hub), leases: Arc::clone(&leases) };
         let raft = RaftNode::open(raft_config, machine)
@@ -106,7 +107,9 @@ impl NuwaServer {
     async fn serve(app: Arc<App>) -> Result<Self, StartError> {
         let tree = Arc::new(Tree(Arc::clone(&app)));
         let admin = Arc::new(Admin(Arc::clone(&app)));
+        let guard = app.config.access.guard().build();
         let server = kuafu::Server::builder()
+            .authorizer(guard.clone())
             .service(TreeServer::new(Arc::clone(&tree)))
             .service(NuwaAdminServer::new(Arc::clone(&admin)))
             .service(app.raft.service())
@@ -114,7 +117,7 @@ impl NuwaServer {
         let bound = server.bind(&app.config.listen).await?;
         let grpc = match app.config.grpc {
             Some(address) => Some(
-                GrpcServer::new()
+                GrpcServer::new(guard)
                     .service(NuwaGrpc::server(tree))
                     .service(NuwaAdminGrpc::server(admin))
                     .descriptors(proto::FILE_DESCRIPTOR_SET)

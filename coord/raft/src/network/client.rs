@@ -54,12 +54,19 @@ pub(crate) struct Network {
     connections: HashMap<String, RaftPeerClient>,
     thrift: Arc<Mutex<Thrift>>,
     away: Arc<Mutex<BTreeSet<u64>>>,
+    transport: ClientConfig,
 }
 
 impl Network {
-    pub(crate) fn new(node_id: u64, log: LogStore, lease: Arc<Lease>, given_up: Arc<GivenUp>) -> Self {
+    pub(crate) fn new(
+        node_id: u64,
+        log: LogStore,
+        lease: Arc<Lease>,
+        given_up: Arc<GivenUp>,
+        transport: ClientConfig,
+    ) -> Self {
         let thrift = Arc::new(Mutex::new(Thrift::new(node_id)));
-        Self { log, lease, given_up, connections: HashMap::new(), thrift, away: Arc::default() }
+        Self { log, lease, given_up, connections: HashMap::new(), thrift, away: Arc::default(), transport }
     }
 }
 
@@ -70,7 +77,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         let client = match self.connections.get(&node.addr) {
             Some(client) => Ok(client.clone()),
             None => node.addr.parse::<Address>().map(|address| {
-                let client = RaftPeerClient::new(Client::new(address, ClientConfig::default()));
+                let client = RaftPeerClient::new(Client::new(address, self.transport.clone()));
                 self.connections.insert(node.addr.clone(), client.clone());
                 client
             }),
@@ -95,8 +102,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 /// The last log index of another member (0 if it has no log), if it answers at once. Asked by a vote request that nobody
 /// grants: of term 0.
-pub(crate) async fn last_log_index(id: u64, address: &str) -> Option<u64> {
-    let client = RaftPeerClient::new(Client::new(address.parse().ok()?, ClientConfig::default()));
+pub(crate) async fn last_log_index(id: u64, address: &str, transport: &ClientConfig) -> Option<u64> {
+    let client = RaftPeerClient::new(Client::new(address.parse().ok()?, transport.clone()));
     let message =
         pb::VoteRequest { target: id, vote: Some(pb::Vote::default()), last_log_id: None, given_up: None };
     let reply = client.vote(&message, &CallOptions::within(ASK_TIMEOUT)).await.ok()?;
@@ -109,9 +116,10 @@ pub(crate) async fn hand_over(
     vote: Vote,
     last_log_id: Option<LogId>,
     timeout: Duration,
+    transport: &ClientConfig,
 ) -> Result<bool, Status> {
     let address = address.parse::<Address>().map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let client = RaftPeerClient::new(Client::new(address, ClientConfig::default()));
+    let client = RaftPeerClient::new(Client::new(address, transport.clone()));
     let message = pb::HandOverRequest {
         target: id,
         vote: Some(convert::vote_to_wire(vote)),

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kuafu::{Address, Client, ClientConfig};
+use kuafu::{Address, Client};
 use openraft::metrics::RaftServerMetrics;
 
 use super::Inner;
@@ -48,7 +48,7 @@ impl Inner {
     /// Until it is dropped.
     async fn attend(&self, vote: Vote, leader: &Leader) -> Infallible {
         let Ok(address) = leader.address.parse::<Address>() else { return std::future::pending().await };
-        let peer = RaftPeerClient::new(Client::new(address.clone(), ClientConfig::default()));
+        let peer = RaftPeerClient::new(Client::new(address.clone(), self.transport.clone()));
         loop {
             if client::attend(&peer, leader.id, vote, CALL_TIMEOUT).await.is_err()
                 && address.has_ended(|| true).await

@@ -44,7 +44,7 @@ impl RaftNode {
         let mut said = false;
         loop {
             let others = members.iter().filter(|(other, _)| **other != id);
-            let asked = others.map(|(other, address)| last_log_index(*other, address));
+            let asked = others.map(|(other, address)| last_log_index(*other, address, &self.inner.transport));
             let answers: Vec<u64> = futures::future::join_all(asked).await.into_iter().flatten().collect();
             if answers.iter().any(|last| *last > 0) {
                 return Ok(Formed::HasData);

@@ -48,7 +48,8 @@ impl RaftNode {
         // Before anybody is told: from here on this member shows nobody its state without asking a majority first.
         let vote = self.inner.lease.give_up()?;
         let left = deadline.saturating_duration_since(Instant::now());
-        match client::hand_over((heir.id, &heir.address), vote, last, left).await {
+        let transport = &self.inner.transport;
+        match client::hand_over((heir.id, &heir.address), vote, last, left, transport).await {
             Ok(true) => Some(Ok(())),
             Ok(false) => {
                 self.inner.lease.take_back(&vote);

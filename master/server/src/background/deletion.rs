@@ -10,7 +10,7 @@ use chunkserver_api::pb::{DeleteItem, DeleteRequest, ReplicaClient};
 use coord_types::{DataId, DiskId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
+use kuafu::{Address, CallOptions, Client, Status};
 use master_api::model::{MemberState, Table};
 use master_core::Command;
 use master_core::deletion::{Deletion, deletions};
@@ -141,7 +141,7 @@ impl Peers {
             .parse()
             .inspect_err(|error| tracing::warn!(address, %error, "the address of a chunkserver"))
             .ok()?;
-        let client = ReplicaClient::new(Client::new(parsed, ClientConfig::default()));
+        let client = ReplicaClient::new(Client::new(parsed, app.config.access.transport()));
         self.clients.insert(address.to_owned(), client.clone());
         Some(client)
     }

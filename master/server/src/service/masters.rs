@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coord_raft::{Leader, Newcomer, Removal};
-use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
+use kuafu::{Address, CallOptions, Client, Status};
 use master_api::proto::{self, AdminClient};
 
 use crate::app::{App, being_made};
@@ -26,7 +26,7 @@ pub(super) async fn add(
     if let Some((id, _)) = here.filter(|(id, member)| member.voter && [0, **id].contains(&request.id)) {
         return Ok(proto::AddMasterReply { id: *id, already: true });
     }
-    let newcomer = who(&address).await?;
+    let newcomer = who(app, &address).await?;
     let id = newcomer.member_id;
     let ours = app.cluster_id()?;
     if request.id != 0 && request.id != id {
@@ -68,8 +68,8 @@ fn must_lead(app: &App) -> Result<(), Status> {
     app.must_have_begun()
 }
 
-async fn who(address: &Address) -> Result<proto::StatusReply, Status> {
-    let client = AdminClient::new(Client::new(address.clone(), ClientConfig::default()));
+async fn who(app: &App, address: &Address) -> Result<proto::StatusReply, Status> {
+    let client = AdminClient::new(Client::new(address.clone(), app.config.access.transport()));
     let reply = client.status(&proto::StatusRequest {}, &CallOptions::within(ASK_TIMEOUT)).await;
     reply.map(|reply| reply.message).map_err(|error| {
         refused(format!("no master answers at {address} ({error}): start it there with --join first"))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_raft::{Leader, Newcomer, Removal};
-use kuafu::{Address, CallOptions, Client, ClientConfig, Request, Response, Status};
+use kuafu::{Address, CallOptions, Client, Request, Response, Status};
 use nuwa_api::proto::{self, NuwaAdminClient};
 
 use crate::app::{App, raft_status};
@@ -88,8 +88,8 @@ impl proto::NuwaAdmin for Admin {
     }
 }
 
-async fn who(address: &Address) -> Result<proto::StatusReply, Status> {
-    let client = NuwaAdminClient::new(Client::new(address.clone(), ClientConfig::default()));
+async fn who(app: &App, address: &Address) -> Result<proto::StatusReply, Status> {
+    let client = NuwaAdminClient::new(Client::new(address.clone(), app.config.access.transport()));
     let reply = client.status(&proto::StatusRequest {}, &CallOptions::within(ASK_TIMEOUT)).await;
     reply.map(|reply| reply.message).map_err(|error| {
         Status::invalid_argument(format!(
