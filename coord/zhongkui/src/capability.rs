@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::crypto::{PublicKey, SecretKey, Signature};
-use crate::encoding::{put_root, put_terms};
+use crate::encoding::{put_block, put_root, put_terms};
 use crate::resource::Resource;
 use crate::rights::Rights;
 use crate::terms::{Grant, Root, Terms, Validity};
@@ -87,10 +87,7 @@ impl Capability {
     fn with(mut self, signer: &SecretKey, body: &[u8], terms: Terms) -> Result<Self, NarrowError> {
         let before = self.blocks.last().map_or(NO_SIGNATURE, |block| block.signature);
         let signature = signer.sign(&signed_bytes(&before, body));
-        let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
-        self.bytes.extend_from_slice(&length.to_le_bytes());
-        self.bytes.extend_from_slice(body);
-        self.bytes.extend_from_slice(&signature.0);
+        put_block(body, &signature, &mut self.bytes);
         if self.bytes.len() > CAPABILITY_BYTES_MAX {
             return Err(NarrowError::TooLong(self.bytes.len()));
         }

@@ -4,7 +4,7 @@ use bytes::{Buf as _, BufMut as _};
 use coord_types::InodeId;
 
 use crate::GRANTS_MAX;
-use crate::crypto::{KEY_BYTES, KeyId, PublicKey};
+use crate::crypto::{KEY_BYTES, KeyId, PublicKey, Signature};
 use crate::resource::{Name, Resource};
 use crate::rights::Rights;
 use crate::terms::{CapabilityId, Grant, Root, Terms, User, UserEpoch, UserName, Validity};
@@ -58,6 +58,13 @@ pub(crate) fn put_terms(terms: &Terms, out: &mut Vec<u8>) {
         out.put_u8(length(bytes.len()));
         out.put_slice(bytes);
     }
+}
+
+/// A body too long for its length is too long for a capability; whoever makes one refuses it for that.
+pub(crate) fn put_block(body: &[u8], signature: &Signature, out: &mut Vec<u8>) {
+    out.put_u16_le(u16::try_from(body.len()).unwrap_or(u16::MAX));
+    out.put_slice(body);
+    out.put_slice(&signature.0);
 }
 
 pub(crate) fn get_root(bytes: &mut &[u8]) -> Result<Root, Malformed> {

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: [`crypto`] (keys and signatures: the only place that knows algorithms), [`rights`] and [`resource`] (what a grant
 //! says), [`terms`] (a block without its signature), [`unverified`] (bytes that somebody sent), [`capability`] (bytes that were
-//! proved; granting, narrowing), [`revoke`] and [`decide`] (the answer), [`text`] and [`keyring`] (files). Beside them
+//! proved; granting, narrowing), [`revoke`] and [`decide`](mod@decide) (the answer), [`text`] and [`keyring`] (files). Beside them
 //! [`token`]: what masters sign for chunkservers. The bytes are in `docs/capability.md` and `docs/token.md`, what all of it is to
 //! protect in `docs/model.md`.
 //!

@@ -1,6 +1,6 @@
 //! Chunk tokens: what a master signs for a client, and the client shows to chunkservers with each connection (`docs/token.md`).
 //!
-//! Masters call [`sign()`]; chunkservers decode an [`UnverifiedToken`], look its signer up, verify it, and ask [`admit`] for each request.
+//! Masters call [`sign()`]; chunkservers decode an [`UnverifiedToken`], look its signer up, verify it, and ask [`admit()`] for each request.
 //!
 //! - What a token says was said by its signer: [`Claims`] come from bytes only through [`UnverifiedToken::verify`].
 //! - A token has one encoding, of at most [`TOKEN_BYTES_MAX`] bytes.

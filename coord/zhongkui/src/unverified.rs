@@ -4,7 +4,7 @@ use bytes::Buf as _;
 
 use crate::capability::{Block, Capability};
 use crate::crypto::{KeyId, PublicKey, SIGNATURE_BYTES, Signature};
-use crate::encoding::{get_root, get_terms};
+use crate::encoding::{get_root, get_terms, put_block, put_root, put_terms};
 use crate::resource::BadName;
 use crate::terms::{BadGids, BadGrants, BadUserName, BadValidity, NoRights, Root};
 use crate::{BLOCKS_MAX, CAPABILITY_BYTES_MAX};
@@ -153,6 +153,22 @@ impl UnverifiedCapability {
         }
         let root = root.ok_or(MalformedCapability::Blocks(count))?;
         Ok(Self { bytes: bytes.to_vec(), root, blocks, bodies })
+    }
+
+    /// The form that is sent, from what was read. The same bytes again: else there would be two forms of one thing.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let count = u8::try_from(self.blocks.len()).expect("decoding bounded it");
+        let mut bytes = [&MAGIC[..], &[VERSION, count]].concat();
+        for (number, block) in self.blocks.iter().enumerate() {
+            let mut body = Vec::new();
+            if number == 0 {
+                put_root(&self.root, &mut body);
+            }
+            put_terms(&block.terms, &mut body);
+            put_block(&body, &block.signature, &mut bytes);
+        }
+        bytes
     }
 
     /// What it says of itself. Nobody vouches for it.
