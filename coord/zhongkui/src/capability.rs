@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::crypto::{PublicKey, SecretKey, Signature};
+use crate::crypto::{KeyId, PublicKey, SecretKey, Signature};
 use crate::encoding::{put_block, put_root, put_terms};
 use crate::resource::Resource;
 use crate::rights::Rights;
@@ -23,13 +23,15 @@ pub struct Capability {
     bytes: Vec<u8>,
     root: Root,
     blocks: Vec<Block>,
+    /// Of each block's holder. Kept, as every decision compares them with revoked ones, and each takes a digest.
+    holder_ids: Vec<KeyId>,
 }
 
 /// A capability that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NarrowError {
     #[error("this key does not hold the capability: it is {key}, the holder is {holder}")]
-    NotTheHolder { key: crate::KeyId, holder: crate::KeyId },
+    NotTheHolder { key: KeyId, holder: KeyId },
     #[error("the capability has been handed on {} times, which is as often as it can be", BLOCKS_MAX - 1)]
     TooManyBlocks,
     #[error(
@@ -55,7 +57,7 @@ impl Capability {
         put_root(&root, &mut body);
         put_terms(&terms, &mut body);
         let header = [&MAGIC[..], &[VERSION, 0]].concat();
-        Self { bytes: header, root, blocks: Vec::new() }.with(authority, &body, terms)
+        Self { bytes: header, root, blocks: Vec::new(), holder_ids: Vec::new() }.with(authority, &body, terms)
     }
 
     /// One block more, to hand on. The new terms' holder is whoever gets it; rights and time are what both allow.
@@ -81,7 +83,8 @@ impl Capability {
 
     /// What was verified. Only for whoever did.
     pub(crate) fn proved(bytes: Vec<u8>, root: Root, blocks: Vec<Block>) -> Self {
-        Self { bytes, root, blocks }
+        let holder_ids = blocks.iter().map(|block| block.terms.holder.id()).collect();
+        Self { bytes, root, blocks, holder_ids }
     }
 
     fn with(mut self, signer: &SecretKey, body: &[u8], terms: Terms) -> Result<Self, NarrowError> {
@@ -92,6 +95,7 @@ impl Capability {
             return Err(NarrowError::TooLong(self.bytes.len()));
         }
         self.bytes[HEADER_BYTES - 1] += 1;
+        self.holder_ids.push(terms.holder.id());
         self.blocks.push(Block { terms, signature });
         Ok(self)
     }
@@ -127,12 +131,24 @@ impl Capability {
         &self.blocks.last().expect("a capability has a root").terms.holder
     }
 
+    /// Short name of the key of whoever may present it.
+    #[must_use]
+    pub fn holder_id(&self) -> KeyId {
+        *self.holder_ids.last().expect("a capability has a root")
+    }
+
+    /// Short names of all holders, the root's first.
+    #[must_use]
+    pub fn holder_ids(&self) -> &[KeyId] {
+        &self.holder_ids
+    }
+
     /// The name under which its holder owns sessions: the user's; if it was handed on, with the id of the holder's key behind it. So a
     /// narrower capability does not take over what a wider one opened.
     #[must_use]
     pub fn principal(&self) -> String {
         let name = &self.root.user.name;
-        if self.blocks.len() == 1 { name.to_string() } else { format!("{name}/{}", self.holder().id()) }
+        if self.blocks.len() == 1 { name.to_string() } else { format!("{name}/{}", self.holder_id()) }
     }
 
     /// Whether its holder may be a server of something, so far as every block goes. Of what, [`crate::decide()`] says.

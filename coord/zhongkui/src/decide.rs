@@ -123,14 +123,9 @@ pub fn not_revoked(capability: &Capability, revocations: &Revocations) -> Decisi
     if user.epoch < current {
         return Err(Refusal::UserRevoked { id, user: user.name.clone(), epoch: user.epoch, current });
     }
-    // Digests are taken only if there is something to compare them with.
-    if !revocations.keys.is_empty() {
-        let holders = capability.terms().map(|terms| terms.holder.id());
-        if let Some(key) =
-            std::iter::once(root.issuer).chain(holders).find(|key| revocations.keys.contains(key))
-        {
-            return Err(Refusal::KeyRevoked { id, key });
-        }
+    let mut keys = std::iter::once(root.issuer).chain(capability.holder_ids().iter().copied());
+    if let Some(key) = keys.find(|key| revocations.keys.contains(key)) {
+        return Err(Refusal::KeyRevoked { id, key });
     }
     if revocations.capabilities.contains(&id) { Err(Refusal::CapabilityRevoked { id }) } else { Ok(()) }
 }

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: [`crypto`] (keys and signatures: the only place that knows algorithms), [`rights`] and [`resource`] (what a grant
 //! says), [`terms`] (a block without its signature), [`unverified`] (bytes that somebody sent), [`capability`] (bytes that were
-//! proved; granting, narrowing), [`revoke`] and [`decide`](mod@decide) (the answer), [`text`] and [`keyring`] (files). Beside them
+//! proved; granting, narrowing), [`cache`] (so that each is proved once), [`revoke`] and [`decide`](mod@decide) (the answer), [`text`] and [`keyring`] (files). Beside them
 //! [`token`]: what masters sign for chunkservers. The bytes are in `docs/capability.md` and `docs/token.md`, what all of it is to
 //! protect in `docs/model.md`.
 //!
@@ -26,6 +26,7 @@ pub mod time;
 pub mod token;
 pub mod unverified;
 
+pub use cache::{Unproved, VerifiedCache};
 pub use capability::{Capability, NarrowError};
 pub use crypto::{KeyId, PublicKey, SecretKey};
 pub use decide::{Decision, Refusal, Request, decide};
