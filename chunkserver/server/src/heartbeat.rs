@@ -53,8 +53,8 @@ pub(crate) struct Identity {
 pub(crate) async fn run(node: Arc<Node>, masters: master_api::Masters, identity: Identity) {
     let stop = node.stop.clone();
     tokio::select! {
-        () = keep(&node, Masters::new(&masters), &identity) => {}
-        () = follow(&node, Masters::new(&masters)) => {}
+        () = keep(&node, Masters::new(&masters, node.access.transport()), &identity) => {}
+        () = follow(&node, Masters::new(&masters, node.access.transport())) => {}
         () = stop.cancelled() => {}
     }
 }
@@ -111,7 +111,7 @@ async fn follow(node: &Arc<Node>, mut masters: Masters) {
 /// The server stops: tells the leader, and returns when the groups go on without it, or soon.
 pub(crate) async fn goodbye(node: &Arc<Node>, masters: &master_api::Masters) {
     let Some(server) = node.server_id().filter(|_| node.is_missed()) else { return };
-    let mut masters = Masters::new(masters);
+    let mut masters = Masters::new(masters, node.access.transport());
     masters.learn(&node.masters());
     let request = proto::GoodbyeRequest { server: server.0, incarnation: node.incarnation };
     let say = async {

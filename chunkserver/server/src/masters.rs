@@ -20,8 +20,7 @@ pub(crate) struct Masters {
 }
 
 impl Masters {
-    pub(crate) fn new(configured: &master_api::Masters) -> Self {
-        let config = ClientConfig::default();
+    pub(crate) fn new(configured: &master_api::Masters, config: ClientConfig) -> Self {
         let mut configured = configured.clone();
         if let Some(registered) = &mut configured.registered {
             registered.mark_changed();
@@ -118,7 +117,7 @@ mod tests {
     async fn a_failure_leads_to_the_next_master_or_to_the_one_that_was_named() {
         let address = |n: usize| format!("tcp://10.0.0.{n}:1");
         let known: Vec<Address> = (0..3).map(|n| address(n).parse().unwrap()).collect();
-        let mut masters = Masters::new(&known.into());
+        let mut masters = Masters::new(&known.into(), ClientConfig::default());
         for at in [1, 2, 0] {
             assert_eq!(refuse(&mut masters, Status::unavailable("away")).await, at);
         }
@@ -137,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn the_list_follows_the_masters_as_they_are_replaced() {
         let address = |n: usize| format!("tcp://10.0.0.{n}:1").parse::<Address>().unwrap();
-        let mut masters = Masters::new(&vec![address(1), address(2)].into());
+        let mut masters = Masters::new(&vec![address(1), address(2)].into(), ClientConfig::default());
         let known =
             |masters: &Masters| masters.clients.iter().map(|(known, _)| known.clone()).collect::<Vec<_>>();
         masters.learn(&[address(2), address(3)]);
@@ -157,7 +156,7 @@ mod tests {
         let address = |n: usize| format!("tcp://10.0.0.{n}:1").parse::<Address>().unwrap();
         let registry = tokio::sync::watch::Sender::new(None);
         let configured = master_api::Masters { listed: Vec::new(), registered: Some(registry.subscribe()) };
-        let mut masters = Masters::new(&configured);
+        let mut masters = Masters::new(&configured, ClientConfig::default());
         refuse(&mut masters, Status::unavailable("nobody is asked")).await;
         assert_eq!(masters.len(), 0);
         registry.send_replace(Some([1, 2].map(|n| kuafu::Endpoint::new(address(n))).into()));
@@ -165,7 +164,7 @@ mod tests {
         assert_eq!((masters.len(), masters.at), (2, 1));
         registry.send_replace(Some([3].map(|n| kuafu::Endpoint::new(address(n))).into()));
         assert_eq!(refuse(&mut masters, Status::unavailable("away")).await, 2);
-        assert_eq!(Masters::new(&configured).len(), 0, "it looks when it asks");
+        assert_eq!(Masters::new(&configured, ClientConfig::default()).len(), 0, "it looks when it asks");
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chunkserver_core::{MemberInfo, Stage, Token, View};
 use chunkserver_engine::{EngineError, aside};
 use coord_types::{DiskId, GroupId, ServerId};
-use kuafu::{Address, CancellationToken, ClientConfig};
+use kuafu::{Address, CancellationToken};
 use master_api::model::{MemberState, Table};
 use master_api::proto;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
+use zhongkui_access::Access;
 
 use crate::commits::Commits;
 use crate::disks::Disk;
@@ -60,7 +61,7 @@ pub(crate) struct Node {
     /// The version of the newest table of which every replica here has heard.
     adopted: AtomicU64,
     pub(crate) peers: Peers,
-    pub(crate) peer_config: ClientConfig,
+    pub(crate) access: Access,
     pub(crate) commits: Commits,
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
@@ -88,7 +89,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(disks: Vec<Arc<Disk>>, peer_config: ClientConfig, renew_damaged: bool) -> Self {
+    pub(crate) fn new(disks: Vec<Arc<Disk>>, access: Access, renew_damaged: bool) -> Self {
         Self {
             incarnation: clock_nanos(),
             followed: Followed::load(&disks),
@@ -99,7 +100,7 @@ impl Node {
             masters: Mutex::default(),
             adopted: AtomicU64::new(0),
             peers: Peers::default(),
-            peer_config,
+            access,
             commits: Commits::default(),
             space: Space::default(),
             assemblies: Assemblies::default(),
@@ -273,7 +274,7 @@ impl Node {
             }
             *known = table.clone();
         }
-        self.peers.update(&table, &self.peer_config);
+        self.peers.update(&table, &self.access.transport());
         for group in table.groups() {
             for disk in self.disks.iter().filter(|disk| !disk.failed()) {
                 let Some(id) = disk.id() else { continue };

@@ -28,7 +28,7 @@ const NO_DISK: u32 = 0;
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>, masters: master_api::Masters) {
     let stop = node.stop.clone();
-    let mut masters = Masters::new(&masters);
+    let mut masters = Masters::new(&masters, node.access.transport());
     let looking = async {
         loop {
             tokio::time::sleep(PERIOD).await;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kuafu::{Address, CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
 use parking_lot::Mutex;
+use zhongkui_access::Access;
 
 use crate::proto::read_reply::What as Answer;
 use crate::proto::read_request::What as Question;

@@ -8,6 +8,7 @@ use nuwa_api::proto::compare::With;
 use nuwa_api::proto::{Delete, EventKind, Operation, Put, Relation};
 use nuwa_api::{ClientConfig, ClientError, NuwaClient, Place, Session, SessionState, Watched, ops};
 use tokio::task::JoinHandle;
+use zhongkui_access::Access;
 
 use crate::{directory, record};
 

@@ -12,6 +12,7 @@ use nuwa_api::{ClientConfig, ClientError, NuwaClient, Path, Place, Watched};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use zhongkui_access::Access;
 
 use crate::{directory, record};
 

@@ -81,7 +81,8 @@ pub struct Audit(Option<Arc<Mutex<Log>>>);
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
-    file: File,
+    /// Opened with the first line: not before its folder is what its server makes of it.
+    file: Option<File>,
     bytes: u64,
     second: Instant,
     /// In this second.
@@ -96,16 +97,18 @@ impl Audit {
         Self(None)
     }
 
-    /// To a file, after what is in it.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn to(path: &Path) -> std::io::Result<Self> {
-        let file = open(path)?;
-        let bytes = file.metadata()?.len();
-        let log =
-            Log { path: path.to_owned(), file, bytes, second: Instant::now(), lines: 0, suppressed: 0 };
-        Ok(Self(Some(Arc::new(Mutex::new(log)))))
+    /// To a file, after what is in it. It is opened with the first line.
+    #[must_use]
+    pub fn to(path: &Path) -> Self {
+        let log = Log {
+            path: path.to_owned(),
+            file: None,
+            bytes: 0,
+            second: Instant::now(),
+            lines: 0,
+            suppressed: 0,
+        };
+        Self(Some(Arc::new(Mutex::new(log))))
     }
 
     /// Writes a line. Without an error: an audit that cannot be written is said in the log, and stops nobody.
@@ -155,14 +158,20 @@ impl Log {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             std::fs::rename(&self.path, old)?;
-            self.file = open(&self.path)?;
+            self.file = None;
             self.bytes = 0;
         }
+        if self.file.is_none() {
+            let file = open(&self.path)?;
+            self.bytes = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
         let now = Timestamp::from(SystemTime::now());
         let mut line = serde_json::to_vec(&Line { time: now.to_string(), unix: now.0, event })?;
         line.push(b'\n');
         self.bytes += line.len() as u64;
-        self.file.write_all(&line)
+        file.write_all(&line)
     }
 }
 
@@ -183,7 +192,7 @@ mod tests {
     fn a_line_is_json_whatever_a_stranger_says() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let audit = Audit::to(&path).unwrap();
+        let audit = Audit::to(&path);
         audit.note(Event::refused(&PeerInfo::local(), None, "x\n{\"event\":\"admitted\"}", &"why"));
         let lines = lines(&path);
         assert_eq!((lines.len(), &lines[0]["event"], &lines[0]["why"]), (1, &"refused".into(), &"why".into()));
@@ -193,7 +202,7 @@ mod tests {
     fn a_storm_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let audit = Audit::to(&path).unwrap();
+        let audit = Audit::to(&path);
         for _ in 0..LINES_PER_SECOND + 7 {
             audit.note(Event::refused(&PeerInfo::local(), None, "x", &"y"));
         }
@@ -209,7 +218,8 @@ mod tests {
     fn a_long_log_makes_room() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let audit = Audit::to(&path).unwrap();
+        let audit = Audit::to(&path);
+        audit.note(Event::refused(&PeerInfo::local(), None, "x", &"y"));
         audit.0.as_ref().unwrap().lock().bytes = FILE_BYTES_MAX;
         audit.note(Event::refused(&PeerInfo::local(), None, "x", &"y"));
         assert_eq!(lines(&path).len(), 1);

@@ -57,7 +57,7 @@ impl proto::NuwaAdmin for Admin {
             Status::invalid_argument(format!("{text:?} is no address of a member: {error}"))
         })?;
         self.0.raft.must_lead().map_err(raft_status)?;
-        let newcomer = who(&address).await?;
+        let newcomer = who(&self.0, &address).await?;
         let id = newcomer.member_id;
         let newcomer = Newcomer {
             kind: KIND,
