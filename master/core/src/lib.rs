@@ -5,8 +5,9 @@
 //!
 //! Read in this order: [`keys`] (what is stored where), [`inode`] and [`records`] (the records, byte by byte in
 //! `master/docs/keys.md`), [`names`] (where an inode has its names), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
-//! (one operation a file), [`table`] (chunkservers and groups), [`health`] (which of them the leader believes alive), [`session`], [`deletion`], [`check`] (the invariants).
+//! (one operation a file), [`access`] (who may ask for them), [`table`] (chunkservers and groups), [`health`] (which of them the leader believes alive), [`session`], [`deletion`], [`check`] (the invariants).
 
+pub mod access;
 pub mod check;
 mod codec;
 pub mod command;

@@ -1,7 +1,7 @@
 //! The operations, one a file, and what several of them share.
 //!
 //! Each takes a [`State`], checks everything, then changes it; the errors are the ones POSIX and Linux ask for. Permissions
-//! are the kernel's business (`default_permissions`): it alone knows all groups of the caller.
+//! are looked at before ([`crate::access`], and the kernel of the caller), not here.
 
 pub mod commit_write;
 pub mod create;

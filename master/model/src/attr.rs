@@ -18,6 +18,8 @@ pub mod mode {
     pub const SUID: u32 = 0o4000;
     /// Set-group-id.
     pub const SGID: u32 = 0o2000;
+    /// In a directory: names go by the hand of the owner of the file or directory alone.
+    pub const STICKY: u32 = 0o1000;
     /// Execution by the group.
     pub const GROUP_EXEC: u32 = 0o010;
     /// All that chmod can set.

@@ -32,6 +32,7 @@ errnos! {
     EIO = 5, "input/output error";
     E2BIG = 7, "argument list too long";
     EAGAIN = 11, "try again";
+    EACCES = 13, "permission denied";
     EEXIST = 17, "file exists";
     EXDEV = 18, "invalid cross-device link";
     ENOTDIR = 20, "not a directory";
