@@ -60,6 +60,8 @@ pub enum Command {
     Initialize(Initialize),
     OpenSession {
         description: String,
+        /// Whose it is, at most [`session::OWNER_MAX_BYTES`]; empty: an older release did not ask.
+        owner: String,
     },
     /// Closed by its client, or its lease ran out.
     EndSession {
@@ -208,8 +210,8 @@ fn internal(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied
 fn execute(state: &mut State<'_>, command: Command) -> OpResult<CommandReply> {
     Ok(match command {
         Command::Initialize(op) => CommandReply::Initialized { cluster_id: initialize(state, op)? },
-        Command::OpenSession { description } => {
-            CommandReply::SessionOpened(session::open(state, description)?)
+        Command::OpenSession { description, owner } => {
+            CommandReply::SessionOpened(session::open(state, description, owner)?)
         }
         Command::EndSession { .. } => CommandReply::SessionEnded(session::end(state)?),
         Command::RegisterServer(request) => match register::register(state, &request)? {
@@ -339,7 +341,7 @@ mod tests {
     #[test]
     fn before_the_beginning_nothing_can_be_made() {
         let kv = coord_kv::MemKv::new();
-        let command = Command::OpenSession { description: "early".into() };
+        let command = Command::OpenSession { description: "early".into(), owner: String::new() };
         let applied = apply(&kv, Context { time_nanos: 1 }, &command.encode()).unwrap();
         assert!(matches!(CommandReply::decode(&applied.reply), Ok(CommandReply::TooEarly)));
         assert!(counters(&kv).unwrap().is_none());

@@ -136,6 +136,9 @@ pub struct SessionRecord {
     pub description: String,
     #[prost(uint64, tag = "2")]
     pub opened_nanos: u64,
+    /// Empty: it was opened in an older release.
+    #[prost(string, tag = "3")]
+    pub owner: String,
 }
 
 /// A chunkserver.
@@ -237,5 +240,7 @@ mod tests {
         let cluster = ClusterRecord { cluster_id: "x".into(), replicas: 3, ..ClusterRecord::default() };
         assert_eq!(decode::<ClusterRecord>("c", &encode(&cluster)).unwrap(), cluster);
         assert!(decode::<ClusterRecord>("c", b"\x02").is_err());
+        let older = SessionRecord { description: "d".into(), opened_nanos: 5, owner: String::new() };
+        assert_eq!(decode::<SessionRecord>("s", b"\x01\x0a\x01d\x10\x05").unwrap(), older);
     }
 }

@@ -75,7 +75,7 @@ impl Tree {
             root_gid: 0,
             root_mode: 0o755,
         }));
-        match tree.apply(&Command::OpenSession { description: "test".into() }) {
+        match tree.apply(&Command::OpenSession { description: "test".into(), owner: String::new() }) {
             CommandReply::SessionOpened(session) => tree.session = session,
             other => panic!("{other:?}"),
         }

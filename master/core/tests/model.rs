@@ -350,7 +350,7 @@ impl Master {
     }
 
     fn open(&mut self) {
-        match self.command(&Command::OpenSession { description: String::new() }) {
+        match self.command(&Command::OpenSession { description: String::new(), owner: String::new() }) {
             CommandReply::SessionOpened(session) => self.session = session,
             other => panic!("{other:?}"),
         }

@@ -24,6 +24,10 @@ pub enum DecodeError {
 struct Internal {
     #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     op: Option<Op>,
+    /// Of the session that is opened. Not within the operation, so that a master which does not know it opens the session all
+    /// the same: the numbers of sessions stay in step while masters are replaced one by one.
+    #[prost(string, tag = "12")]
+    owner: String,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -197,9 +201,13 @@ impl Command {
     /// As it goes into the log.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        let mut of = String::new();
         let op = match self.clone() {
             Self::Initialize(op) => Op::Initialize(op),
-            Self::OpenSession { description } => Op::OpenSession(description),
+            Self::OpenSession { description, owner } => {
+                of = owner;
+                Op::OpenSession(description)
+            }
             Self::EndSession { session } => Op::EndSession(session.0),
             Self::RegisterServer(request) => Op::RegisterServer(request),
             Self::FormGroups => Op::FormGroups(true),
@@ -218,7 +226,7 @@ impl Command {
                 Op::DrainDisks(DrainMessage { disks: disks.iter().map(|disk| disk.0).collect(), draining })
             }
         };
-        let message = Internal { op: Some(op) };
+        let message = Internal { op: Some(op), owner: of };
         let mut out = Vec::with_capacity(1 + message.encoded_len());
         out.push(INTERNAL);
         message.encode(&mut out).expect("a Vec grows as needed");
@@ -229,9 +237,10 @@ impl Command {
     /// See [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = bytes.strip_prefix(&[INTERNAL]).ok_or(DecodeError::Unknown)?;
-        Ok(match Internal::decode(message)?.op.ok_or(DecodeError::Unknown)? {
+        let Internal { op, owner } = Internal::decode(message)?;
+        Ok(match op.ok_or(DecodeError::Unknown)? {
             Op::Initialize(op) => Self::Initialize(op),
-            Op::OpenSession(description) => Self::OpenSession { description },
+            Op::OpenSession(description) => Self::OpenSession { description, owner },
             Op::EndSession(session) => Self::EndSession { session: SessionId(session) },
             Op::RegisterServer(request) => Self::RegisterServer(request),
             Op::FormGroups(_) => Self::FormGroups,
@@ -308,7 +317,8 @@ mod tests {
     fn commands_and_replies_survive() {
         for command in [
             Command::Initialize(Initialize { cluster_id: "c".into(), replicas: 3, ..Initialize::default() }),
-            Command::OpenSession { description: "d".into() },
+            Command::OpenSession { description: "d".into(), owner: String::new() },
+            Command::OpenSession { description: "d".into(), owner: "alice".into() },
             Command::EndSession { session: SessionId(4) },
             Command::RegisterServer(proto::RegisterServerRequest {
                 address: "unix:///x".into(),
@@ -358,11 +368,15 @@ mod tests {
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()).unwrap(), reply);
         }
+        let older = Command::OpenSession { description: "d".into(), owner: String::new() };
+        assert_eq!(older.encode(), b"\x00\x12\x01d".as_slice(), "as in logs of older releases");
         assert!(matches!(Command::decode(b"\x00"), Err(DecodeError::Unknown)));
         for kind in [0, u32::MAX] {
             let change = ChangeMessage { group: 1, epoch: 1, disk: 1, kind, spare: 0 };
             let changes = Op::ChangeGroups(Changes { changes: vec![change] });
-            let newer = [vec![INTERNAL], Internal { op: Some(changes) }.encode_to_vec()].concat();
+            let newer =
+                [vec![INTERNAL], Internal { op: Some(changes), owner: String::new() }.encode_to_vec()]
+                    .concat();
             assert!(matches!(Command::decode(&newer), Err(DecodeError::Unknown)), "kind {kind}");
         }
     }

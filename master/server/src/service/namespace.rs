@@ -31,10 +31,8 @@ impl proto::Namespace for Namespace {
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<proto::OpenSessionReply>, Status> {
         let description = request.message.description;
-        let reply = self
-            .0
-            .command(&Command::OpenSession { description: description.clone() }, request.deadline)
-            .await?;
+        let open = Command::OpenSession { description: description.clone(), owner: String::new() };
+        let reply = self.0.command(&open, request.deadline).await?;
         let CommandReply::SessionOpened(session) = reply else {
             return Err(Status::internal("a session was not opened"));
         };
