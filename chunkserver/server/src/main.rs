@@ -12,6 +12,7 @@ use kuafu::{Address, Endpoint};
 use master_api::{ClusterConfig, masters};
 use monitor_telemetry::{LogFlags, stop_signal};
 use nuwa_naming::{NuwaResolver, Registration, withdraw};
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 /// The name under which chunkservers register: `nuwa://CLUSTER/pangu-chunkserver`.
 const SERVICE: &str = "pangu-chunkserver";
@@ -70,6 +71,13 @@ struct Serve {
     /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
+    /// Folder with this server's keys: chunkserver.key, chunkserver.cap, authority.pub [default: $FEITIAN_KEYS, or `keys` beside the
+    /// cluster description]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// Where it is written down who was let in and who was not [default: audit.log in the first data directory]
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
     /// Data a new disk may hold, e.g. 100G; at least 64M [default: nine tenths of the free space there]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     capacity: Option<u64>,
@@ -131,18 +139,19 @@ async fn verify(dir: PathBuf) -> ExitCode {
 }
 
 async fn run(mut config: Config, cluster: &ClusterConfig) -> anyhow::Result<()> {
-    let resolver = NuwaResolver::of(cluster);
+    let resolver = NuwaResolver::of(cluster, &config.access);
     config.masters.registered = resolver.as_ref().map(|resolver| resolver.follow(masters::SERVICE));
     config.validate()?;
     let signal = stop_signal().context("listen for signals")?;
     tokio::pin!(signal);
+    tokio::spawn(nuwa_naming::security::keep(cluster.clone(), config.access.clone()));
     loop {
         let server = ChunkServer::start(config.clone()).await?;
         let endpoint = Endpoint {
             rack: config.location.rack().to_owned(),
             ..Endpoint::new(server.advertised().clone())
         };
-        let registration = Registration::of(cluster, SERVICE, &endpoint);
+        let registration = Registration::of(cluster, &config.access, SERVICE, &endpoint);
         let goes_on = tokio::select! {
             name = &mut signal => {
                 tracing::info!(signal = name, "stopping");
@@ -170,7 +179,11 @@ async fn run(mut config: Config, cluster: &ClusterConfig) -> anyhow::Result<()> 
 fn config(flags: Serve) -> anyhow::Result<(Config, ClusterConfig)> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
+    let audit = flags.audit.or_else(|| flags.data.first().map(|data| data.join("audit.log")));
+    let audit = audit.map_or_else(Audit::none, |path| Audit::to(&path));
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::CHUNKSERVER, audit)?;
     let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters.clone());
+    config.access = access;
     config.advertise = flags.advertise;
     config.capacity_bytes = flags.capacity;
     config.grpc = flags.grpc;

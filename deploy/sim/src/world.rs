@@ -510,7 +510,7 @@ impl World {
         };
         self.propose(leader, Command::Initialize(cluster).encode(), After::Nothing);
         for client in 0..CLIENTS {
-            let command = Command::OpenSession { description: String::new() };
+            let command = Command::OpenSession { description: String::new(), owner: String::new() };
             self.propose(leader, command.encode(), After::Nothing);
             // Numbered from 1 in the order of the log.
             self.clients[client].session(SessionId(client as u64 + 1));

@@ -13,6 +13,7 @@ use master_api::cluster::by_id;
 use master_server::{Config, MasterServer};
 use monitor_telemetry::{LogFlags, stop_signal};
 use nuwa_naming::{Registration, withdraw};
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 /// Small requests are mostly allocations; the C library's allocator took an eighth of a master's time.
 #[global_allocator]
@@ -36,6 +37,10 @@ struct Flags {
     /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
+    /// Folder with this master's keys: master.key, master.cap, authority.pub [default: $FEITIAN_KEYS, or `keys` beside the
+    /// cluster description]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Address to listen on, tcp://HOST:PORT or unix:///PATH [default: this master's address in the description]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
@@ -67,6 +72,7 @@ Example:
   name = \"dev\"
   masters = [\"tcp://127.0.0.1:7101\"]
   EOF
+  zhongkui init --keys keys
   pangu-master --cluster cluster.toml --id 1 --data /var/lib/feitian/master-1";
 
 fn main() -> ExitCode {
@@ -87,10 +93,12 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(async {
         let signal = stop_signal().context("listen for signals")?;
+        let access = config.access.clone();
         let server = MasterServer::start(config).await?;
+        tokio::spawn(nuwa_naming::security::keep(cluster.clone(), access.clone()));
         tracing::info!(address = %server.address(), "master is listening");
         let endpoint = Endpoint::new(server.advertised().clone());
-        let registration = Registration::of(&cluster, master_api::masters::SERVICE, &endpoint);
+        let registration = Registration::of(&cluster, &access, master_api::masters::SERVICE, &endpoint);
         let outcome = tokio::select! {
             name = signal => {
                 tracing::info!(signal = name, "stopping");
@@ -111,7 +119,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 fn config(flags: Flags) -> anyhow::Result<(Config, ClusterConfig)> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
+    let audit = Audit::to(&flags.data.join("audit.log"));
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::MASTER, audit)?;
     let mut config = Config::new(flags.id, by_id(&cluster.masters), flags.data);
+    config.access = access;
     config.join = flags.join;
     config.listen_as_known = flags.listen.is_none();
     if let Some(listen) = flags.listen {

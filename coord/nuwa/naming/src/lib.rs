@@ -5,6 +5,7 @@
 pub mod record;
 pub mod registration;
 pub mod resolver;
+pub mod security;
 
 pub use registration::{Registration, withdraw};
 pub use resolver::NuwaResolver;

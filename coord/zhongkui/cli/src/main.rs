@@ -57,7 +57,7 @@ Examples:
 struct TermsFlags {
     /// 'RIGHTS on RESOURCE', e.g. 'read,write on directory:1099'
     ///
-    /// Rights: read, write, lock, run, administer, act-as, superuser, all. Resources: everything, directory:INODE, file:INODE (ls -di
+    /// Rights: read, write, lock, run, administer, act-as, superuser, serve, all. Resources: everything, directory:INODE, file:INODE (ls -di
     /// tells the number), nuwa:PATH, queue:NAME, action:NAME, service:NAME.
     #[arg(value_name = "GRANT", required = true, value_parser = parse_grant)]
     grants: Vec<Grant>,

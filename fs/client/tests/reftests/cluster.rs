@@ -144,7 +144,7 @@ impl Cluster {
 
     /// A new client's session.
     pub(crate) fn link(self: &Arc<Self>) -> Link {
-        let open = Command::OpenSession { description: "test".to_owned() };
+        let open = Command::OpenSession { description: "test".to_owned(), owner: String::new() };
         let CommandReply::SessionOpened(session) = self.inner.lock().command(&open) else {
             panic!("no session")
         };
