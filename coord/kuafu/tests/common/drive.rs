@@ -1,6 +1,6 @@
 //! Feeds arbitrary bytes to the decoder and the protocol. Shared by the fuzz target and the test that runs in CI.
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use kuafu::PayloadBuf;
 use kuafu::conn::{Admit, Conn, Decoder, Event, Outbound, PayloadState, Role, Step, Timing};
 use kuafu::frame::{HEADER_LEN, Header, Hello};

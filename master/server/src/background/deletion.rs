@@ -10,7 +10,7 @@ use chunkserver_api::pb::{DeleteItem, DeleteRequest, ReplicaClient};
 use coord_types::{DataId, DiskId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use kuafu::{Address, CallOptions, Client, Status};
+use kuafu::{Address, CallOptions, Client, ClientConfig, Status};
 use master_api::model::{MemberState, Table};
 use master_core::Command;
 use master_core::deletion::{Deletion, deletions};
@@ -25,7 +25,7 @@ const PAGE: usize = 512;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(app: &App) {
-    let mut peers = Peers::default();
+    let mut peers = Peers { transport: app.config.access.transport(), clients: HashMap::new() };
     // Where the next round begins, so that data stuck behind a dead disk does not hold up what follows it.
     let mut after: Option<DataId> = None;
     loop {
@@ -127,8 +127,8 @@ fn orders(page: &[Deletion], table: &Table) -> BTreeMap<DiskId, Order> {
 }
 
 /// Connections to chunkservers, by address. As many as there are chunkservers.
-#[derive(Default)]
 struct Peers {
+    transport: ClientConfig,
     clients: HashMap<String, ReplicaClient>,
 }
 
@@ -141,7 +141,7 @@ impl Peers {
             .parse()
             .inspect_err(|error| tracing::warn!(address, %error, "the address of a chunkserver"))
             .ok()?;
-        let client = ReplicaClient::new(Client::new(parsed, app.config.access.transport()));
+        let client = ReplicaClient::new(Client::new(parsed, self.transport.clone()));
         self.clients.insert(address.to_owned(), client.clone());
         Some(client)
     }
