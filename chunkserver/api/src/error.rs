@@ -37,11 +37,17 @@ pub enum ChunkError {
     /// Not done within the call's time. A write may or may not have happened: retry with the same stamp.
     #[error("no answer in time")]
     Deadline,
+    /// The server was shown no token for these data, or it has run out: show one, then ask again.
+    #[error("no token: {message}")]
+    NeedsToken { message: String },
     #[error("refused: {message}")]
     Refused { code: Code, message: String },
     #[error("the chunkserver's answer is not valid: {0}")]
     Answer(#[from] Invalid),
 }
+
+/// The detail of a PERMISSION_DENIED that a token would help against.
+pub const NEEDS_TOKEN_DETAIL: [u8; 1] = [1];
 
 /// Waits at least this long after `BUSY` if the server does not say.
 const BUSY_DELAY_DEFAULT: Duration = Duration::from_millis(20);
@@ -59,7 +65,11 @@ impl ChunkError {
             | Self::Deadline => true,
             // Another member may have it whole, but not for a write.
             Self::Damaged { .. } => false,
-            Self::Fenced { .. } | Self::NoSpace { .. } | Self::Refused { .. } | Self::Answer(_) => false,
+            Self::Fenced { .. }
+            | Self::NoSpace { .. }
+            | Self::NeedsToken { .. }
+            | Self::Refused { .. }
+            | Self::Answer(_) => false,
         }
     }
 
@@ -75,7 +85,10 @@ impl ChunkError {
             | Self::Deadline
             | Self::Damaged { .. }
             | Self::Answer(_) => true,
-            Self::Fenced { .. } | Self::NoSpace { .. } | Self::Refused { .. } => false,
+            Self::Fenced { .. }
+            | Self::NoSpace { .. }
+            | Self::NeedsToken { .. }
+            | Self::Refused { .. } => false,
         }
     }
 
@@ -106,6 +119,9 @@ impl From<Status> for ChunkError {
             | Code::NotFound
             | Code::Unimplemented
             | Code::Internal) => Self::Refused { code, message: status.message },
+            Code::PermissionDenied if status.detail[..] == NEEDS_TOKEN_DETAIL => {
+                Self::NeedsToken { message: status.message }
+            }
             Code::PermissionDenied => match parse_fenced_detail(&status.detail) {
                 Some(fence) => Self::Fenced { fence },
                 None => Self::Refused { code: Code::PermissionDenied, message: status.message },

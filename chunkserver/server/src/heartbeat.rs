@@ -167,6 +167,7 @@ async fn keep(node: &Arc<Node>, mut masters: Masters, identity: &Identity) {
             Ok(reply) => {
                 failures = 0;
                 node.metrics.heartbeats.add(1);
+                node.shown.heard_time(reply.time_s);
                 if reply.register_again {
                     tracing::info!("the master asks to register again");
                     registered = register(node, &mut masters, identity).await;

@@ -36,6 +36,7 @@ mod service;
 mod space;
 mod surplus;
 mod throttle;
+mod tokens;
 pub mod verify;
 
 pub use app::{ChunkServer, Handle};

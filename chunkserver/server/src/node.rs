@@ -30,6 +30,7 @@ use crate::scrub::ScrubPeriod;
 use crate::service::replica::Assemblies;
 use crate::space::Space;
 use crate::throttle::Throttle;
+use crate::tokens::Tokens;
 
 /// Chunks on their way to other members at the same time. Each may hold 64 MiB there until its last piece is in.
 const INSTALLS_MAX: usize = 4;
@@ -62,6 +63,7 @@ pub(crate) struct Node {
     adopted: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) access: Access,
+    pub(crate) shown: Tokens,
     pub(crate) commits: Commits,
     pub(crate) space: Space,
     pub(crate) assemblies: Assemblies,
@@ -101,6 +103,7 @@ impl Node {
             adopted: AtomicU64::new(0),
             peers: Peers::default(),
             access,
+            shown: Tokens::default(),
             commits: Commits::default(),
             space: Space::default(),
             assemblies: Assemblies::default(),

@@ -14,6 +14,7 @@ use crate::background::groups::Looked;
 
 use crate::config::Config;
 use crate::soft::Soft;
+use crate::tokens::Signer;
 
 /// How long the master's own commands may take before they are tried again.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) raft: RaftNode,
     pub(crate) soft: Soft,
+    pub(crate) signer: Signer,
     /// A chunkserver registered: groups may be missing.
     pub(crate) registered: Notify,
     /// What the last look at the groups found; held while one looks.

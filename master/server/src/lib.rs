@@ -5,6 +5,7 @@
 //! clients, chunkservers and people can call, one service a file), `background/` (what the leader does by itself,
 //! one job a file).
 
+mod access;
 mod app;
 mod background;
 pub mod config;
@@ -13,6 +14,7 @@ mod metrics;
 pub mod server;
 mod service;
 mod soft;
+mod tokens;
 
 pub use config::{Config, ConfigError};
 pub use server::{MasterServer, StartError};

@@ -23,6 +23,7 @@ use crate::service::admin::Admin;
 use crate::service::cluster::Cluster;
 use crate::service::namespace::Namespace;
 use crate::soft::Soft;
+use crate::tokens::Signer;
 
 /// A stopping leader tries for this long to have another one in its place: an election without timeouts takes a few
 /// synced writes, and whoever waits longer than this would have waited for the others' timeout.
@@ -102,6 +103,7 @@ impl MasterServer {
             config,
             raft,
             soft: Soft::default(),
+            signer: Signer::default(),
             registered: Notify::new(),
             looked: tokio::sync::Mutex::default(),
             table_version: tokio::sync::watch::Sender::new(0),
@@ -123,8 +125,10 @@ impl MasterServer {
             .access
             .guard()
             .asks_itself(&proto::NAMESPACE_METHODS)
-            .asks_itself(&proto::ADMIN_METHODS)
-            .asks_itself(&proto::CLUSTER_METHODS)
+            .asks_itself_in(&proto::CLUSTER_METHODS, "GetTable")
+            .asks_itself_in(&proto::CLUSTER_METHODS, "Report")
+            .asks_itself_in(&proto::ADMIN_METHODS, "Where")
+            .shows(&proto::ADMIN_METHODS, "Status")
             .build();
         let server = kuafu::Server::builder()
             .authorizer(guard.clone())

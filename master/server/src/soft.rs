@@ -6,6 +6,7 @@
 //! - what is kept is bounded by the sessions, servers and groups there are.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_types::{DiskId, ServerId, SessionId};
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 struct Inner {
     sessions: HashMap<SessionId, Instant>,
+    /// Whose they are, of those that were used here.
+    owners: HashMap<SessionId, Arc<str>>,
     /// Calls for the next table that wait here, by the chunkserver that made them.
     streams: HashMap<ServerId, usize>,
     /// Servers to be looked at.
@@ -50,7 +53,21 @@ impl Soft {
     }
 
     pub(crate) fn forget_session(&self, session: SessionId) {
-        self.inner.lock().sessions.remove(&session);
+        let mut inner = self.inner.lock();
+        inner.sessions.remove(&session);
+        inner.owners.remove(&session);
+    }
+
+    /// Whose a session is, if that was noted.
+    pub(crate) fn session_owner(&self, session: SessionId) -> Option<Arc<str>> {
+        self.inner.lock().owners.get(&session).cloned()
+    }
+
+    /// Gives the owner back.
+    pub(crate) fn note_session_owner(&self, session: SessionId, owner: String) -> Arc<str> {
+        let owner: Arc<str> = owner.into();
+        self.inner.lock().owners.insert(session, Arc::clone(&owner));
+        owner
     }
 
     /// How long `session` has been silent towards this leader; `None` if this master does not lead.

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use chunkserver_api::pb;
-use coord_types::{Epoch, GroupId};
+use coord_types::{DataId, Epoch, GroupId, SessionId};
 use kuafu::{Request, Response, Status};
+use zhongkui::Rights;
 
 use crate::group::Group;
 use crate::node::Node;
@@ -43,12 +44,31 @@ impl pb::Chunk for ChunkService {
         write::raise_fence(self.0.clone(), request)
     }
 
+    async fn show_tokens(
+        &self,
+        request: Request<pb::ShowTokensRequest>,
+    ) -> Result<Response<pb::ShowTokensReply>, Status> {
+        self.0.shown.show(&self.0.access, &request)?;
+        Ok(Response::new(pb::ShowTokensReply {}))
+    }
+
     fn map(
         &self,
         request: Request<pb::MapRequest>,
     ) -> impl Future<Output = Result<Response<pb::MapReply>, Status>> + Send {
         read::map(self.0.clone(), request)
     }
+}
+
+/// Whether the caller was given a token for these data.
+pub(crate) fn must_have_token<T>(
+    node: &Node,
+    request: &Request<T>,
+    data: DataId,
+    needs: Rights,
+    session: Option<SessionId>,
+) -> Result<(), Status> {
+    node.shown.check(request, data, needs, session, node.followed.known().epoch)
 }
 
 /// The replica that answers; a client that knows a newer epoch than we makes us ask the master.

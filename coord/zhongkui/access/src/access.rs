@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use kuafu::ClientConfig;
-use zhongkui::Revocations;
+use parking_lot::Mutex;
+use zhongkui::cache::VerifiedCache;
+use zhongkui::{Capability, Revocations};
 
 use crate::audit::Audit;
 use crate::guard::GuardBuilder;
@@ -16,12 +18,13 @@ pub struct Access {
     keyring: Arc<Keyring>,
     revoked: Arc<Revoked>,
     audit: Audit,
+    verified: Arc<Mutex<VerifiedCache>>,
 }
 
 impl Access {
     #[must_use]
     pub fn new(keyring: Keyring, audit: Audit) -> Self {
-        Self { keyring: Arc::new(keyring), revoked: Arc::default(), audit }
+        Self { keyring: Arc::new(keyring), revoked: Arc::default(), audit, verified: Arc::default() }
     }
 
     /// Of this process alone: servers and clients in it that were not told otherwise trust each other, and nobody else does. What a
@@ -57,6 +60,15 @@ impl Access {
     #[must_use]
     pub fn credentials(&self) -> Option<Arc<dyn kuafu::Credentials>> {
         if cfg!(feature = "unchecked-for-measurement") { None } else { Some(self.keyring.clone()) }
+    }
+
+    /// A capability that somebody sent. What was proved once is remembered.
+    ///
+    /// # Errors
+    /// Why it is none, or of no authority that is trusted.
+    pub fn prove(&self, bytes: &[u8]) -> Result<Arc<Capability>, String> {
+        let authorities = self.keyring.authorities();
+        self.verified.lock().get_or_verify(bytes, &authorities).map_err(|error| error.to_string())
     }
 
     /// A guard for a server.

@@ -8,9 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kuafu::{Authorizer, Binding, Method, PeerInfo, Principal, Status};
-use parking_lot::Mutex;
 use tonic::metadata::MetadataMap;
-use zhongkui::cache::VerifiedCache;
 use zhongkui::crypto::Signature;
 use zhongkui::{Capability, Rights, Target};
 
@@ -19,8 +17,6 @@ use crate::audit::Event;
 use crate::holder::{self, Holder};
 use crate::proof::{self, Shown};
 
-/// Capabilities whose signatures are remembered: those of the clients of one server.
-const VERIFIED_MAX: usize = 4096;
 /// A gRPC proof is at most so far from this clock.
 const GRPC_CLOCK_MAX_S: u32 = 60;
 const GRPC_DOMAIN: &[u8] = b"feitian grpc 1\0";
@@ -53,29 +49,41 @@ impl GuardBuilder {
         self
     }
 
+    /// One method of a service that does.
+    ///
+    /// # Panics
+    /// The service has no such method.
+    #[must_use]
+    pub fn asks_itself_in(mut self, methods: &'static [Method], name: &str) -> Self {
+        self.asks.insert(id_of(methods, name), Asks::Valid);
+        self
+    }
+
     /// A method that only shows something: *read* on it is enough.
     ///
     /// # Panics
     /// The service has no such method.
     #[must_use]
     pub fn shows(mut self, methods: &'static [Method], name: &str) -> Self {
-        let method = methods.iter().find(|method| method.name == name).expect("the service has this method");
-        self.asks.insert(method.id, Asks::Right(Rights::READ));
+        self.asks.insert(id_of(methods, name), Asks::Right(Rights::READ));
         self
     }
 
     #[must_use]
     pub fn build(self) -> Arc<Guard> {
         let Self { access, asks } = self;
-        Arc::new(Guard { access, asks, verified: Mutex::new(VerifiedCache::new(VERIFIED_MAX)) })
+        Arc::new(Guard { access, asks })
     }
+}
+
+fn id_of(methods: &[Method], name: &str) -> u32 {
+    methods.iter().find(|method| method.name == name).expect("the service has this method").id
 }
 
 /// Asks everybody for a capability.
 pub struct Guard {
     access: Access,
     asks: HashMap<u32, Asks>,
-    verified: Mutex<VerifiedCache>,
 }
 
 impl fmt::Debug for Guard {
@@ -85,12 +93,6 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    fn verify(&self, bytes: &[u8]) -> Result<Arc<Capability>, String> {
-        let authorities = self.access.keyring().authorities();
-        let verified = self.verified.lock().get_or_verify(bytes, &authorities);
-        verified.map_err(|error| error.to_string())
-    }
-
     /// Somebody who proved to hold a capability that is good now.
     fn admit(&self, peer: &PeerInfo, capability: Arc<Capability>) -> Result<Principal, Status> {
         let access = &self.access;
@@ -134,7 +136,7 @@ impl Authorizer for Guard {
             return Err(self.refuse(peer, None, what, "it is too short to be one"));
         };
         let capability =
-            self.verify(shown.capability()).map_err(|why| self.refuse(peer, None, what, &why))?;
+            self.access.prove(shown.capability()).map_err(|why| self.refuse(peer, None, what, &why))?;
         if !shown.proves(&capability, binding, introduction) {
             let why = "whoever shows it did not prove to have its holder's key on this connection";
             return Err(self.refuse(peer, Some(&capability), what, why));
@@ -182,7 +184,7 @@ impl Authorizer for Guard {
                 "a call by gRPC says feitian-capability, feitian-time and feitian-proof ('zhongkui headers {path}' makes them)"
             )));
         };
-        let capability = self.verify(&capability).map_err(|why| refused(&why))?;
+        let capability = self.access.prove(&capability).map_err(|why| refused(&why))?;
         let here = holder::now().0;
         if here.abs_diff(time) > GRPC_CLOCK_MAX_S {
             return Err(refused(&format!("its time is {time}, and here it is {here}: make new headers, or set the clocks")));

@@ -7,8 +7,9 @@ use coord_types::{DiskId, InodeId};
 use kuafu::{Request, Response, Status};
 use master_api::model::{Attr, Query, Table};
 use master_api::proto;
-use master_core::{Command, CommandReply, OpError, OpResult};
+use master_core::{Command, CommandReply};
 
+use crate::access::{Caller, Denied};
 use crate::app::{App, store_status};
 use crate::service::cluster::{table_seen, usage_seen};
 use crate::service::masters;
@@ -59,19 +60,20 @@ impl proto::Admin for Admin {
         &self,
         request: Request<proto::WhereRequest>,
     ) -> Result<Response<proto::WhereReply>, Status> {
+        let caller = Caller::of(&self.0, &request, 0)?;
         let file = request.message.file.ok_or_else(|| Status::invalid_argument("no file is named"))?;
         let view = self.0.current(request.deadline).await?;
-        match find(&view, file) {
+        match find(&view, file, &caller) {
             Ok(attr) => {
                 let table = table_seen(&self.0, &view)?;
                 let groups = groups_of(&attr, &table);
                 Ok(Response::new(proto::WhereReply { errno: 0, attr: Some((&attr).into()), groups }))
             }
-            Err(OpError::Errno(errno)) => {
+            Err(Denied::Errno(errno)) => {
                 let errno = errno.wire();
                 Ok(Response::new(proto::WhereReply { errno, ..proto::WhereReply::default() }))
             }
-            Err(error) => Err(store_status(&error)),
+            Err(Denied::Status(status)) => Err(status),
         }
     }
 
@@ -142,12 +144,18 @@ impl proto::Admin for Admin {
     }
 }
 
-fn find(view: &coord_raft::View, file: proto::where_request::File) -> OpResult<Attr> {
-    let answer = match file {
-        proto::where_request::File::Path(path) => master_core::query(view, &Query::Resolve(path))?,
-        proto::where_request::File::Ino(ino) => master_core::query(view, &Query::GetAttr(InodeId(ino)))?,
+fn find(
+    view: &coord_raft::View,
+    file: proto::where_request::File,
+    caller: &Caller,
+) -> Result<Attr, Denied> {
+    let query = match file {
+        proto::where_request::File::Path(path) => Query::Resolve(path),
+        proto::where_request::File::Ino(ino) => Query::GetAttr(InodeId(ino)),
     };
-    Ok(answer.attr.ok_or(master_api::Errno::ENOENT)?)
+    caller.admit_query(view, &query)?;
+    let answer = master_core::query(view, &query)?;
+    answer.attr.ok_or(Denied::Errno(master_api::Errno::ENOENT))
 }
 
 fn groups_of(attr: &Attr, table: &Table) -> Vec<proto::WhereGroup> {

@@ -11,6 +11,10 @@ use master_core::health::{GroupNews, ServerSeen};
 use master_core::table::plan;
 use master_core::{Command, CommandReply};
 
+use zhongkui::{Rights, Target};
+use zhongkui_access::Holder;
+use zhongkui_access::holder::now;
+
 use crate::app::{App, store_status};
 use crate::background::groups;
 
@@ -95,13 +99,15 @@ impl proto::Cluster for Cluster {
             table_version,
             table,
             lineage: self.0.lineage()?,
+            time_s: now().0.into(),
         }))
     }
 
     async fn get_table(
         &self,
-        request: Request<proto::GetTableRequest>,
+        mut request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableReply>, Status> {
+        admit_get_table(&mut request)?;
         let wanted = request.message;
         let until = Instant::now() + Duration::from_millis(wanted.wait_ms).min(TABLE_WAIT_MAX);
         let mut next = self.0.table_version.subscribe();
@@ -169,6 +175,18 @@ impl proto::Cluster for Cluster {
         let may = may_drop(&self.0, &view, &request.message)?;
         Ok(Response::new(proto::MayDropReply { may, lineage: self.0.lineage()? }))
     }
+}
+
+/// Clients need the table. Who says that a chunkserver lives, or that these masters are an old copy, must be one.
+fn admit_get_table(request: &mut Request<proto::GetTableRequest>) -> Result<(), Status> {
+    let holder = Holder::of(request)?;
+    let method = Target::Method("feitian.master.v1.Cluster/GetTable");
+    if request.message.server != 0 {
+        holder.check(Rights::ADMINISTER, &method)?;
+    } else if !holder.may(Rights::ADMINISTER, &method) {
+        request.message.known = None;
+    }
+    Ok(())
 }
 
 /// As the leader sees the group now.

@@ -8,13 +8,15 @@ use coord_raft::ProposalStamp;
 use coord_types::SessionId;
 use kuafu::{Request, Response, Status};
 use master_api::convert;
-use master_api::model::{Answer, Query};
+use master_api::model::{Answer, Errno, Mutation, Query};
 use master_api::proto;
 use master_core::{Command, CommandReply, OpError, session};
 use prost::Message as _;
 
+use crate::access::{Caller, Denied};
 use crate::app::{App, being_made, store_status};
 use crate::service::cluster::usage_seen;
+use crate::tokens;
 
 /// Serves `Namespace`.
 pub(crate) struct Namespace(pub(crate) Arc<App>);
@@ -30,8 +32,10 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<proto::OpenSessionReply>, Status> {
+        let caller = Caller::of(&self.0, &request, 0)?;
         let description = request.message.description;
-        let open = Command::OpenSession { description: description.clone(), owner: String::new() };
+        let owner = caller.holder().name().to_owned();
+        let open = Command::OpenSession { description: description.clone(), owner: owner.clone() };
         let reply = self.0.command(&open, request.deadline).await?;
         let CommandReply::SessionOpened(session) = reply else {
             return Err(Status::internal("a session was not opened"));
@@ -40,12 +44,14 @@ impl proto::Namespace for Namespace {
         let cluster = master_core::table::cluster(&self.0.raft.view())
             .map_err(|error| store_status(&error))?
             .ok_or_else(being_made)?;
-        tracing::info!(%session, description, "session opened");
+        self.0.soft.note_session_owner(session, owner.clone());
+        tracing::info!(%session, description, owner, "session opened");
         Ok(Response::new(proto::OpenSessionReply {
             session: session.0,
             lease_ms: self.lease_ms(),
             cluster_id: cluster.cluster_id,
             lineage: self.0.lineage()?,
+            token: tokens::whole(&self.0, &caller, session.0).await?,
         }))
     }
 
@@ -55,6 +61,7 @@ impl proto::Namespace for Namespace {
     ) -> Result<Response<proto::RenewSessionReply>, Status> {
         let id = SessionId(request.message.session);
         let view = self.0.current(request.deadline).await?;
+        let caller = Caller::of(&self.0, &request, id.0)?;
         if !session::is_open(&view, id).map_err(|error| store_status(&error))? {
             return Err(Status::not_found(format!("session {id} is over")));
         }
@@ -64,6 +71,7 @@ impl proto::Namespace for Namespace {
             lease_ms: self.lease_ms(),
             table_version: counters.map_or(0, |counters| counters.table_version),
             lineage: self.0.lineage()?,
+            token: tokens::whole(&self.0, &caller, id.0).await?,
         }))
     }
 
@@ -72,6 +80,7 @@ impl proto::Namespace for Namespace {
         request: Request<proto::CloseSessionRequest>,
     ) -> Result<Response<proto::CloseSessionReply>, Status> {
         let session = SessionId(request.message.session);
+        Caller::of(&self.0, &request, session.0)?;
         end_session(&self.0, session, request.deadline).await?;
         tracing::info!(%session, "session closed");
         Ok(Response::new(proto::CloseSessionReply {}))
@@ -81,7 +90,21 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::MutateRequest>,
     ) -> Result<Response<proto::MutateReply>, Status> {
-        let message = request.message;
+        let caller = Caller::of(&self.0, &request, request.message.session)?;
+        let mut message = request.message;
+        let asked = || {
+            let op = message.op.clone().ok_or(Errno::EINVAL)?;
+            Mutation::try_from(op).map_err(|invalid| convert::Invalid::errno(&invalid))
+        };
+        match caller.admit_mutation(asked, request.deadline).await {
+            Ok(None) => {}
+            Ok(Some(mutation)) => message.op = Some(mutation.into()),
+            Err(Denied::Errno(errno)) => {
+                let errno = errno.wire();
+                return Ok(Response::new(proto::MutateReply { errno, ..proto::MutateReply::default() }));
+            }
+            Err(Denied::Status(status)) => return Err(status),
+        }
         let stamp = ProposalStamp {
             session: SessionId(message.session),
             seq: message.sequence,
@@ -97,6 +120,7 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::QueryRequest>,
     ) -> Result<Response<proto::QueryReply>, Status> {
+        let caller = Caller::of(&self.0, &request, request.message.session)?;
         let op = request.message.op.ok_or_else(|| Status::invalid_argument("the query asks nothing"))?;
         let answer = match Query::try_from(op) {
             Ok(Query::StatFs) => {
@@ -105,15 +129,31 @@ impl proto::Namespace for Namespace {
             }
             Ok(query) => {
                 let view = self.0.current(request.deadline).await?;
-                match master_core::query(&view, &query) {
-                    Ok(answer) => Ok(answer),
-                    Err(OpError::Errno(errno)) => Err(errno),
-                    Err(error @ OpError::Store(_)) => return Err(store_status(&error)),
+                match caller.admit_query(&view, &query) {
+                    Ok(()) => match master_core::query(&view, &query) {
+                        Ok(answer) => Ok(answer),
+                        Err(OpError::Errno(errno)) => Err(errno),
+                        Err(error @ OpError::Store(_)) => return Err(store_status(&error)),
+                    },
+                    Err(Denied::Errno(errno)) => Err(errno),
+                    Err(Denied::Status(status)) => return Err(status),
                 }
             }
             Err(invalid) => Err(convert::Invalid::errno(&invalid)),
         };
         Ok(Response::new(answer.into()))
+    }
+
+    async fn tokens(
+        &self,
+        request: Request<proto::TokensRequest>,
+    ) -> Result<Response<proto::TokensReply>, Status> {
+        let view = self.0.current(request.deadline).await?;
+        let caller = Caller::of(&self.0, &request, request.message.session)?;
+        if !session::is_open(&view, SessionId(request.message.session)).map_err(|error| store_status(&error))? {
+            return Err(Status::not_found(format!("session {} is over", request.message.session)));
+        }
+        tokens::wanted(&self.0, &caller, &request.message, &view).await.map(Response::new)
     }
 }
 
