@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chunkserver_api::error::NEEDS_TOKEN_DETAIL;
-use coord_types::{DataId, SessionId};
+use coord_types::DataId;
 use kuafu::{Code, Request, Status};
 use parking_lot::Mutex;
 use zhongkui::token::{RootCache, Scope};
@@ -149,7 +149,6 @@ impl Tokens {
         request: &Request<T>,
         data: DataId,
         needs: Rights,
-        session: Option<SessionId>,
         epoch_min: u64,
     ) -> Result<(), Status> {
         if cfg!(feature = "unchecked-for-measurement") {
@@ -157,7 +156,8 @@ impl Tokens {
         }
         let holder = Holder::of(request)?;
         let key = holder.key();
-        let wanted = DataRequest { holder: key, session, data, needs, epoch_min };
+        // Stamps are not compared: a write that is tried again after its client's session was lost bears the old one.
+        let wanted = DataRequest { holder: key, session: None, data, needs, epoch_min };
         let now = self.now();
         let refusal = {
             let holders = self.holders.lock();

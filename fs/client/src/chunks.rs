@@ -13,6 +13,7 @@ mod log;
 mod members;
 mod replicated;
 mod stamps;
+mod tokens;
 
 use bytes::Bytes;
 use coord_types::{ChunkKey, Fence};
@@ -21,6 +22,7 @@ use futures::future::BoxFuture;
 pub use log::{ErrorLog, ErrorRecord};
 pub use members::{ClusterMembers, Members};
 pub use replicated::{ReplicatedChunks, RetryPauses};
+pub(crate) use tokens::Files;
 
 use crate::Errno;
 
@@ -65,6 +67,8 @@ pub enum DataError {
     Fenced(Fence),
     #[error("every copy is damaged")]
     Damaged,
+    #[error("there is no right to these data")]
+    Denied,
     #[error("the chunkservers refused")]
     Refused,
 }
@@ -74,6 +78,7 @@ impl From<DataError> for Errno {
         match error {
             DataError::NoSpace => Self::ENOSPC,
             DataError::Fenced(_) => Self::ESTALE,
+            DataError::Denied => Self::EACCES,
             DataError::Damaged | DataError::Refused => Self::EIO,
         }
     }

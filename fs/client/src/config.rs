@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kuafu::Address;
+use zhongkui_access::Access;
 
 /// The least memory a client runs with: a few pieces on their way and a few being filled.
 pub const MEMORY_MIN_BYTES: u64 = 8 << 20;
@@ -25,6 +26,8 @@ pub struct ClientConfig {
     pub retry_pause_min: Duration,
     /// Longest pause before a chunkserver is asked again. Default 500 ms: after a server is back, nobody waits longer.
     pub retry_pause_max: Duration,
+    /// Who this client is. Default: somebody whom only servers of this process know.
+    pub access: Access,
 }
 
 impl Default for ClientConfig {
@@ -37,6 +40,7 @@ impl Default for ClientConfig {
             ttl: Duration::from_secs(1),
             retry_pause_min: Duration::from_millis(10),
             retry_pause_max: Duration::from_millis(500),
+            access: Access::process(),
         }
     }
 }

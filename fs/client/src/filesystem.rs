@@ -7,7 +7,7 @@ use master_api::model::Name;
 use tokio::runtime::Handle;
 
 use crate::bare::Bare;
-use crate::chunks::{Chunks, ClusterMembers, ErrorLog, ReplicatedChunks, RetryPauses};
+use crate::chunks::{Chunks, ClusterMembers, ErrorLog, Files, ReplicatedChunks, RetryPauses};
 use crate::client::Client;
 use crate::directory::Wanted;
 use crate::handle::Handles;
@@ -50,7 +50,9 @@ impl FileSystem {
         if config.masters.is_empty() {
             return Err(ConnectError::NoMasters);
         }
-        let settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+        let mut settings =
+            master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+        settings.transport = config.access.transport();
         let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
         Self::over(master, config).await
     }
@@ -64,9 +66,14 @@ impl FileSystem {
         master.ready().await.map_err(ConnectError::Master)?;
         let errors = Arc::<ErrorLog>::default();
         let pauses = RetryPauses { min: config.retry_pause_min, max: config.retry_pause_max };
-        let members = ClusterMembers::new(master.clone(), Handle::current());
+        let files = Files::default();
+        let transport = config.access.transport();
+        let members =
+            ClusterMembers::new(master.clone(), Handle::current(), transport, Arc::clone(&files));
         let chunks = ReplicatedChunks::new(members, pauses, Arc::clone(&errors));
-        Self::new(Arc::new(master), Arc::new(chunks), errors, config)
+        let client = Self::new(Arc::new(master), Arc::new(chunks), errors, config)?;
+        files.get_or_init(|| Arc::downgrade(&client.client.inodes));
+        Ok(client)
     }
 
     /// A client of any namespace and any data. Must be called inside a tokio runtime.

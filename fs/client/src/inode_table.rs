@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use coord_types::InodeId;
+use coord_types::{DataId, InodeId};
 use master_api::model::Attr;
 use parking_lot::Mutex;
 
@@ -77,6 +77,12 @@ impl InodeTable {
         let entry = inner.inodes.get_mut(&ino)?;
         entry.pins += 1;
         Some(Pin::new(&entry.inode, self))
+    }
+
+    /// Which of those that are here has these data. As long as there are open files: for what is seldom asked.
+    pub(crate) fn with_data(&self, data: DataId) -> Option<InodeId> {
+        let inodes: Vec<_> = self.inner.lock().inodes.values().map(|entry| Arc::clone(&entry.inode)).collect();
+        inodes.into_iter().find(|inode| inode.lock().attr.data == data).map(|inode| inode.ino)
     }
 
     pub(crate) fn count(&self) -> usize {

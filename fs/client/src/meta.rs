@@ -9,6 +9,7 @@
 use coord_types::SessionId;
 use futures::future::BoxFuture;
 use master_api::model::{Answer, Mutated, Mutation, Query};
+use kuafu::Code;
 use master_api::{ClientError, MasterClient};
 
 use crate::Errno;
@@ -54,8 +55,13 @@ impl Meta for MasterClient {
 
 /// What is not the file system's own answer is logged here, the only place that still knows it.
 fn errno(error: &ClientError) -> Errno {
-    if !matches!(error, ClientError::Errno(_)) {
-        tracing::error!(%error, "a master's refusal becomes an error of a file");
+    match error {
+        ClientError::Errno(_) => {}
+        // For the caller to know, and in the master's audit log.
+        ClientError::Refused { status, .. } if status.code == Code::PermissionDenied => {
+            tracing::info!(%error, "not allowed");
+        }
+        error => tracing::error!(%error, "a master's refusal becomes an error of a file"),
     }
     error.errno().into()
 }

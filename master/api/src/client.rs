@@ -19,16 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use coord_types::{InodeId, ServerId, SessionId};
-use kuafu::{CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
+use bytes::Bytes;
+use coord_types::{DataId, InodeId, ServerId, SessionId};
+use kuafu::{CallError, CallOptions, Client, Code, Replicated, ReplicatedConfig, Status};
 use master_model::{Lineage, NotFollowed};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-
-use self::followed::Followed;
 use zhongkui_access::Access;
 
+use self::followed::Followed;
 use self::session::Sessions;
 use crate::convert::{self, Invalid};
 use crate::errno::Errno;
@@ -104,6 +104,7 @@ impl ClientError {
         match self {
             Self::Errno(errno) => *errno,
             Self::Deadline { .. } => Errno::ETIMEDOUT,
+            Self::Refused { status, .. } if status.code == Code::PermissionDenied => Errno::EACCES,
             Self::Refused { .. }
             | Self::Reply(_)
             | Self::NoMasters
@@ -145,6 +146,8 @@ struct Shared {
     cluster_id: Mutex<Option<String>>,
     reopened: Mutex<Vec<Reopened>>,
     closed: watch::Sender<bool>,
+    /// For all data, from the last renewal; `None` if the masters gave none.
+    token: Mutex<Option<Arc<DataToken>>>,
     followed: Followed,
     /// The masters showed an older state; nothing is asked of them until a session is open again.
     refused: AtomicBool,
@@ -175,6 +178,28 @@ impl std::fmt::Debug for MasterClient {
             .field("session", &self.session())
             .finish_non_exhaustive()
     }
+}
+
+/// How long a token is waited for; whoever wants it asks again.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a master signed, for chunkservers (`coord/zhongkui/docs/token.md`).
+#[derive(Clone, Debug)]
+pub struct DataToken {
+    pub token: Bytes,
+    /// The master's capability.
+    pub signer: Bytes,
+    /// It is good for at least a session's lease from then on.
+    pub asked_at: Instant,
+}
+
+/// Which token is wanted.
+#[derive(Clone, Debug)]
+pub struct FileToken {
+    pub data: DataId,
+    pub write: bool,
+    /// One for the same that is still good, or empty.
+    pub renewed: Bytes,
 }
 
 /// Between two tries of a mutation that has to wait for the first group of disks.
@@ -212,6 +237,7 @@ impl MasterClient {
             cluster_id: Mutex::new(None),
             reopened: Mutex::default(),
             closed: closed.clone(),
+            token: Mutex::default(),
         });
         if let Some(registered) = shared.config.masters.registered.clone() {
             shared.masters.follow(registered);
@@ -364,6 +390,47 @@ impl MasterClient {
     pub async fn stat_fs(&self, deadline: Option<Instant>) -> Result<StatFs, ClientError> {
         let answer = self.query_by(Query::StatFs, deadline).await?;
         answer.stat_fs.ok_or_else(|| Invalid::Missing { message: "stat-fs answer", field: "value" }.into())
+    }
+
+    /// A token for all data, if the masters gave one.
+    #[must_use]
+    pub fn whole_token(&self) -> Option<Arc<DataToken>> {
+        self.shared.token.lock().clone()
+    }
+
+    /// A token for the data of one file.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`Errno::EACCES`] and [`Errno::ESTALE`] (the file has other data now) among them.
+    pub async fn file_token(&self, file: InodeId, wanted: &FileToken) -> Result<DataToken, ClientError> {
+        let deadline = Some(Instant::now() + TOKEN_PATIENCE);
+        loop {
+            let session = self.shared.session(deadline).await?;
+            let wanted = proto::TokenWanted {
+                ino: file.0,
+                data: wanted.data.0,
+                write: wanted.write,
+                renewed: wanted.renewed.clone(),
+            };
+            let request = proto::TokensRequest { session: session.0, wanted: vec![wanted] };
+            let message = &request;
+            let asked_at = Instant::now();
+            let reply = self
+                .shared
+                .call(deadline, |master, options| async move {
+                    NamespaceClient::new(master).tokens(message, &options).await
+                })
+                .await?;
+            let Some(reply) = reply else {
+                self.shared.session_lost(session);
+                continue;
+            };
+            let given = reply.given.into_iter().next().unwrap_or_default();
+            if let Some(errno) = Errno::from_number(given.errno) {
+                return Err(errno.into());
+            }
+            return Ok(DataToken { token: given.token, signer: reply.signer, asked_at });
+        }
     }
 
     /// The newest table this client has; version 0 before the first came.

@@ -14,7 +14,7 @@ pub mod proto {
     kuafu::include_proto!("feitian.master.v1");
 }
 
-pub use client::{ClientConfig, ClientError, MasterClient};
+pub use client::{ClientConfig, ClientError, DataToken, FileToken, MasterClient};
 pub use coord_cluster::{self as cluster, ClusterConfig};
 pub use coord_types::LayoutError;
 pub use master_model::{self as model, Errno, convert, errno};

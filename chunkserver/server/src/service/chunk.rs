@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use chunkserver_api::pb;
-use coord_types::{DataId, Epoch, GroupId, SessionId};
+use coord_types::{DataId, Epoch, GroupId};
 use kuafu::{Request, Response, Status};
 use zhongkui::Rights;
 
@@ -66,9 +66,8 @@ pub(crate) fn must_have_token<T>(
     request: &Request<T>,
     data: DataId,
     needs: Rights,
-    session: Option<SessionId>,
 ) -> Result<(), Status> {
-    node.shown.check(request, data, needs, session, node.followed.known().epoch)
+    node.shown.check(request, data, needs, node.followed.known().epoch)
 }
 
 /// The replica that answers; a client that knows a newer epoch than we makes us ask the master.

@@ -21,7 +21,7 @@ pub(crate) async fn read(
     request: Request<pb::ReadRequest>,
 ) -> Result<Response<pb::ReadReply>, Status> {
     let read = Read::try_from(&request.message).map_err(invalid)?;
-    chunk::must_have_token(&node, &request, read.key.chunk.data, Rights::READ, None)?;
+    chunk::must_have_token(&node, &request, read.key.chunk.data, Rights::READ)?;
     let group = chunk::replica(&node, read.key.group, read.epoch)?;
     let permit = group.event(&node, |replica, _| replica.may_read(read.epoch)).map_err(status)?;
     let found = group.disk.engine.read(read.key, read.offset_bytes, read.len_bytes).await;
@@ -45,7 +45,7 @@ pub(crate) async fn map(
     request: Request<pb::MapRequest>,
 ) -> Result<Response<pb::MapReply>, Status> {
     let map = Map::try_from(&request.message).map_err(invalid)?;
-    chunk::must_have_token(&node, &request, map.key.chunk.data, Rights::READ, None)?;
+    chunk::must_have_token(&node, &request, map.key.chunk.data, Rights::READ)?;
     let group = chunk::replica(&node, map.key.group, map.epoch)?;
     let permit = group.event(&node, |replica, _| replica.may_read(map.epoch)).map_err(status)?;
     let engine = &group.disk.engine;

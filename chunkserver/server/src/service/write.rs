@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chunkserver_api::pb;
 use chunkserver_api::{Punch, RaiseFence, Write};
 use chunkserver_core::Done;
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, SessionId, Stamp};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, Stamp};
 use kuafu::{Request, Response, Status};
 use zhongkui::Rights;
 
@@ -27,8 +27,7 @@ pub(crate) async fn write(
 ) -> Result<Response<pb::WriteReply>, Status> {
     let len_bytes = request.payload.len();
     let write = Write::from_request(&request.message, len_bytes).map_err(invalid)?;
-    let session = Some(session_of(write.stamp));
-    chunk::must_have_token(&node, &request, write.key.chunk.data, Rights::WRITE, session)?;
+    chunk::must_have_token(&node, &request, write.key.chunk.data, Rights::WRITE)?;
     let content = Content {
         offset_bytes: write.offset_bytes,
         chunk_size_bytes: write.chunk_size_bytes,
@@ -48,8 +47,7 @@ pub(crate) async fn punch(
     request: Request<pb::PunchRequest>,
 ) -> Result<Response<pb::PunchReply>, Status> {
     let punch = Punch::try_from(&request.message).map_err(invalid)?;
-    let session = Some(session_of(punch.stamp));
-    chunk::must_have_token(&node, &request, punch.key.chunk.data, Rights::WRITE, session)?;
+    chunk::must_have_token(&node, &request, punch.key.chunk.data, Rights::WRITE)?;
     let content = Content {
         offset_bytes: punch.offset_bytes,
         chunk_size_bytes: punch.chunk_size_bytes,
@@ -68,15 +66,10 @@ pub(crate) async fn raise_fence(
     request: Request<pb::RaiseFenceRequest>,
 ) -> Result<Response<pb::RaiseFenceReply>, Status> {
     let RaiseFence { record, epoch, fence } = (&request.message).try_into().map_err(invalid)?;
-    chunk::must_have_token(&node, &request, record.chunk.data, Rights::WRITE, None)?;
+    chunk::must_have_token(&node, &request, record.chunk.data, Rights::WRITE)?;
     order(&node, record, epoch, (Some(fence.stamp()), fence), RAISE).await?;
     node.metrics.raises.add(1);
     Ok(Response::new(pb::RaiseFenceReply {}))
-}
-
-/// Whose stamp a write bears. Without one it is nobody's: there is no token for that.
-fn session_of(stamp: Option<Stamp>) -> SessionId {
-    stamp.map_or(SessionId(0), |stamp| stamp.session)
 }
 
 async fn order(

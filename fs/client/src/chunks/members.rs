@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::runtime::Handle;
 
+use super::tokens::{Files, MasterTokens};
+
 /// Chunkservers, each called by its address.
 pub trait Members: Send + Sync + 'static {
     /// The newest table this client has.
@@ -96,6 +98,7 @@ pub struct ClusterMembers {
     master: MasterClient,
     runtime: Handle,
     transport: kuafu::ClientConfig,
+    tokens: Arc<MasterTokens>,
     /// By the address as the table spells it. One entry a server that ever was in a table.
     clients: Mutex<HashMap<String, ChunkClient>>,
     /// When a server was last reported to the master.
@@ -105,11 +108,13 @@ pub struct ClusterMembers {
 impl ClusterMembers {
     /// Connections are driven by `runtime` and made when first used.
     #[must_use]
-    pub fn new(master: MasterClient, runtime: Handle) -> Self {
+    pub(crate) fn new(master: MasterClient, runtime: Handle, transport: kuafu::ClientConfig, files: Files) -> Self {
+        let tokens = Arc::new(MasterTokens::new(master.clone(), files));
         Self {
             master,
             runtime,
-            transport: kuafu::ClientConfig::default(),
+            transport,
+            tokens,
             clients: Mutex::default(),
             reported: Mutex::default(),
         }
@@ -123,11 +128,9 @@ impl ClusterMembers {
         let parsed: Address = address
             .parse()
             .map_err(|error| ChunkError::Unavailable { message: format!("address in the table: {error}") })?;
-        let client = ChunkClient::new(kuafu::Client::with_runtime(
-            parsed,
-            self.transport.clone(),
-            self.runtime.clone(),
-        ));
+        let client =
+            kuafu::Client::with_runtime(parsed, self.transport.clone(), self.runtime.clone());
+        let client = ChunkClient::with_tokens(client, self.tokens.clone());
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }

@@ -109,10 +109,12 @@ impl Attempts {
                 self.damaged += 1;
                 if self.damaged >= DAMAGED_ROUNDS { Step::End(DataError::Damaged) } else { Step::Again }
             }
-            ChunkError::Refused {
-                code: Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented,
-                ..
-            } => Step::End(DataError::Refused),
+            ChunkError::NeedsToken { .. } | ChunkError::Refused { code: Code::PermissionDenied, .. } => {
+                Step::End(DataError::Denied)
+            }
+            ChunkError::Refused { code: Code::InvalidArgument | Code::Unimplemented, .. } => {
+                Step::End(DataError::Refused)
+            }
             ChunkError::Refused { .. } | ChunkError::Answer(_) => {
                 self.refused += 1;
                 if self.refused >= REFUSED_MAX { Step::End(DataError::Refused) } else { Step::Again }

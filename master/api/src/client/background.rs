@@ -9,7 +9,7 @@ use coord_types::SessionId;
 use kuafu::replicated::DOUBT;
 use kuafu::{CallOptions, Client, Status};
 
-use super::{ClientError, Shared};
+use super::{ClientError, DataToken, Shared};
 use crate::model::Query;
 use crate::proto::{self, NamespaceClient};
 
@@ -121,6 +121,7 @@ async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
     let request = proto::OpenSessionRequest { description: shared.config.description.clone() };
     let message = &request;
     let asked = shared.followed.known();
+    let asked_at = Instant::now();
     let reply = shared
         .call_sessionless(None, |master, options| async move {
             NamespaceClient::new(master).open_session(message, &options).await
@@ -140,6 +141,7 @@ async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
         }
     }
     shared.follow(&asked, reply.lineage)?;
+    note_token(shared, reply.token, asked_at);
     shared.refused.store(false, Ordering::Relaxed);
     *shared.refusal.lock() = None;
     Ok((SessionId(reply.session), Duration::from_millis(reply.lease_ms.max(1))))
@@ -150,6 +152,7 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
     let message = &request;
     let deadline = Instant::now() + *lease / RENEWALS_PER_LEASE;
     let asked = shared.followed.known();
+    let asked_at = Instant::now();
     let renewed = shared
         .call(Some(deadline), |master, options| async move {
             NamespaceClient::new(master).renew_session(message, &options).await
@@ -161,6 +164,7 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
                 return;
             }
             *lease = Duration::from_millis(reply.lease_ms.max(1));
+            note_token(shared, reply.token, asked_at);
             if reply.table_version > shared.table.borrow().version {
                 refresh(shared, *lease).await;
             }
@@ -168,6 +172,11 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
         Ok(None) => shared.session_lost(session),
         Err(error) => tracing::warn!(%session, %error, "renew the session; trying again"),
     }
+}
+
+fn note_token(shared: &Shared, token: Option<proto::Token>, asked_at: Instant) {
+    *shared.token.lock() =
+        token.map(|proto::Token { token, signer }| Arc::new(DataToken { token, signer, asked_at }));
 }
 
 async fn refresh(shared: &Shared, lease: Duration) {

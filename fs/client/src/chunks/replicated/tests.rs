@@ -230,7 +230,7 @@ async fn a_write_ends_when_there_is_no_use_in_going_on() {
         (full, 1, DataError::NoSpace),
         (damaged(), rounds(DAMAGED_ROUNDS), DataError::Damaged),
         (refused(Code::InvalidArgument), 1, DataError::Refused),
-        (refused(Code::PermissionDenied), 1, DataError::Refused),
+        (refused(Code::PermissionDenied), 1, DataError::Denied),
         (ChunkError::Fenced { fence: Fence(7) }, 1, DataError::Fenced(Fence(7))),
         (refused(Code::Internal), rounds(REFUSED_MAX), DataError::Refused),
     ];
