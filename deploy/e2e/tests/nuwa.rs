@@ -59,7 +59,7 @@ fn long_a_thousand_watchers_lose_nothing_while_members_are_killed() {
     cluster.announce(" WARN ");
     cluster.announce(" ERROR ");
     let members = (1..=3).map(|n| cluster.address_of(Role::Nuwa(n)).unwrap().parse().unwrap());
-    let config = ClientConfig::new(members.collect());
+    let config = ClientConfig::with(members.collect(), cluster.access().unwrap().transport());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = || {
         let _runtime = runtime.enter();

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use kuafu::Address;
 use master_api::{ClientConfig, ClientError, ClusterConfig, MasterClient};
+use zhongkui_access::{Access, Audit, DirectoryError, directory};
 
 use crate::config::EmbeddedConfig;
 use crate::member::{Member, MemberError};
@@ -57,6 +58,8 @@ pub struct FirstNode {
 /// Why a store was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
+    #[error("the store's keys")]
+    Keys(#[from] DirectoryError),
     #[error(
         "{0} is no address for a server of a cluster: other machines must reach it, so give it as tcp://HOST:PORT, with the \
          name or number of this machine"
@@ -155,8 +158,11 @@ async fn move_servers(
     nuwa: Option<(&Address, &Member)>,
 ) -> Result<(), AdoptError> {
     store.describe(Some(Adopted::Begun))?;
-    let master = start_master(store).await?;
-    let told = tell(store, adoption).await;
+    // A store of an earlier release has none.
+    let keys = store.keys();
+    keys.init()?;
+    let master = start_master(store, &keys.access(directory::MASTER, Audit::none())?).await?;
+    let told = tell(store, &keys.access(directory::ADMIN, Audit::none())?, adoption).await;
     master.shutdown().await;
     told?;
     if let Some((address, member)) = nuwa {
@@ -177,10 +183,11 @@ fn check(address: &Address) -> Result<(), AdoptError> {
     if wrong { Err(AdoptError::Address(address.clone())) } else { Ok(()) }
 }
 
-async fn tell(store: &Store, adoption: &Adoption) -> Result<(), AdoptError> {
+async fn tell(store: &Store, access: &Access, adoption: &Adoption) -> Result<(), AdoptError> {
     let failed = |step| move |source| AdoptError::Master { step, source };
-    let client = MasterClient::new(ClientConfig::new(vec![store.master_address()], "pangu adopt"))
-        .map_err(failed("start"))?;
+    let mut config = ClientConfig::new(vec![store.master_address()], "pangu adopt");
+    config.transport = access.transport();
+    let client = MasterClient::new(config).map_err(failed("start"))?;
     let deadline = || Some(Instant::now() + STEP_TIMEOUT);
     let Adoption { replicas, min_replicas, .. } = *adoption;
     client

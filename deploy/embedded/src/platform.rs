@@ -20,6 +20,7 @@ use nuwa_naming::Registration;
 use nuwa_server::NuwaServer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use zhongkui_access::{Access, Audit, DirectoryError, KeyDirectory, directory};
 
 use crate::config::{EmbeddedConfig, Shape};
 use crate::member::ID;
@@ -37,6 +38,8 @@ const CHUNKSERVERS: &str = "pangu-chunkserver";
 pub enum EmbeddedError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the platform's keys")]
+    Keys(#[from] DirectoryError),
     #[error(
         "{path} has room for {room} bytes a chunkserver, at least 64 MiB are needed: free some space or choose another \
          place with --data",
@@ -71,6 +74,7 @@ pub struct Embedded {
     master: Address,
     dir: PathBuf,
     cluster_file: PathBuf,
+    keys: KeyDirectory,
     shape: Shape,
     stop: CancellationToken,
     /// The reason, if the servers ended by themselves.
@@ -89,6 +93,8 @@ impl Embedded {
     /// See [`EmbeddedError`].
     pub fn start(config: &EmbeddedConfig) -> Result<Self, EmbeddedError> {
         let store = Store::open(config)?;
+        let keys = store.keys();
+        keys.init()?;
         let capacity_bytes = capacity(&store, config)?;
         let (master, dir, cluster_file, shape) =
             (store.master_address(), store.dir().to_owned(), store.cluster_file(), store.shape);
@@ -114,7 +120,7 @@ impl Embedded {
                 let _ = end.send(());
             })
             .map_err(EmbeddedError::Thread)?;
-        let embedded = Self { master, dir, cluster_file, shape, stop, failed, thread: Some(thread), ended };
+        let embedded = Self { master, dir, cluster_file, keys, shape, stop, failed, thread: Some(thread), ended };
         starting.recv().map_err(|_| EmbeddedError::Died)??;
         Ok(embedded)
     }
@@ -135,6 +141,14 @@ impl Embedded {
     #[must_use]
     pub fn cluster_file(&self) -> &Path {
         &self.cluster_file
+    }
+
+    /// Keys with all rights on it, for clients in this process.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn access(&self) -> Result<Access, DirectoryError> {
+        self.keys.access(directory::ADMIN, Audit::none())
     }
 
     #[must_use]
@@ -199,6 +213,25 @@ fn capacity(store: &Store, config: &EmbeddedConfig) -> Result<Option<u64>, Embed
     Ok(Some(share))
 }
 
+/// Who the servers are: the same as in a cluster, so that nothing is different for being in one process.
+struct Accesses {
+    master: Access,
+    chunkserver: Access,
+    nuwa: Access,
+}
+
+impl Accesses {
+    fn open(store: &Store) -> Result<Self, DirectoryError> {
+        let (keys, audit) = (store.keys(), Audit::to(&store.dir().join("audit.log")));
+        let access = |name| keys.access(name, audit.clone());
+        Ok(Self {
+            master: access(directory::MASTER)?,
+            chunkserver: access(directory::CHUNKSERVER)?,
+            nuwa: access(directory::NUWA)?,
+        })
+    }
+}
+
 /// The servers' life, on their thread.
 async fn run(
     store: &Store,
@@ -207,14 +240,21 @@ async fn run(
     failed: &watch::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
-    let nuwa = match start_nuwa(store).await {
+    let access = match Accesses::open(store) {
+        Ok(access) => access,
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+            return;
+        }
+    };
+    let nuwa = match start_nuwa(store, &access.nuwa).await {
         Ok(nuwa) => nuwa,
         Err(error) => {
             let _ = started.send(Err(error));
             return;
         }
     };
-    let master = match start_master(store).await {
+    let master = match start_master(store, &access.master).await {
         Ok(master) => master,
         Err(error) => {
             let _ = started.send(Err(error));
@@ -225,7 +265,7 @@ async fn run(
     let mut chunkservers = Vec::new();
     let mut outcome = Ok(());
     for n in 1..=store.shape.chunkservers {
-        match start_chunkserver(store, n, capacity_bytes).await {
+        match start_chunkserver(store, n, capacity_bytes, &access.chunkserver).await {
             Ok(chunkserver) => chunkservers.push(chunkserver),
             Err(source) => {
                 outcome = Err(EmbeddedError::Chunkserver { n, source: Box::new(source) });
@@ -234,7 +274,12 @@ async fn run(
         }
     }
     let up = outcome.is_ok();
-    let registrations = if up { register(store) } else { Vec::new() };
+    let registrations = if up { register(store, &access.master) } else { Vec::new() };
+    let keeping: Vec<_> = [&access.master, &access.chunkserver]
+        .into_iter()
+        .filter_map(|access| store.description().ok().map(|cluster| (cluster, access.clone())))
+        .map(|(cluster, access)| tokio::spawn(nuwa_naming::security::keep(cluster, access)))
+        .collect();
     // Whoever started us waits for this.
     let _ = started.send(outcome);
     if up {
@@ -251,6 +296,7 @@ async fn run(
             }
         }
     }
+    keeping.iter().for_each(tokio::task::JoinHandle::abort);
     futures::future::join_all(registrations.into_iter().map(Registration::withdraw)).await;
     for chunkserver in chunkservers {
         chunkserver.shutdown().await;
@@ -260,11 +306,11 @@ async fn run(
 }
 
 /// Lists the servers in the registry; none without Nuwa.
-fn register(store: &Store) -> Vec<Registration> {
+fn register(store: &Store, access: &Access) -> Vec<Registration> {
     if !store.has_nuwa {
         return Vec::new();
     }
-    let client = NuwaClient::new(ClientConfig::new(vec![store.nuwa_address()]));
+    let client = NuwaClient::new(ClientConfig::with(vec![store.nuwa_address()], access.transport()));
     let list = |service, endpoint: Endpoint| Registration::start(client.clone(), service, &endpoint);
     let chunkserver = |n| Endpoint { rack: rack(n), ..Endpoint::new(store.chunkserver_address(n)) };
     let master = list(masters::SERVICE, Endpoint::new(store.master_address()));
@@ -277,11 +323,12 @@ fn rack(n: u32) -> String {
     format!("/local/rack{n}")
 }
 
-async fn start_nuwa(store: &Store) -> Result<Option<NuwaServer>, EmbeddedError> {
+async fn start_nuwa(store: &Store, access: &Access) -> Result<Option<NuwaServer>, EmbeddedError> {
     if !store.has_nuwa {
         return Ok(None);
     }
-    let config = nuwa_server::Config::new(ID, [(ID, store.nuwa_address())].into(), store.nuwa_dir());
+    let mut config = nuwa_server::Config::new(ID, [(ID, store.nuwa_address())].into(), store.nuwa_dir());
+    config.access = access.clone();
     Ok(Some(NuwaServer::start(config).await?))
 }
 
@@ -297,9 +344,10 @@ async fn stop_nuwa(nuwa: Option<NuwaServer>) {
     }
 }
 
-pub(crate) async fn start_master(store: &Store) -> Result<MasterServer, EmbeddedError> {
+pub(crate) async fn start_master(store: &Store, access: &Access) -> Result<MasterServer, EmbeddedError> {
     let address = store.master_address();
     let mut config = master_server::Config::new(1, [(1, address)].into(), store.master_dir());
+    config.access = access.clone();
     config.replicas = store.shape.replicas;
     config.min_replicas = store.shape.replicas.min(2);
     config.cache_bytes = MASTER_CACHE_BYTES;
@@ -312,6 +360,7 @@ async fn start_chunkserver(
     store: &Store,
     n: u32,
     capacity_bytes: Option<u64>,
+    access: &Access,
 ) -> Result<chunkserver_server::Handle, chunkserver_server::StartError> {
     let location: Location = format!("{}/host", rack(n)).parse()?;
     let data = store.chunkserver_dir(n);
@@ -321,6 +370,7 @@ async fn start_chunkserver(
         location,
         vec![store.master_address()],
     );
+    config.access = access.clone();
     config.capacity_bytes = capacity_bytes;
     config.buffer_bytes = BUFFER_BYTES;
     ChunkServer::start(config).await

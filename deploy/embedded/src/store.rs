@@ -22,10 +22,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use coord_kv_rocks::create_dir_durably;
+use coord_cluster::ClusterConfig;
 use kuafu::Address;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use zhongkui_access::KeyDirectory;
 
 use crate::config::{ConfigError, EmbeddedConfig, Shape};
 
@@ -207,6 +209,16 @@ impl Store {
 
     pub(crate) fn cluster_file(&self) -> PathBuf {
         self.dir.join("cluster.toml")
+    }
+
+    /// Beside the description, where everybody looks for them.
+    pub(crate) fn keys(&self) -> KeyDirectory {
+        KeyDirectory::at(self.dir.join("keys"))
+    }
+
+    /// The description, as it was written.
+    pub(crate) fn description(&self) -> Result<ClusterConfig, coord_cluster::ConfigError> {
+        ClusterConfig::load(&self.cluster_file())
     }
 }
 

@@ -13,6 +13,7 @@ use nuwa_api::client::Freshness;
 use nuwa_api::{ClientConfig, NuwaClient};
 use nuwa_naming::NuwaResolver;
 use nuwa_server::NuwaServer;
+use zhongkui_access::{Access, Audit, KeyDirectory, directory};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,6 +53,14 @@ async fn put(client: &NuwaClient, path: &str, value: &str) {
     session.end(soon()).await.unwrap();
 }
 
+fn access(dir: &Path, name: &str) -> Access {
+    KeyDirectory::at(dir.join("keys")).access(name, Audit::none()).unwrap()
+}
+
+fn client_config(dir: &Path, members: Vec<Address>) -> ClientConfig {
+    ClientConfig::with(members, access(dir, directory::ADMIN).transport())
+}
+
 async fn get(client: &NuwaClient, path: &str) -> Vec<u8> {
     let entry = client.get(path, Freshness::Linearizable, soon()).await.unwrap();
     entry.map(|entry| entry.value.to_vec()).unwrap_or_default()
@@ -63,7 +72,7 @@ fn what_nuwa_had_is_in_the_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let platform = start(dir.path(), true);
     block_on(async {
-        let client = NuwaClient::new(ClientConfig::new(described(dir.path()).nuwa));
+        let client = NuwaClient::new(client_config(dir.path(), described(dir.path()).nuwa));
         put(&client, "/kept", "blue").await;
     });
     assert!(platform.stop(Duration::from_secs(20)));
@@ -81,9 +90,10 @@ fn what_nuwa_had_is_in_the_cluster() {
     block_on(async {
         let mut config = nuwa_server::Config::new(1, by_id(&cluster.nuwa), node.nuwa.unwrap());
         config.listen_as_known = true;
+        config.access = access(dir.path(), directory::NUWA);
         let server = NuwaServer::start(config).await.unwrap();
         assert_eq!(server.address(), &nuwa);
-        let client = NuwaClient::new(ClientConfig::new(cluster.nuwa));
+        let client = NuwaClient::new(client_config(dir.path(), cluster.nuwa));
         assert_eq!(get(&client, "/kept").await, b"blue");
         let statuses = client.statuses(PATIENCE).await;
         let status = statuses[0].1.as_ref().unwrap();
@@ -114,7 +124,7 @@ fn its_servers_are_registered_and_leave_when_they_stop() {
     let platform = start(dir.path(), true);
     let cluster = described(dir.path());
     let listed = async |service| {
-        let resolver = NuwaResolver::of(&cluster).unwrap();
+        let resolver = NuwaResolver::of(&cluster, &access(dir.path(), directory::ADMIN)).unwrap();
         let mut endpoints = resolver.follow(service);
         let is_there = |list: &kuafu::Endpoints| list.as_ref().is_some_and(|list| !list.is_empty());
         endpoints.wait_for(is_there).await.unwrap().clone().unwrap()
@@ -131,9 +141,10 @@ fn its_servers_are_registered_and_leave_when_they_stop() {
     let node = block_on(adopt(&adoption(dir.path(), master, Some(nuwa)))).unwrap();
     block_on(async {
         let cluster = described(dir.path());
-        let config = nuwa_server::Config::new(1, by_id(&cluster.nuwa), node.nuwa.unwrap());
+        let mut config = nuwa_server::Config::new(1, by_id(&cluster.nuwa), node.nuwa.unwrap());
+        config.access = access(dir.path(), directory::NUWA);
         let server = NuwaServer::start(config).await.unwrap();
-        let client = NuwaClient::new(ClientConfig::new(cluster.nuwa));
+        let client = NuwaClient::new(client_config(dir.path(), cluster.nuwa));
         for service in ["pangu-master", "pangu-chunkserver"] {
             let page = nuwa_api::proto::List { path: nuwa_naming::directory(service), ..Default::default() };
             let left = client.list(page, Freshness::Linearizable, soon()).await.unwrap().entries;

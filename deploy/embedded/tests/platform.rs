@@ -20,7 +20,11 @@ fn start(dir: &std::path::Path, replicas: Option<u32>) -> Embedded {
 fn with_client<T>(platform: &Embedded, work: impl AsyncFnOnce(FileSystem) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = ClientConfig { masters: vec![platform.master().clone()], ..ClientConfig::default() };
+        let config = ClientConfig {
+            masters: vec![platform.master().clone()],
+            access: platform.access().unwrap(),
+            ..ClientConfig::default()
+        };
         let work = async {
             let fs = FileSystem::connect(config).await.unwrap();
             let done = work(fs.clone()).await;

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use zhongkui_access::{Access, Audit, KeyDirectory, directory};
 
 use crate::error::Error;
 use crate::launcher::Launcher;
@@ -206,7 +207,19 @@ impl Cluster {
             }
         }
         let path = self.description();
-        fs::write(&path, text).map_err(|source| Error::File { action: "write", path, source })
+        fs::write(&path, text).map_err(|source| Error::File { action: "write", path, source })?;
+        Ok(self.keys().init()?)
+    }
+
+    /// The cluster's keys, beside its description.
+    #[must_use]
+    pub fn keys(&self) -> KeyDirectory {
+        KeyDirectory::at(self.folder.join("keys"))
+    }
+
+    /// All rights on it, for clients in this process.
+    pub fn access(&self) -> Result<Access, Error> {
+        Ok(self.keys().access(directory::ADMIN, Audit::none())?)
     }
 
     /// The cluster description, for `--cluster`.

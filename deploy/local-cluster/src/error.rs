@@ -11,6 +11,9 @@ use crate::logs::Offence;
 /// An error of the runner itself; the processes' own errors are in their logs, whose ends are quoted.
 #[derive(thiserror::Error)]
 pub enum Error {
+    /// The cluster's keys cannot be made or read.
+    #[error(transparent)]
+    Keys(#[from] zhongkui_access::DirectoryError),
     /// A program of the platform is not where it was looked for.
     #[error(
         "there is no {program} in {folder}: build it (cargo build --release --workspace --bins) or set FEITIAN_BIN_DIR"

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use master_api::{ClientConfig, MasterClient};
+use zhongkui_access::Access;
 
-use crate::find::Found;
+use crate::find::{Found, KeyFlags};
 use crate::fuse::one_line;
 
 /// Looks at a Pangu cluster and at where its files are.
@@ -33,6 +34,8 @@ pub struct Flags {
     /// The cluster that is mounted here
     #[arg(long, value_name = "DIR", global = true, conflicts_with = "cluster")]
     mount: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyFlags,
     /// Print JSON instead of text for people
     #[arg(long, global = true)]
     json: bool,
@@ -163,6 +166,7 @@ enum Verdict {
 /// A cluster, and how to ask it.
 struct Session {
     found: Found,
+    access: Access,
     master: MasterClient,
     timeout: Duration,
     json: bool,
@@ -171,8 +175,12 @@ struct Session {
 impl Session {
     async fn open(found: Found, flags: &Flags) -> anyhow::Result<Self> {
         let description = format!("pangu {}", std::process::id());
-        let master = MasterClient::new(ClientConfig::new(crate::find::masters(&found.cluster), description))?;
-        Ok(Self { found, master, timeout: Duration::from_secs(flags.timeout.max(1)), json: flags.json })
+        let access = flags.keys.access(&found.description)?;
+        let masters = crate::find::masters(&found.cluster, &access);
+        let mut config = ClientConfig::new(masters, description);
+        config.transport = access.transport();
+        let master = MasterClient::new(config)?;
+        Ok(Self { found, access, master, timeout: Duration::from_secs(flags.timeout.max(1)), json: flags.json })
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -4,9 +4,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use fs_mount::mountpoint;
 use master_api::{ClusterConfig, Masters, masters};
 use nuwa_naming::NuwaResolver;
+use zhongkui_access::keyring::KeyFiles;
+use zhongkui_access::{Access, Audit, KeyDirectory, Keyring, directory};
 
 /// What `mount` shows as the type of a Pangu mount.
 const FS_TYPE: &str = "fuse.pangu";
@@ -26,9 +29,37 @@ pub(crate) struct FoundFile {
     pub(crate) path: Vec<u8>,
 }
 
+/// Which keys are shown. All flags that say so.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KeyFlags {
+    /// Folder with the cluster's keys: admin.key, admin.cap, authority.pub [default: $FEITIAN_KEYS, or `keys` beside the cluster
+    /// description]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub keys: Option<PathBuf>,
+    /// A secret key, instead of admin.key
+    #[arg(long, value_name = "FILE", global = true, requires = "cap")]
+    pub key: Option<PathBuf>,
+    /// The capability that it holds, instead of admin.cap
+    #[arg(long, value_name = "FILE", global = true, requires = "key")]
+    pub cap: Option<PathBuf>,
+}
+
+impl KeyFlags {
+    /// The keys for the cluster with this description.
+    pub(crate) fn access(&self, description: &Path) -> anyhow::Result<Access> {
+        let directory = KeyDirectory::find(self.keys.as_deref(), description);
+        let (Some(key), Some(capability)) = (self.key.clone(), self.cap.clone()) else {
+            return Ok(directory.access(directory::ADMIN, Audit::none())?);
+        };
+        let authorities = directory.folder().to_owned();
+        let files = KeyFiles { key, capability, authorities };
+        Ok(Access::new(Keyring::open(files)?, Audit::none()))
+    }
+}
+
 /// Where the masters of a cluster are found. Inside a tokio runtime, which then follows the registry.
-pub(crate) fn masters(cluster: &ClusterConfig) -> Masters {
-    let resolver = NuwaResolver::of(cluster);
+pub(crate) fn masters(cluster: &ClusterConfig, access: &Access) -> Masters {
+    let resolver = NuwaResolver::of(cluster, access);
     let registered = resolver.map(|resolver| resolver.follow(masters::SERVICE));
     Masters { listed: cluster.masters.clone(), registered }
 }

@@ -9,6 +9,7 @@ use deploy_embedded::EmbeddedConfig;
 use master_api::ClusterConfig;
 use monitor_telemetry::LogFlags;
 
+use crate::find::KeyFlags;
 use crate::text::parse_size;
 use crate::{daemon, serve};
 
@@ -29,6 +30,8 @@ pub struct Flags {
     /// and if there is none, an embedded platform]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "replicas", "chunkservers", "capacity"])]
     pub cluster: Option<PathBuf>,
+    #[command(flatten)]
+    pub keys: KeyFlags,
     /// Start an embedded platform with its data here, whatever descriptions there are [default: /var/lib/feitian for
     /// root, $XDG_DATA_HOME/feitian for others]
     #[arg(long, value_name = "DIR")]
@@ -80,6 +83,7 @@ Examples:
   pangu-fuse /mnt/pangu --data ~/store --replicas 3    one with three copies in three chunkservers
   pangu-fuse /mnt/pangu --cluster cluster.toml         the cluster that cluster.toml describes
   pangu-fuse /mnt/pangu --nuwa /mnt/nuwa               Nuwa beside it: flock /mnt/nuwa/lock ./one-at-a-time.sh
+  pangu-fuse /mnt/bob --cluster cluster.toml --key bob.key --cap bob.cap   what bob's capability covers
   umount /mnt/pangu                                    ends any of them";
 
 /// What is mounted.

@@ -45,7 +45,7 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     if found.hides_files {
         eprintln!("pangu-fuse: {} is not empty: the mount hides what is in it", flags.mountpoint.display());
     }
-    let config = ClientConfig {
+    let mut config = ClientConfig {
         description: format!("pangu-fuse {} on {}", std::process::id(), flags.mountpoint.display()),
         memory_bytes: flags.memory,
         ttl: Duration::from_millis(flags.ttl_ms),
@@ -64,6 +64,7 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
         Source::Cluster { description, cluster } => (None, description, cluster),
     };
     let description = std::path::absolute(&description).unwrap_or(description);
+    config.access = flags.keys.access(&description)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     let result = runtime.block_on(run(flags, config, &cluster, &description, embedded.as_ref(), ready));
@@ -91,9 +92,14 @@ async fn run(
     ready: Ready,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listen for signals")?;
-    let masters = find::masters(cluster);
+    let access = config.access.clone();
+    let masters = find::masters(cluster, &access);
     let sought = masters.to_string();
     let mut settings = master_api::ClientConfig::new(masters, config.description.clone());
+    settings.transport = access.transport();
+    let keeping = tokio::spawn(nuwa_naming::security::keep(cluster.clone(), access.clone()));
+    // It ends with this.
+    let _keeping = AbortOnDrop(keeping.abort_handle());
     // An embedded store is copied and restored as a whole.
     settings.memory = if embedded.is_some() { None } else { memory_dir() };
     let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
@@ -163,6 +169,15 @@ async fn run(
         Err(_) => outcome.and(Err(anyhow::anyhow!(
             "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
         ))),
+    }
+}
+
+/// Ends a task that nobody waits for.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

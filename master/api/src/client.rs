@@ -146,6 +146,8 @@ struct Shared {
     cluster_id: Mutex<Option<String>>,
     reopened: Mutex<Vec<Reopened>>,
     closed: watch::Sender<bool>,
+    /// The first session was not allowed, by whom and why.
+    denied: Mutex<Option<(String, Status)>>,
     /// For all data, from the last renewal; `None` if the masters gave none.
     token: Mutex<Option<Arc<DataToken>>>,
     followed: Followed,
@@ -237,6 +239,7 @@ impl MasterClient {
             cluster_id: Mutex::new(None),
             reopened: Mutex::default(),
             closed: closed.clone(),
+            denied: Mutex::default(),
             token: Mutex::default(),
         });
         if let Some(registered) = shared.config.masters.registered.clone() {
@@ -679,6 +682,9 @@ impl Shared {
                 return Ok(session);
             }
             if *closed.borrow_and_update() {
+                if let Some((address, status)) = self.denied.lock().clone() {
+                    return Err(ClientError::Refused { address, status });
+                }
                 return Err(self
                     .refusal
                     .lock()

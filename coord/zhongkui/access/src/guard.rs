@@ -117,7 +117,7 @@ impl Guard {
 
 impl Authorizer for Guard {
     fn introduce(&self, binding: &Binding) -> Result<Option<Bytes>, Status> {
-        if cfg!(feature = "unchecked-for-measurement") {
+        if !crate::CHECKS {
             return Ok(None);
         }
         let (key, capability) = self.access.keyring().pair();
@@ -150,7 +150,7 @@ impl Authorizer for Guard {
         principal: Option<&Principal>,
         method: &Method,
     ) -> Result<(), Status> {
-        if cfg!(feature = "unchecked-for-measurement") {
+        if !crate::CHECKS {
             return Ok(());
         }
         match principal.and_then(Principal::downcast_ref::<Holder>) {
@@ -169,7 +169,7 @@ impl Authorizer for Guard {
         path: &str,
         metadata: &MetadataMap,
     ) -> Result<Option<Principal>, Status> {
-        if cfg!(feature = "unchecked-for-measurement") {
+        if !crate::CHECKS {
             return Ok(None);
         }
         let refused = |why: &str| self.refuse(peer, None, path, why);

@@ -186,7 +186,7 @@ impl fmt::Debug for Keyring {
 
 impl Credentials for Keyring {
     fn check_server(&self, binding: &Binding, introduction: Option<&Bytes>) -> Result<(), Status> {
-        if cfg!(feature = "unchecked-for-measurement") {
+        if !crate::CHECKS {
             return Ok(());
         }
         let refuse = |why: String| Err(Status::permission_denied(format!("this is no server of ours: {why}")));

@@ -15,6 +15,9 @@ pub mod keyring;
 pub mod proof;
 pub mod revoked;
 
+/// False only in a build that measures what checks cost.
+pub const CHECKS: bool = !cfg!(feature = "unchecked-for-measurement");
+
 pub use access::Access;
 pub use audit::Audit;
 pub use directory::{DirectoryError, KeyDirectory};

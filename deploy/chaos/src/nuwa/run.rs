@@ -100,7 +100,7 @@ impl<'a> Scene<'a> {
         let members = members.collect::<anyhow::Result<Vec<_>>>()?;
         let client = {
             let _runtime = runtime.enter();
-            NuwaClient::new(ClientConfig::new(members.clone()))
+            NuwaClient::new(ClientConfig::with(members.clone(), cluster.access()?.transport()))
         };
         runtime.block_on(set_history(&client, HISTORY)).context("have all history kept")?;
         let end = watch::Sender::new(None);
@@ -109,7 +109,8 @@ impl<'a> Scene<'a> {
         let mut places = Vec::new();
         for (place, site) in sites.iter().enumerate() {
             let (crew, arenas, end) = (Arc::clone(&crew), Arc::clone(&arenas), end.subscribe());
-            let setting = Setting { crew, arenas, members: members.clone(), place, seed, end };
+            let (members, access) = (members.clone(), cluster.access()?);
+            let setting = Setting { crew, arenas, members, access, place, seed, end };
             places.push(sites::start(site.clone(), setting)?);
         }
         let nemesis = Nemesis { cluster, sites, members: flags.members, client, runtime };
@@ -297,7 +298,7 @@ impl<'a> Scene<'a> {
         let members = self.nemesis.addresses()?;
         let _runtime = self.nemesis.runtime.enter();
         let mut wrong = Vec::new();
-        for (member, client) in clients(&members).into_iter().enumerate() {
+        for (member, client) in clients(&members, &self.nemesis.cluster.access()?).into_iter().enumerate() {
             let freshness = if member == 0 { Freshness::Linearizable } else { Freshness::Stale };
             let read = async {
                 // So that it knows what it must be shown.
@@ -328,7 +329,8 @@ impl Scene<'_> {
         self.nemesis.cluster.restart(member)?;
         let alone = {
             let _runtime = self.nemesis.runtime.enter();
-            NuwaClient::new(ClientConfig::new(vec![self.nemesis.cluster.address_of(member)?.parse()?]))
+            let members = vec![self.nemesis.cluster.address_of(member)?.parse()?];
+            NuwaClient::new(ClientConfig::with(members, self.nemesis.cluster.access()?.transport()))
         };
         self.nemesis.runtime.block_on(ask_for_all(&alone))
     }

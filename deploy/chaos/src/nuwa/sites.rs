@@ -13,6 +13,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use zhongkui_access::Access;
 
 use super::book::Book;
 use super::watchers::{self, Log};
@@ -73,6 +74,7 @@ pub(crate) struct Setting {
     pub(crate) crew: Arc<Crew>,
     pub(crate) arenas: Arc<Arenas>,
     pub(crate) members: Vec<Address>,
+    pub(crate) access: Access,
     /// From 0.
     pub(crate) place: usize,
     pub(crate) seed: u64,
@@ -116,11 +118,11 @@ pub(crate) fn start(site: Site, setting: Setting) -> anyhow::Result<Started> {
 }
 
 /// Clients of all members, and one of each member alone.
-pub(crate) fn clients(members: &[Address]) -> Vec<NuwaClient> {
+pub(crate) fn clients(members: &[Address], access: &Access) -> Vec<NuwaClient> {
     let alone = members.iter().map(|member| vec![member.clone()]);
     std::iter::once(members.to_vec())
         .chain(alone)
-        .map(|members| NuwaClient::new(ClientConfig::new(members)))
+        .map(|members| NuwaClient::new(ClientConfig::with(members, access.transport())))
         .collect()
 }
 
@@ -135,8 +137,8 @@ fn start_workers(setting: &Setting) -> JoinSet<Book> {
     let mut workers = JoinSet::new();
     let all = CELL_WORKERS + NAME_WORKERS + LOCK_WORKERS + 1;
     for index in 0..all {
-        let Setting { crew, arenas, members, place, .. } = setting;
-        let client = NuwaClient::new(ClientConfig::new(members.clone()));
+        let Setting { crew, arenas, members, access, place, .. } = setting;
+        let client = NuwaClient::new(ClientConfig::with(members.clone(), access.transport()));
         let (crew, arenas) = (Arc::clone(crew), Arc::clone(arenas));
         let (number, dice) = (place * all + index, setting.dice(index));
         let worker = move |ttl| Worker::new(crew, number, dice, client, ttl);

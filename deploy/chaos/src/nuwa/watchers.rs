@@ -50,7 +50,7 @@ pub(crate) struct Log {
 
 /// Starts the watchers of one place; each has begun when this returns.
 pub(crate) async fn start(setting: &Setting) -> anyhow::Result<JoinSet<Log>> {
-    let all = clients(&setting.members);
+    let all = clients(&setting.members, &setting.access);
     let first = Place::after(0);
     // A list, and what comes after it.
     let list =

@@ -40,7 +40,7 @@ enum Failure {
 
 pub(super) async fn run(session: &Session, shown: &Path, path: Vec<u8>) -> anyhow::Result<(String, Verdict)> {
     let reply = r#where::ask(session, shown, path).await?;
-    let report = check(&reply, session.timeout).await?;
+    let report = check(&reply, session.access.transport(), session.timeout).await?;
     let verdict = match (report.problems.is_empty(), report.unread.is_empty()) {
         (false, _) => Verdict::Damaged,
         (true, false) => Verdict::Unknown,
@@ -81,7 +81,7 @@ fn text(shown: &Path, report: &Report) -> String {
     out
 }
 
-async fn check(reply: &WhereReply, patience: Duration) -> anyhow::Result<Report> {
+async fn check(reply: &WhereReply, transport: ClientConfig, patience: Duration) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let Some((attr, layout)) = reply.attr.as_ref().and_then(|attr| Some((attr, attr.layout.as_ref()?)))
     else {
@@ -89,7 +89,7 @@ async fn check(reply: &WhereReply, patience: Duration) -> anyhow::Result<Report>
     };
     let groups = layout.groups.iter().map(|id| GroupId(*id)).collect();
     let layout = Layout::new(layout.chunk_size_bytes, groups)?;
-    let mut servers = Servers { clients: BTreeMap::new(), patience };
+    let mut servers = Servers { clients: BTreeMap::new(), transport, patience };
     for index in 0..fs_control::show::chunks(reply) {
         let at = index * u64::from(layout.chunk_size_bytes());
         let key = layout.chunk_at(DataId(attr.data), at);
@@ -149,6 +149,7 @@ async fn chunk(servers: &mut Servers, report: &mut Report, group: &WhereGroup, k
 /// Connections, by address.
 struct Servers {
     clients: BTreeMap<String, ChunkClient>,
+    transport: ClientConfig,
     patience: Duration,
 }
 
@@ -186,7 +187,7 @@ impl Servers {
             return Ok(client.clone());
         }
         let parsed: Address = address.parse().map_err(|error| format!("its address is wrong: {error}"))?;
-        let client = ChunkClient::new(Client::new(parsed, ClientConfig::default()));
+        let client = ChunkClient::new(Client::new(parsed, self.transport.clone()));
         self.clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }

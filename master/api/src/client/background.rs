@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use coord_types::SessionId;
 
 use kuafu::replicated::DOUBT;
-use kuafu::{CallOptions, Client, Status};
+use kuafu::{CallOptions, Client, Code, Status};
 
 use super::{ClientError, DataToken, Shared};
 use crate::model::Query;
@@ -63,6 +63,14 @@ async fn keep(shared: &Shared) {
                     refusals += 1;
                     tokio::time::sleep(REFUSED_WAIT).await;
                     continue;
+                }
+                // Whoever starts with wrong keys is to be told. Later they may be being exchanged.
+                Err(ClientError::Refused { address, status })
+                    if previous.is_none() && status.code == Code::PermissionDenied =>
+                {
+                    *shared.denied.lock() = Some((address, status));
+                    shared.closed.send_replace(true);
+                    return;
                 }
                 Err(error) => {
                     tracing::error!(%error, "open a session; trying again");

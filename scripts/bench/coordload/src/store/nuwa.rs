@@ -3,7 +3,9 @@
 
 use nuwa_api::client::Freshness as Kind;
 use nuwa_api::{Address, ClientConfig, NuwaClient, Place, Session, Watched};
+use anyhow::Context as _;
 use tokio::sync::OnceCell;
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 use super::{Freshness, OnEvent, SESSION_TTL, Store};
 
@@ -23,7 +25,10 @@ impl Nuwa {
 impl Store for Nuwa {
     async fn connect(endpoints: &[String]) -> anyhow::Result<Self> {
         let members = endpoints.iter().map(|endpoint| format!("tcp://{endpoint}").parse::<Address>());
-        let client = NuwaClient::new(ClientConfig::new(members.collect::<Result<_, _>>()?));
+        let keys = std::env::var_os("FEITIAN_KEYS").context("FEITIAN_KEYS names the folder with Nuwa's keys")?;
+        let access = KeyDirectory::at(keys).access(directory::ADMIN, Audit::none())?;
+        let members = members.collect::<Result<_, _>>()?;
+        let client = NuwaClient::new(ClientConfig::with(members, access.transport()));
         Ok(Self { client, session: OnceCell::new() })
     }
 
