@@ -9,6 +9,7 @@ use coord_types::{DiskId, GroupId};
 use kuafu::{Address, CancellationToken, Request, Response, Server, Status};
 use master_api::proto;
 use parking_lot::Mutex;
+use zhongkui_access::Access;
 
 /// Groups; their primaries go round.
 pub(crate) const GROUPS: u32 = 6;
@@ -86,7 +87,10 @@ impl FakeMaster {
         }));
         let address = Address::Unix(socket.to_owned());
         let server =
-            Server::builder().service(proto::ClusterServer::new(Arc::new(Cluster(state.clone())))).build();
+            Server::builder()
+                .authorizer(Access::process().guard().build())
+                .service(proto::ClusterServer::new(Arc::new(Cluster(state.clone()))))
+                .build();
         let bound = server.bind(&address).await.expect("the master listens");
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(bound.serve(stop.clone())));
@@ -262,7 +266,14 @@ impl proto::Cluster for Cluster {
         let lease_ms = state.lease_ms;
         state.last.insert(request.message.server, request.message);
         let lineage = state.lineage();
-        Ok(Response::new(proto::HeartbeatReply { lease_ms, register_again, table_version, table, lineage }))
+        Ok(Response::new(proto::HeartbeatReply {
+            lease_ms,
+            register_again,
+            table_version,
+            table,
+            lineage,
+            time_s: 0,
+        }))
     }
 
     async fn report(

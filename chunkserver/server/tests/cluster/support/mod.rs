@@ -4,6 +4,7 @@
 //! wherever it stands, and leaves the disk as it is.
 
 mod master;
+pub(crate) mod tokens;
 
 use std::future::Future;
 use std::ops::Range;
@@ -18,9 +19,10 @@ use bytes::Bytes;
 use chunkserver_api::{ChunkClient, ChunkError, Punch, RaiseFence, Read, ReadData, Write, Written};
 use chunkserver_server::{ChunkServer, Config};
 use coord_types::{BLOCK_SIZE, ChunkKey, DataId, Epoch, Fence, GroupId, SessionId, Stamp};
-use kuafu::{Address, CallOptions, Client, ClientConfig};
+use kuafu::{Address, CallOptions, Client};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+use zhongkui_access::Access;
 
 pub(crate) use master::FakeMaster;
 
@@ -64,9 +66,11 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let master = FakeMaster::start(&dir.path().join("master.sock")).await;
         let raw: Vec<_> = (0..3)
-            .map(|at| Client::new(Address::Unix(socket(dir.path(), at)), ClientConfig::default()))
+            .map(|at| Client::new(Address::Unix(socket(dir.path(), at)), Access::process().transport()))
             .collect();
-        let clients = raw.iter().cloned().map(ChunkClient::new).collect();
+        let tokens = tokens::Everything::new();
+        let client = |raw: &Client| ChunkClient::with_tokens(raw.clone(), tokens.clone());
+        let clients = raw.iter().map(client).collect();
         let mut cluster =
             Self { master, servers: vec![None, None, None], clients, raw, seq: AtomicU64::new(1), dir };
         for at in 0..3 {
