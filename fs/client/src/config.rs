@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coord_types::InodeId;
 use kuafu::Address;
 use zhongkui_access::Access;
 
@@ -28,6 +29,9 @@ pub struct ClientConfig {
     pub retry_pause_max: Duration,
     /// Who this client is. Default: somebody whom only servers of this process know.
     pub access: Access,
+    /// The directory that is shown as the root, by its number in the cluster. Default: the root of the whole tree. A capability may be
+    /// for one directory and what is below it; then it has to be this one, or one below.
+    pub root: InodeId,
 }
 
 impl Default for ClientConfig {
@@ -41,6 +45,7 @@ impl Default for ClientConfig {
             retry_pause_min: Duration::from_millis(10),
             retry_pause_max: Duration::from_millis(500),
             access: Access::process(),
+            root: InodeId::ROOT,
         }
     }
 }
@@ -54,6 +59,23 @@ pub enum ConnectError {
     Memory(u64),
     #[error("reach the masters")]
     Master(#[source] master_api::ClientError),
+    #[error(
+        "no directory has inode number {0}: it was removed, or the number is from another cluster. 'ls -di DIR' tells a directory's number, \
+         on a mount of what is above it"
+    )]
+    RootGone(InodeId),
+    #[error(
+        "inode {0} cannot be the root of a mount, as it is no directory: name a directory's number ('ls -di DIR' tells it)"
+    )]
+    RootNotADirectory(InodeId),
+    #[error(
+        "inode {root} cannot be the root of a mount with this capability: mount a directory that it covers, or have one granted that covers this"
+    )]
+    RootDenied {
+        root: InodeId,
+        #[source]
+        source: master_api::ClientError,
+    },
 }
 
 impl ClientConfig {

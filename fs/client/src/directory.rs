@@ -83,12 +83,17 @@ impl Client {
         OpReply::Opened { handle, mode: crate::OpenMode::default() }
     }
 
+    /// The root has itself. Another mount may have moved it into a directory that was seen below it once.
+    fn parent_of(&self, ino: InodeId) -> InodeId {
+        if ino == self.config.root { ino } else { self.inodes.parent_of(ino) }
+    }
+
     pub(crate) async fn read_dir(self: &Arc<Self>, dir: &DirHandle, wanted: Wanted) -> OpResult {
         let limit = wanted.limit.max(1) as usize;
         let mut out = Vec::with_capacity(limit.min(PAGE as usize));
         for (offset, name) in [(0, "."), (1, "..")] {
             if wanted.offset <= offset && out.len() < limit {
-                let ino = if offset == 0 { dir.ino } else { self.inodes.parent_of(dir.ino) };
+                let ino = if offset == 0 { dir.ino } else { self.parent_of(dir.ino) };
                 let name = Bytes::from_static(name.as_bytes());
                 out.push(DirEntry { ino, name, kind: mode::DIRECTORY, next_offset: offset + 1, entry: None });
             }

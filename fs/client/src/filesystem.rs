@@ -14,6 +14,7 @@ use crate::handle::Handles;
 use crate::inode_table::InodeTable;
 use crate::known::Known;
 use crate::meta::Meta;
+use crate::rooted::{self, Rooted};
 use crate::shape::Allocation;
 use crate::write::flush::{Depth, Flusher};
 use crate::write::memory::Memory;
@@ -25,6 +26,7 @@ use crate::{Caller, ClientConfig, ConnectError, Errno, Op, OpReply, OpResult};
 pub struct FileSystem {
     client: Arc<Client>,
     errors: Arc<ErrorLog>,
+    rooted: Rooted,
 }
 
 /// What a client holds: [`FileSystem::usage`].
@@ -44,8 +46,8 @@ impl FileSystem {
     /// background work of this client.
     ///
     /// # Errors
-    /// [`ConnectError`] if the configuration is unusable, or the masters belong to another cluster. A master that is
-    /// away is waited for.
+    /// [`ConnectError`] if the configuration is unusable, the masters belong to another cluster, or the root is no directory that may be
+    /// looked at. A master that is away is waited for.
     pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
         if config.masters.is_empty() {
             return Err(ConnectError::NoMasters);
@@ -64,6 +66,7 @@ impl FileSystem {
     pub async fn over(master: MasterClient, config: ClientConfig) -> Result<Self, ConnectError> {
         config.validate()?;
         master.ready().await.map_err(ConnectError::Master)?;
+        rooted::check(config.root, master.get_attr(config.root).await)?;
         let errors = Arc::<ErrorLog>::default();
         let pauses = RetryPauses { min: config.retry_pause_min, max: config.retry_pause_max };
         let files = Files::default();
@@ -90,6 +93,7 @@ impl FileSystem {
         let inodes = Arc::<InodeTable>::default();
         // What others change shows through it, so it is short; our own next change renews it.
         let known_for = config.ttl / 10;
+        let rooted = Rooted::at(config.root);
         let lost = Arc::clone(&inodes);
         meta.on_session(Box::new(move |previous, _| {
             if previous.is_some() {
@@ -113,13 +117,19 @@ impl FileSystem {
         let flusher = Arc::clone(&client.flusher).run(Arc::downgrade(&client));
         let task = client.runtime.spawn(flusher).abort_handle();
         client.flushing.get_or_init(|| task);
-        Ok(Self { client, errors })
+        Ok(Self { client, errors, rooted })
     }
 
     /// Why the last data errors happened: which chunk, which members, what each said.
     #[must_use]
     pub fn errors(&self) -> &ErrorLog {
         &self.errors
+    }
+
+    /// Which directory is the root.
+    #[must_use]
+    pub const fn rooted(&self) -> Rooted {
+        self.rooted
     }
 
     /// What this client holds just now.
@@ -142,6 +152,11 @@ impl FileSystem {
     /// # Errors
     /// The errno the caller is to see.
     pub async fn handle(&self, caller: &Caller, op: Op<'_>) -> OpResult {
+        self.rooted.reply(self.answer(caller, self.rooted.op(op)).await)
+    }
+
+    /// The same with the cluster's numbers, as all below.
+    async fn answer(&self, caller: &Caller, op: Op<'_>) -> OpResult {
         let client = &self.client;
         match op {
             Op::Lookup { parent, name } => client.lookup(parent, Name::try_from(name)?).await,
@@ -225,6 +240,14 @@ impl FileSystem {
     /// The same, if it needs no waiting at all; `None` if it does, and then nothing was done: hand the operation to
     /// [`handle`](Self::handle). Lets a transport answer a buffered write straight from its own receive buffer.
     pub fn try_now(&self, _caller: &Caller, op: &Op<'_>) -> Option<OpResult> {
+        if self.rooted.is_whole() {
+            return self.answer_now(op);
+        }
+        let op = self.rooted.op(op.clone());
+        self.answer_now(&op).map(|result| self.rooted.reply(result))
+    }
+
+    fn answer_now(&self, op: &Op<'_>) -> Option<OpResult> {
         let client = &self.client;
         match *op {
             Op::Write { handle, offset_bytes, data, kill_privileges, mapped, .. } => {

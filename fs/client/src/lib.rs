@@ -1,6 +1,6 @@
 //! Pangu client: a file system without a kernel.
 //!
-//! Read in this order: [`op`] (what is asked and answered), [`FileSystem`] (who answers), [`meta`] and [`chunks`] (what
+//! Read in this order: [`op`] (what is asked and answered), [`FileSystem`] (who answers), `rooted` (which directory is its root), [`meta`] and [`chunks`] (what
 //! it stands on), then `inode` (what is known of a file here), `write` (written data on its way), `read`, `shape`
 //! (truncate, extend, holes), `open`, `fence` (who may still write), `attr`, `namespace`, `directory`. The rules they keep together are in
 //! `fs/docs/client.md`.
@@ -23,6 +23,7 @@ mod namespace;
 pub mod op;
 mod open;
 mod read;
+mod rooted;
 mod shape;
 mod stripe;
 mod write;
@@ -31,6 +32,7 @@ pub use config::{ClientConfig, ConnectError, MEMORY_MIN_BYTES};
 pub use error::Errno;
 pub use filesystem::{FileSystem, Usage};
 pub use kuafu::Address;
+pub use rooted::Rooted;
 pub use op::{
     Caller, DirEntry, Entry, FileAttr, Flock, HandleId, Op, OpReply, OpResult, OpenMode, PollAgain, SetAttr,
     SetTime, StatFs,

@@ -13,15 +13,17 @@ use bytes::Bytes;
 use chunkserver_api::checksum::piece_crcs;
 use chunkserver_api::{ChunkError, Map, Punch, RaiseFence, Read, ReadData, Write, Written};
 use coord_kv::{Durability, Kv as _, MemKv};
-use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, SessionId, Stamp, Version};
+use coord_types::{BLOCK_SIZE, ChunkKey, Epoch, Fence, InodeId, SessionId, Stamp, Version};
 use fs_client::chunks::{ErrorLog, Members, ReplicatedChunks, RetryPauses};
 use fs_client::meta::{Meta, SessionCallback};
 use fs_client::{ClientConfig, Errno, FileSystem};
 use futures::future::BoxFuture;
 use master_api::model::{Answer, Mutated, Mutation, Query, Table};
 use master_api::{convert, proto};
+use master_core::access;
 use master_core::command::{self, Command, CommandReply, Context, Initialize};
 use master_core::session::Ended;
+use master_core::within;
 use parking_lot::Mutex;
 use prost::Message as _;
 use rand::rngs::StdRng;
@@ -49,6 +51,8 @@ pub(crate) struct Faults {
     pub(crate) damaged: bool,
     /// Writes are taken and neither done nor answered.
     pub(crate) stuck: bool,
+    /// Whatever changes something is refused, by masters and chunkservers: the right was taken back.
+    pub(crate) denied: bool,
 }
 
 /// What was counted.
@@ -60,6 +64,8 @@ pub(crate) struct Counts {
     pub(crate) bytes: usize,
     pub(crate) in_flight: usize,
     pub(crate) in_flight_max: usize,
+    /// Changes that nobody may make.
+    pub(crate) refused: usize,
 }
 
 struct Active {
@@ -98,6 +104,8 @@ pub(crate) struct Link {
     sequence: Arc<AtomicU64>,
     dead: Arc<AtomicBool>,
     callbacks: Arc<Mutex<Vec<SessionCallback>>>,
+    /// The directory its capability is for.
+    covers: InodeId,
 }
 
 impl Cluster {
@@ -154,6 +162,7 @@ impl Cluster {
             sequence: Arc::default(),
             dead: Arc::default(),
             callbacks: Arc::default(),
+            covers: InodeId::ROOT,
         }
     }
 
@@ -258,6 +267,11 @@ impl Inner {
         }
         if self.faults.full && matches!(change, Change::Write(..)) {
             return Err(ChunkError::NoSpace { message: "full".to_owned() });
+        }
+        if self.faults.denied {
+            self.counts.refused += 1;
+            let code = kuafu::Code::PermissionDenied;
+            return Err(ChunkError::Refused { code, message: "no".to_owned() });
         }
         if self.faults.no_punch && matches!(change, Change::Punch(..)) {
             let code = kuafu::Code::InvalidArgument;
@@ -367,6 +381,24 @@ impl Inner {
 }
 
 impl Link {
+    /// The same with a capability for this directory and what is below it.
+    pub(crate) fn below(self, directory: InodeId) -> Self {
+        Self { covers: directory, ..self }
+    }
+
+    /// As a master asks before it does anything.
+    fn admit<'a>(&self, kv: &MemKv, op: impl Into<access::Op<'a>>) -> Result<(), Errno> {
+        for (ino, _) in access::touches(op) {
+            match within(kv, ino, self.covers, Some(self.session)) {
+                Ok(true) => {}
+                Ok(false) => return Err(Errno::EACCES),
+                Err(master_core::OpError::Errno(errno)) => return Err(errno.into()),
+                Err(master_core::OpError::Store(error)) => panic!("{error}"),
+            }
+        }
+        Ok(())
+    }
+
     /// A file system over this link.
     pub(crate) fn mount(&self, config: ClientConfig) -> FileSystem {
         let errors = Arc::<ErrorLog>::default();
@@ -438,6 +470,14 @@ impl Meta for Link {
         Box::pin(async move {
             self.cluster.delay().await;
             self.alive().await;
+            {
+                let mut inner = self.cluster.inner.lock();
+                self.admit(&inner.kv, &mutation)?;
+                if inner.faults.denied {
+                    inner.counts.refused += 1;
+                    return Err(Errno::EACCES);
+                }
+            }
             let request = proto::MutateRequest {
                 session: self.session.0,
                 sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
@@ -463,6 +503,7 @@ impl Meta for Link {
             self.alive().await;
             let mut inner = self.cluster.inner.lock();
             inner.counts.queries += 1;
+            self.admit(&inner.kv, &query)?;
             match master_core::query(&inner.kv, &query) {
                 Ok(answer) => Ok(answer),
                 Err(master_core::OpError::Errno(errno)) => Err(errno.into()),

@@ -28,14 +28,17 @@ struct Open {
 
 struct Harness {
     cluster: Arc<Cluster>,
+    /// The directory that is mounted, and that the capability is for.
+    root: InodeId,
     link: Link,
     fs: FileSystem,
     model: Model,
     open: Vec<Open>,
 }
 
-fn config() -> ClientConfig {
+fn config(root: InodeId) -> ClientConfig {
     ClientConfig {
+        root,
         memory_bytes: 8 << 20,
         flush_age: Duration::from_millis(3),
         ttl: Duration::from_millis(20),
@@ -63,13 +66,31 @@ fn err(reply: OpResult) -> Option<Errno> {
     reply.err()
 }
 
+/// A directory, two levels down.
+async fn make_directory(cluster: &Arc<Cluster>) -> InodeId {
+    let fs = cluster.link().mount(config(InodeId::ROOT));
+    let mut parent = InodeId::ROOT;
+    for name in [b"above", b"shown"] {
+        parent = attr_of(fs.handle(&CALLER, Op::Mkdir { parent, name, mode: 0o755 }).await).ino;
+    }
+    parent
+}
+
 impl Harness {
-    fn new(seed: u64, per_mille: u32, delay_max: u32) -> Self {
+    async fn new(seed: u64, per_mille: u32, delay_max: u32) -> Self {
         let cluster = Cluster::new(seed);
+        // Half of all mounts show one directory.
+        let root = if seed % 2 == 0 { InodeId::ROOT } else { make_directory(&cluster).await };
         cluster.set(Faults { per_mille, delay_max, ..Faults::default() });
-        let link = cluster.link();
-        let fs = link.mount(config());
-        Self { cluster, link, fs, model: Model::new(), open: Vec::new() }
+        let link = cluster.link().below(root);
+        let fs = link.mount(config(root));
+        Self { cluster, root, link, fs, model: Model::new(), open: Vec::new() }
+    }
+
+    /// Another client in place of this one.
+    fn mount_again(&mut self) {
+        self.link = self.cluster.link().below(self.root);
+        self.fs = self.link.mount(config(self.root));
     }
 
     async fn ask(&self, op: Op<'_>) -> OpResult {
@@ -180,6 +201,9 @@ impl Harness {
             }
         }
         self.ask(Op::ReleaseDir { ino, handle }).await.unwrap();
+        let dots: Vec<_> =
+            found.iter().filter(|entry| entry.name.starts_with(b".")).map(|entry| entry.ino).collect();
+        assert_eq!(dots, [ino, InodeId::ROOT]);
         for entry in &found {
             let file = self.model.names.iter().find(|((at, n), _)| *at == dir && name(*n) == entry.name[..]);
             if let (Some((_, file)), Some(with)) = (file, &entry.entry) {
@@ -415,8 +439,7 @@ impl Harness {
         self.link.crash();
         self.open.clear();
         self.drop_unreachable();
-        self.link = self.cluster.link();
-        self.fs = self.link.mount(config());
+        self.mount_again();
         let files: Vec<u64> = self.model.files.keys().copied().collect();
         for id in files {
             let ino = self.ino(id);
@@ -447,8 +470,7 @@ impl Harness {
         }
         self.fs.shutdown().await.unwrap();
         self.model.files.values_mut().for_each(crate::reference::File::synced);
-        self.link = self.cluster.link();
-        self.fs = self.link.mount(config());
+        self.mount_again();
         self.compare_all().await;
     }
 
@@ -503,7 +525,7 @@ fn run(seed: u64, per_mille: u32, delay_max: u32, steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let all = async {
-            let mut harness = Harness::new(seed, per_mille, delay_max);
+            let mut harness = Harness::new(seed, per_mille, delay_max).await;
             for step in steps {
                 harness.step(step).await;
             }

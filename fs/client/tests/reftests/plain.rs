@@ -1,7 +1,8 @@
 //! Single promises, each by its plainest story: writes here, [`shape`] (truncate, holes), [`sharing`] (names, sessions, a
-//! second mount), [`fences`] (who may still write).
+//! second mount), [`fences`] (who may still write), [`rooted`] (a mount of one directory).
 
 mod fences;
+mod rooted;
 mod shape;
 mod sharing;
 
