@@ -72,3 +72,18 @@ impl From<master_api::Errno> for Errno {
         Self::new(errno.number()).unwrap_or(Self::EIO)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kuafu::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_allowed_is_eacces() {
+        let refused = |status| ClientError::Refused { address: "tcp://m:1".to_owned(), status };
+        assert_eq!(errno(&refused(Status::permission_denied("alice may not"))), Errno::EACCES);
+        assert_eq!(errno(&refused(Status::internal("broken"))), Errno::EIO);
+        assert_eq!(errno(&ClientError::Errno(master_api::Errno::EACCES)), Errno::EACCES);
+    }
+}

@@ -1,7 +1,8 @@
 //! Single promises, each by its plainest story: writes here, [`shape`] (truncate, holes), [`sharing`] (names, sessions, a
-//! second mount), [`fences`] (who may still write), [`rooted`] (a mount of one directory).
+//! second mount), [`fences`] (who may still write), [`rooted`] (a mount of one directory), [`rights`] (what is refused).
 
 mod fences;
+mod rights;
 mod rooted;
 mod shape;
 mod sharing;
