@@ -9,13 +9,15 @@ use bytes::Bytes;
 use coord_types::InodeId;
 use fs_client::chunks::ErrorRecord;
 use fs_client::{
-    Caller, DirEntry, Entry, Errno, FileAttr, FileSystem, HandleId, Op, OpReply, OpResult, OpenMode, SetAttr,
-    Usage,
+    Caller, DirEntry, Entry, Errno, FileAttr, FileSystem, HandleId, Op, OpReply, OpResult, OpenMode, Rooted,
+    SetAttr, Usage,
 };
 use fs_mount::Handler;
 use master_api::model::{Attr, Name, ReadDir};
 use master_api::proto::WhereReply;
 use parking_lot::Mutex;
+use zhongkui::Timestamp;
+use zhongkui_access::Access;
 
 use crate::node::{File, Node, TOP_NAME, server_entries, top_entries};
 use crate::show;
@@ -47,6 +49,9 @@ pub trait Local {
     fn errors(&self) -> Vec<ErrorRecord>;
 
     fn usage(&self) -> Usage;
+
+    /// Which directory is shown as the root.
+    fn rooted(&self) -> Rooted;
 }
 
 impl Local for FileSystem {
@@ -56,6 +61,10 @@ impl Local for FileSystem {
 
     fn usage(&self) -> Usage {
         Self::usage(self)
+    }
+
+    fn rooted(&self) -> Rooted {
+        Self::rooted(self)
     }
 }
 
@@ -69,6 +78,10 @@ pub struct Mount {
     /// Whose `ctl` files are.
     pub uid: u32,
     pub gid: u32,
+    /// The keys that requests are made with. They may change while it is mounted.
+    pub access: Access,
+    /// Nothing can be changed through it.
+    pub read_only: bool,
 }
 
 /// An open control file or directory.
@@ -93,10 +106,11 @@ pub struct ControlFiles<H> {
 impl<H: Handler + Local> ControlFiles<H> {
     #[must_use]
     pub fn new(inner: H, cluster: Arc<dyn Cluster>, mount: Mount) -> Self {
+        let view = View::new(cluster, inner.rooted());
         Self {
             inner,
             mount,
-            view: View::new(cluster),
+            view,
             open: Mutex::default(),
             opened: AtomicU64::default(),
             counters: Counters::default(),
@@ -255,6 +269,7 @@ impl<H: Handler + Local> ControlFiles<H> {
                 return Ok(show::metrics(&self.inner.usage(), errors, &self.counters.all()));
             }
             File::Errors => return Ok(show::errors(&self.inner.errors(), SystemTime::now())),
+            File::Whoami => return Ok(self.whoami()),
             _ => {}
         }
         let (freshness, status) = self.view.status().await;
@@ -265,9 +280,25 @@ impl<H: Handler + Local> ControlFiles<H> {
             File::Groups => show::groups(&status),
             File::Recovery => show::recovery(&status),
             File::Status(id) => show::chunkserver(&status, id).ok_or(Errno::ENOENT)?,
-            File::Ctl(_) | File::Metrics | File::Errors => String::new(),
+            File::Ctl(_) | File::Metrics | File::Errors | File::Whoami => String::new(),
         };
         Ok(noted(freshness.note(), text))
+    }
+
+    /// By the keys that are in use now.
+    fn whoami(&self) -> String {
+        let Mount { name, description, access, read_only, .. } = &self.mount;
+        let capability = access.keyring().capability();
+        let valid = zhongkui::decide::valid(&capability, Timestamp::from(SystemTime::now()));
+        let good = valid.and_then(|()| zhongkui::decide::not_revoked(&capability, &access.revoked().get()));
+        show::whoami(&show::Whoami {
+            cluster: name,
+            description,
+            capability: &capability,
+            refusal: good.err().as_ref(),
+            root: self.inner.rooted().root(),
+            read_only: *read_only,
+        })
     }
 
     fn add(&self, open: Open) -> HandleId {

@@ -39,18 +39,20 @@ pub(crate) enum File {
     Recovery,
     Metrics,
     Errors,
+    Whoami,
     Status(u32),
     Ctl(u32),
 }
 
 /// The files of `.pangu`, with their numbers.
-const FILES: [(&[u8], File, u64); 6] = [
+const FILES: [(&[u8], File, u64); 7] = [
     (b"health", File::Health, 3),
     (b"cluster", File::Cluster, 4),
     (b"groups", File::Groups, 5),
     (b"recovery", File::Recovery, 6),
     (b"metrics", File::Metrics, 7),
     (b"errors", File::Errors, 8),
+    (b"whoami", File::Whoami, 9),
 ];
 
 const TOP: u64 = 1;
@@ -72,6 +74,7 @@ impl Node {
             Self::File(File::Recovery) => FILES[3].2,
             Self::File(File::Metrics) => FILES[4].2,
             Self::File(File::Errors) => FILES[5].2,
+            Self::File(File::Whoami) => FILES[6].2,
             Self::Mirror(ino) => return InodeId(ino.0 | (MIRROR as u64) << VOLUME_SHIFT),
         };
         InodeId((CONTROL as u64) << VOLUME_SHIFT | low)

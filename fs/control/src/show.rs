@@ -10,6 +10,7 @@ mod place;
 mod recovery;
 #[cfg(test)]
 mod testing;
+mod whoami;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,7 @@ pub use health::health;
 pub use metrics::metrics;
 pub use place::{chunks, place};
 pub use recovery::recovery;
+pub use whoami::{Whoami, whoami};
 
 use master_api::proto::{Disk, Group, MemberState, Pace, Server, StatusReply, Table};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_types::InodeId;
-use fs_client::Errno;
+use fs_client::{Errno, Rooted};
 use futures::future::BoxFuture;
 use master_api::model::{Answer, Attr, Name, Query, ReadDir};
 use master_api::proto::{StatusReply, Table, WhereReply, where_request};
@@ -87,6 +87,8 @@ pub enum Freshness {
     Ago(Duration),
     /// No master has told this mount: it is what the table of groups says.
     Never,
+    /// This mount may not ask: it is what the table of groups says, which every client has.
+    Denied,
 }
 
 impl Freshness {
@@ -99,6 +101,11 @@ impl Freshness {
             Self::Never => {
                 Some("no master has answered yet: this is what the table of groups says".to_owned())
             }
+            Self::Denied => Some(
+                "this mount's capability does not show the cluster's state (read on service:master.v1.Admin/Status): this is what the \
+                 table of groups says"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -129,11 +136,15 @@ impl<K: Eq + Hash, V: Clone> Remembered<K, V> {
 struct Last {
     answered: Option<(Instant, Arc<StatusReply>)>,
     asked: Option<Instant>,
+    /// The last question was refused.
+    denied: bool,
 }
 
-/// The cluster, as it is known here.
+/// The cluster, as it is known here. Inodes have the kernel's numbers.
 pub(crate) struct View {
     cluster: Arc<dyn Cluster>,
+    /// The masters know the cluster's.
+    rooted: Rooted,
     /// Locked while the masters are asked: others wait for the answer and share it.
     last: tokio::sync::Mutex<Last>,
     /// The last question found nobody.
@@ -150,9 +161,10 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
-    pub(crate) fn new(cluster: Arc<dyn Cluster>) -> Self {
+    pub(crate) fn new(cluster: Arc<dyn Cluster>, rooted: Rooted) -> Self {
         Self {
             cluster,
+            rooted,
             last: tokio::sync::Mutex::default(),
             silent: AtomicBool::default(),
             places: Remembered::new(),
@@ -171,6 +183,7 @@ impl View {
         let answer = match answer {
             Ok(Ok(value)) => Some(Ok(value)),
             Ok(Err(ClientError::Errno(errno))) => Some(Err(errno.into())),
+            Ok(Err(error)) if error.errno() == master_api::Errno::EACCES => Some(Err(Errno::EACCES)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "ask the masters for a control file");
                 None
@@ -187,23 +200,26 @@ impl View {
         if last.asked.is_none_or(|asked| asked.elapsed() >= SHARED_FOR) {
             let answer = self.ask(|deadline| self.cluster.status(deadline)).await;
             last.asked = Some(Instant::now());
+            last.denied = matches!(answer, Some(Err(_)));
             if let Some(Ok(status)) = answer {
                 last.answered = last.asked.map(|now| (now, Arc::new(status)));
             }
         }
         match &last.answered {
+            _ if last.denied => (Freshness::Denied, self.by_table()),
             Some((at, status)) if last.asked == Some(*at) => (Freshness::Now, Arc::clone(status)),
             Some((at, status)) => (Freshness::Ago(at.elapsed()), Arc::clone(status)),
-            None => {
-                let table = Some(self.cluster.table());
-                (Freshness::Never, Arc::new(StatusReply { table, ..StatusReply::default() }))
-            }
+            None => (Freshness::Never, self.by_table()),
         }
+    }
+
+    fn by_table(&self) -> Arc<StatusReply> {
+        Arc::new(StatusReply { table: Some(self.cluster.table()), ..StatusReply::default() })
     }
 
     /// The replicas of a file.
     pub(crate) async fn place(&self, ino: InodeId) -> Result<(Freshness, WhereReply), Errno> {
-        match self.ask(|deadline| self.cluster.where_is(ino, deadline)).await {
+        match self.ask(|deadline| self.cluster.where_is(self.rooted.inward(ino), deadline)).await {
             Some(answer) => {
                 let answer = answer?;
                 self.places.note(ino, &answer);
@@ -214,9 +230,10 @@ impl View {
     }
 
     pub(crate) async fn attr(&self, ino: InodeId) -> Result<Attr, Errno> {
-        match self.ask(|deadline| self.cluster.query(Query::GetAttr(ino), deadline)).await {
+        let query = Query::GetAttr(self.rooted.inward(ino));
+        match self.ask(|deadline| self.cluster.query(query, deadline)).await {
             Some(answer) => {
-                let attr = answer?.attr.ok_or(Errno::EIO)?;
+                let attr = self.outward(answer?.attr.ok_or(Errno::EIO)?)?;
                 self.attrs.note(ino, &attr);
                 Ok(attr)
             }
@@ -225,10 +242,10 @@ impl View {
     }
 
     pub(crate) async fn look_up(&self, parent: InodeId, name: Name) -> Result<Attr, Errno> {
-        let query = Query::Lookup { parent, name: name.clone() };
+        let query = Query::Lookup { parent: self.rooted.inward(parent), name: name.clone() };
         match self.ask(|deadline| self.cluster.query(query, deadline)).await {
             Some(answer) => {
-                let attr = answer?.attr.ok_or(Errno::EIO)?;
+                let attr = self.outward(answer?.attr.ok_or(Errno::EIO)?)?;
                 self.names.note((parent, name), &attr);
                 self.attrs.note(attr.ino, &attr);
                 Ok(attr)
@@ -238,8 +255,17 @@ impl View {
     }
 
     pub(crate) async fn read_dir(&self, page: ReadDir) -> Result<Answer, Errno> {
+        let page = ReadDir { ino: self.rooted.inward(page.ino), ..page };
         let answer = self.ask(|deadline| self.cluster.query(Query::ReadDir(page), deadline)).await;
-        answer.ok_or(Errno::ETIMEDOUT)?
+        let mut answer = answer.ok_or(Errno::ETIMEDOUT)??;
+        for attr in answer.entries.iter_mut().filter_map(|entry| entry.attr.as_mut()) {
+            attr.ino = self.rooted.outward(attr.ino)?;
+        }
+        Ok(answer)
+    }
+
+    fn outward(&self, attr: Attr) -> Result<Attr, Errno> {
+        Ok(Attr { ino: self.rooted.outward(attr.ino)?, ..attr })
     }
 
     /// Marks a chunkserver's disks, or takes that back. The next look at the cluster shows it.

@@ -4,9 +4,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use kuafu::Status;
 use master_api::ClientError;
 use master_api::model::{self, Answer, Query};
 use master_api::proto::{self, MemberState, StatusReply, WhereReply};
+
+use zhongkui::keyring;
+use zhongkui::terms::Root;
+use zhongkui::{
+    Capability, CapabilityId, Grant, Resource, Rights, SecretKey, Terms, User, UserEpoch, UserName, Validity,
+};
+use zhongkui_access::keyring::KeyFiles;
+use zhongkui_access::{Audit, Keyring};
 
 use super::*;
 
@@ -16,7 +25,9 @@ const FILE: InodeId = InodeId(7);
 
 /// Behind the control files: says what reached it.
 #[derive(Debug, Default)]
-struct Behind;
+struct Behind {
+    rooted: Rooted,
+}
 
 impl Handler for Behind {
     async fn handle(&self, _: &Caller, op: Op<'_>) -> OpResult {
@@ -39,12 +50,20 @@ impl Local for Behind {
     fn usage(&self) -> Usage {
         Usage { open_handles: 3, ..Usage::default() }
     }
+
+    fn rooted(&self) -> Rooted {
+        self.rooted
+    }
 }
 
 /// The masters: two chunkservers (4 and 6), one file called "file"; or nobody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Masters {
     silent: AtomicBool,
+    /// Nothing is allowed.
+    denies: AtomicBool,
+    /// The directory that "file" is in.
+    root: InodeId,
     asked: AtomicUsize,
     /// Until when the last question waits.
     deadline: Mutex<Option<Instant>>,
@@ -59,8 +78,14 @@ impl Masters {
     ) -> BoxFuture<'_, Result<T, ClientError>> {
         *self.deadline.lock() = Some(deadline);
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let silent = self.silent.load(Ordering::Relaxed);
-        let answer = if silent { Err(ClientError::Deadline { last: String::new() }) } else { answer };
+        let answer = if self.silent.load(Ordering::Relaxed) {
+            Err(ClientError::Deadline { last: String::new() })
+        } else if self.denies.load(Ordering::Relaxed) {
+            let status = Status::permission_denied("alice may not");
+            Err(ClientError::Refused { address: "tcp://m:1".to_owned(), status })
+        } else {
+            answer
+        };
         Box::pin(async move {
             tokio::task::yield_now().await;
             answer
@@ -83,6 +108,10 @@ fn attr() -> Attr {
     Attr::try_from(proto).unwrap()
 }
 
+fn root(ino: InodeId) -> Attr {
+    Attr { ino, mode: libc::S_IFDIR | 0o755, layout: None, ..attr() }
+}
+
 impl Cluster for Masters {
     fn status(&self, deadline: Instant) -> BoxFuture<'_, Result<StatusReply, ClientError>> {
         let table = self.table();
@@ -102,10 +131,13 @@ impl Cluster for Masters {
             deadline,
             match query {
                 Query::GetAttr(FILE) => Ok(Answer { attr: Some(attr()), ..Answer::default() }),
-                Query::Lookup { parent: InodeId::ROOT, name } if name.as_slice() == b"file" => {
+                Query::GetAttr(ino) if ino == self.root => {
+                    Ok(Answer { attr: Some(root(ino)), ..Answer::default() })
+                }
+                Query::Lookup { parent, name } if parent == self.root && name.as_slice() == b"file" => {
                     Ok(Answer { attr: Some(attr()), ..Answer::default() })
                 }
-                Query::ReadDir(page) if page.after_cookie == 0 => {
+                Query::ReadDir(page) if page.ino == self.root && page.after_cookie == 0 => {
                     let entry = model::DirEntry {
                         ino: FILE,
                         name: Bytes::from_static(b"file"),
@@ -152,9 +184,28 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let masters = Arc::<Masters>::default();
-        let mount = Mount { name: "c".to_owned(), description: "/c.toml".to_owned(), uid: 1, gid: 2 };
-        Self { files: ControlFiles::new(Behind, Arc::clone(&masters) as Arc<dyn Cluster>, mount), masters }
+        Self::at(InodeId::ROOT, Access::process())
+    }
+
+    fn at(root: InodeId, access: Access) -> Self {
+        let masters = Arc::new(Masters {
+            silent: AtomicBool::default(),
+            denies: AtomicBool::default(),
+            root,
+            asked: AtomicUsize::default(),
+            deadline: Mutex::default(),
+            drained: Mutex::default(),
+        });
+        let mount = Mount {
+            name: "c".to_owned(),
+            description: "/c.toml".to_owned(),
+            uid: 1,
+            gid: 2,
+            access,
+            read_only: true,
+        };
+        let behind = Behind { rooted: Rooted::at(root) };
+        Self { files: ControlFiles::new(behind, Arc::clone(&masters) as Arc<dyn Cluster>, mount), masters }
     }
 
     async fn handle(&self, op: Op<'_>) -> OpResult {
@@ -271,6 +322,7 @@ async fn directories_are_listed_from_any_offset() {
                 "recovery",
                 "metrics",
                 "errors",
+                "whoami",
                 "chunkservers",
                 "where"
             ]
@@ -446,4 +498,82 @@ async fn who_did_not_answer_is_not_waited_for_as_long_again() {
     before = Instant::now();
     world.walk(".pangu/where/file").await.unwrap();
     assert!(world.masters.deadline.lock().is_some_and(|deadline| deadline > before + LONG));
+}
+
+#[tokio::test]
+async fn whoami_follows_the_keys_and_asks_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = KeyFiles {
+        key: dir.path().join("alice.key"),
+        capability: dir.path().join("alice.cap"),
+        authorities: dir.path().to_owned(),
+    };
+    let (authority, key) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+    let granted = |id, rights| {
+        let user = User::new(UserName::new("alice").unwrap(), UserEpoch(0), 1000, vec![1000]).unwrap();
+        let root = Root { id: CapabilityId(id), issuer: authority.public().id(), user };
+        let grants = vec![Grant::new(rights, Resource::Everything).unwrap()];
+        let validity = Validity::new(Timestamp(0), Timestamp::FOREVER).unwrap();
+        Capability::grant(&authority, root, Terms::new(key.public(), validity, grants).unwrap()).unwrap()
+    };
+    keyring::write_public_key(&dir.path().join("authority.pub"), &authority.public()).unwrap();
+    keyring::write_secret_key(&files.key, &key).unwrap();
+    keyring::write_capability(&files.capability, &granted(1, Rights::READ)).unwrap();
+    let access = Access::new(Keyring::open(files.clone()).unwrap(), Audit::none());
+
+    let world = World::at(InodeId(99), access.clone());
+    world.masters.silent.store(true, Ordering::Relaxed);
+    let before = world.read(".pangu/whoami").await.unwrap();
+    for line in [
+        "user       alice, uid 1000, gids 1000\n",
+        "now        good\n",
+        "cluster    c (/c.toml)\n",
+        "root       one directory and what is below it (inode 99, shown as 1)\n",
+        "mount      read-only\n",
+        "may        read, everywhere below the root\n",
+    ] {
+        assert!(before.contains(line), "{line:?} is not in\n{before}");
+    }
+    std::fs::remove_file(&files.capability).unwrap();
+    keyring::write_capability(&files.capability, &granted(2, Rights::READ | Rights::WRITE)).unwrap();
+    assert!(access.keyring().refresh().unwrap());
+    let after = world.read(".pangu/whoami").await.unwrap();
+    assert!(after.contains("may        read, write, everywhere below the root\n"), "{after}");
+    access.follow([("/zhongkui/capabilities/0000000000000002", b"lost".as_slice())]);
+    let revoked = world.read(".pangu/whoami").await.unwrap();
+    assert!(revoked.contains("now        refused: capability 0000000000000002 was revoked"), "{revoked}");
+    assert_eq!(world.masters.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn of_a_mount_of_one_directory_the_masters_are_asked_by_its_number() {
+    let world = World::at(InodeId(99), Access::process());
+    assert_eq!(world.walk(".pangu/where/file").await.unwrap().ino, Node::Mirror(FILE).ino());
+    assert!(world.read(".pangu/where/file").await.unwrap().starts_with("this file"));
+    assert_eq!(world.list(".pangu/where", true).await, [".", "..", "file"]);
+    let top = world.files.view.attr(InodeId::ROOT).await.unwrap();
+    assert_eq!(top.ino, InodeId::ROOT, "and answer with the kernel's");
+}
+
+/// Somebody with a capability for some files may ask about those and nothing else.
+#[tokio::test]
+async fn what_may_not_be_asked_is_no_silence() {
+    let world = World::new();
+    world.read(".pangu/cluster").await.unwrap();
+    world.masters.denies.store(true, Ordering::Relaxed);
+    world.files.view.forget_freshness().await;
+    let health = world.read(".pangu/health").await.unwrap();
+    assert!(health.starts_with("ok\nthis mount's capability does not show"), "{health}");
+    assert!(world.read(".pangu/groups").await.unwrap().contains("40 serving"), "the table is always known");
+    assert_eq!(world.walk(".pangu/where/file").await.unwrap_err(), Errno::EACCES);
+    let name = WHERE_XATTR;
+    assert_eq!(world.handle(Op::GetXattr { ino: FILE, name }).await.unwrap_err(), Errno::EACCES);
+    let ino = Node::File(File::Ctl(4)).ino();
+    let handle = HandleId(0);
+    let drain =
+        Op::Write { ino, handle, offset_bytes: 0, data: b"drain", kill_privileges: false, mapped: false };
+    assert_eq!(world.handle(drain).await.unwrap_err(), Errno::EACCES);
+    world.masters.denies.store(false, Ordering::Relaxed);
+    world.files.view.forget_freshness().await;
+    assert_eq!(world.read(".pangu/health").await.unwrap(), "ok\n");
 }

@@ -28,9 +28,9 @@ pub fn health(status: &StatusReply, freshness: Freshness) -> String {
     missed.for_each(|server| of_server(server, &mut reasons));
     let word = match freshness {
         Freshness::Ago(_) | Freshness::Never => "unreachable",
-        Freshness::Now if blocked => "blocked",
-        Freshness::Now if !reasons.is_empty() => "degraded",
-        Freshness::Now => "ok",
+        Freshness::Now | Freshness::Denied if blocked => "blocked",
+        Freshness::Now | Freshness::Denied if !reasons.is_empty() => "degraded",
+        Freshness::Now | Freshness::Denied => "ok",
     };
     let mut out = format!("{word}\n");
     for reason in freshness.note().into_iter().chain(reasons) {
