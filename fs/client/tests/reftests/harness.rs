@@ -80,7 +80,7 @@ impl Harness {
     async fn new(seed: u64, per_mille: u32, delay_max: u32) -> Self {
         let cluster = Cluster::new(seed);
         // Half of all mounts show one directory.
-        let root = if seed % 2 == 0 { InodeId::ROOT } else { make_directory(&cluster).await };
+        let root = if seed.is_multiple_of(2) { InodeId::ROOT } else { make_directory(&cluster).await };
         cluster.set(Faults { per_mille, delay_max, ..Faults::default() });
         let link = cluster.link().below(root);
         let fs = link.mount(config(root));
