@@ -71,7 +71,7 @@ impl Session {
         deadline: Option<Instant>,
     ) -> Result<Self, ClientError> {
         let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
-        let what = CommandKind::OpenSession(proto::OpenSession { ttl_ms, description });
+        let what = CommandKind::OpenSession(proto::OpenSession { ttl_ms, description, owner: String::new() });
         // Asked for again it may be opened twice; the one nobody knows ends with its time.
         let request = proto::ChangeRequest { stamp: None, command: Some(Command { what: Some(what) }) };
         let sent = Instant::now();

@@ -1,6 +1,6 @@
 //! What can be asked of the tree. Whether the store that is asked is current is the caller's business.
 
-use coord_kv::{KvError, Read};
+use coord_kv::{KvError, Range, Read};
 use nuwa_model::Path;
 use nuwa_model::proto::{Entry, LockHolder};
 
@@ -42,7 +42,28 @@ pub fn list(
         key.extend_from_slice(name.as_bytes());
         range = range.after(&key);
     }
-    let pairs = read.scan(keys::ENTRIES, &range, limit)?;
+    entries(read, &range, limit)
+}
+
+/// At most `limit` of what is below a directory, at any depth, in the order of the store's keys, from behind `after`.
+///
+/// # Errors
+/// The store failed.
+pub fn below(
+    read: &dyn Read,
+    directory: &Path,
+    after: Option<&Path>,
+    limit: usize,
+) -> Result<Vec<Entry>, KvError> {
+    let mut range = keys::below(directory);
+    if let Some(path) = after {
+        range = range.after(&keys::entry(path));
+    }
+    entries(read, &range, limit)
+}
+
+fn entries(read: &dyn Read, range: &Range, limit: usize) -> Result<Vec<Entry>, KvError> {
+    let pairs = read.scan(keys::ENTRIES, range, limit)?;
     let entries = pairs.iter().map(|(key, record)| {
         let path = keys::entry_path(key).ok_or_else(|| corrupt("the key of an entry"))?;
         Ok(shown(&path, decode("an entry", record)?))
@@ -76,7 +97,7 @@ pub fn session(read: &dyn Read, session: u64) -> Result<Option<SessionRecord>, K
 /// # Errors
 /// The store failed.
 pub fn sessions(read: &dyn Read, after: u64, limit: usize) -> Result<Vec<(u64, SessionRecord)>, KvError> {
-    let range = coord_kv::Range::prefix(&[]).after(&keys::session(after));
+    let range = Range::prefix(&[]).after(&keys::session(after));
     let pairs = read.scan(keys::SESSIONS, &range, limit)?;
     let sessions = pairs.iter().map(|(key, record)| {
         let key = key.as_slice().try_into().map_err(|_| corrupt("the key of a session"))?;

@@ -19,6 +19,8 @@ const TTL_DEFAULT_MS: u32 = 10_000;
 const TTL_MS: std::ops::RangeInclusive<u32> = 1_000..=600_000;
 /// Of what it says of itself.
 const DESCRIPTION_MAX_BYTES: usize = 256;
+/// Of its owner's name.
+const OWNER_MAX_BYTES: usize = 128;
 
 /// Its number, and how long it lives.
 pub(crate) fn open(state: &mut State<'_>, request: OpenSession) -> Outcome<(u64, u32)> {
@@ -29,6 +31,9 @@ pub(crate) fn open(state: &mut State<'_>, request: OpenSession) -> Outcome<(u64,
     if request.description.len() > DESCRIPTION_MAX_BYTES {
         return Err(Refusal::Invalid("a session's description has at most 256 bytes").into());
     }
+    if request.owner.len() > OWNER_MAX_BYTES {
+        return Err(Refusal::Invalid("a session's owner has a name of at most 128 bytes").into());
+    }
     let session = state.meta.next_session;
     state.meta.next_session += 1;
     let record = SessionRecord {
@@ -36,6 +41,7 @@ pub(crate) fn open(state: &mut State<'_>, request: OpenSession) -> Outcome<(u64,
         description: request.description,
         opened_unix_nanos: state.now_nanos(),
         ending: false,
+        owner: request.owner,
     };
     state.put(keys::SESSIONS, keys::session(session), &record);
     Ok((session, ttl_ms))

@@ -1,7 +1,8 @@
 //! Sessions: what they own, and their end.
 
 use nuwa_core::{SessionEffect, query};
-use nuwa_model::proto::{EventKind, Put, RefusalCode as Code, Txn};
+use nuwa_model::proto::{EventKind, OpenSession, Put, RefusalCode as Code, Txn, command};
+use prost::Message as _;
 
 use crate::world::{Does, World, delete, directory, exclusive, owned, put};
 
@@ -20,6 +21,41 @@ fn what_a_session_owns_goes_with_it() {
     assert_eq!(world.list("/"), ["/other"]);
     assert!(!world.end(one), "again, as after a lost reply");
     assert_eq!((world.effect, world.events.len()), (SessionEffect::None, 0));
+}
+
+/// A name is kept as long as the session is, also while it is ending; one that would not fit into the record is refused.
+#[test]
+fn a_session_says_whose_it_is() {
+    let mut world = World::new();
+    let session = world.session();
+    let owner = |world: &World| query::session(&world.kv, session).unwrap().unwrap().owner;
+    assert_eq!(owner(&world), "alice");
+    let open = |bytes| {
+        let owner = "x".repeat(bytes);
+        command::What::OpenSession(OpenSession { owner, ..OpenSession::default() })
+    };
+    assert!(world.ask(open(128)).is_ok());
+    assert_eq!(world.ask(open(129)), Err(Code::Invalid));
+    world.op(directory("/d/")).unwrap();
+    let names = (0..1001).map(|n| owned(put(&format!("/d/{n}"), "")).operation()).collect();
+    world.txn(Txn { session, then: names, ..Txn::default() }).unwrap();
+    assert!(world.end(session), "it owns more");
+    assert_eq!(owner(&world), "alice");
+}
+
+/// What a release wrote that knew of no owners.
+#[test]
+fn a_record_without_an_owner_is_anybodys() {
+    #[derive(prost::Message)]
+    struct Before {
+        #[prost(uint32, tag = "1")]
+        ttl_ms: u32,
+        #[prost(string, tag = "2")]
+        description: String,
+    }
+    let before = Before { ttl_ms: 1000, description: "old".to_owned() };
+    let record = nuwa_core::records::SessionRecord::decode(&*before.encode_to_vec()).unwrap();
+    assert_eq!((record.ttl_ms, &*record.description, &*record.owner), (1000, "old", ""));
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl World {
     }
 
     pub(crate) fn session(&mut self) -> u64 {
-        let request = OpenSession { ttl_ms: 1000, description: "test".to_owned() };
+        let request = OpenSession { ttl_ms: 1000, description: "test".to_owned(), owner: "alice".to_owned() };
         match self.ask(command::What::OpenSession(request)) {
             Ok(Some(reply::What::Session(session))) => session,
             other => panic!("{other:?}"),

@@ -76,6 +76,7 @@ fn answer(app: &App, question: Question) -> Result<Result<Answer, Refusal>, KvEr
                 ttl_ms: record.ttl_ms,
                 description: record.description,
                 opened_unix_nanos: record.opened_unix_nanos,
+                owner: record.owner,
             }))
         }
         Question::Quota(request) => match path(request.path, Path::directory) {

@@ -139,11 +139,11 @@ fn commands(session: u64) -> Vec<(command::What, String)> {
         ),
         (set_quota("/none/", 1, 1), say("/none/ does not exist")),
         (
-            command::What::OpenSession(proto::OpenSession { ttl_ms: 10, description: String::new() }),
+            command::What::OpenSession(proto::OpenSession { ttl_ms: 10, ..Default::default() }),
             say("bad request: a session lives for 1000 to 600000 ms without being renewed"),
         ),
         (
-            command::What::OpenSession(proto::OpenSession { ttl_ms: 0, description: "x".repeat(257) }),
+            command::What::OpenSession(proto::OpenSession { description: "x".repeat(257), ..Default::default() }),
             say("bad request: a session's description has at most 256 bytes"),
         ),
         (

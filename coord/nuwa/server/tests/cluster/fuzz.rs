@@ -165,6 +165,7 @@ impl Random {
                 // None ends by itself meanwhile.
                 ttl_ms: if self.one_in(2) { 600_000 } else { self.small() | 1 << 20 },
                 description: "x".repeat(self.0.random_range(0..300)),
+                owner: String::new(),
             })),
             2 => Some(command::What::EndSession(proto::EndSession { session })),
             3 => Some(command::What::Lock(proto::Lock {
