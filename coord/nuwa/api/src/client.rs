@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kuafu::{Address, CallError, CallOptions, Client, Replicated, ReplicatedConfig, Status};
+use kuafu::{Address, CallError, CallOptions, Client, Code, Replicated, ReplicatedConfig, Status};
 use parking_lot::Mutex;
 use zhongkui_access::Access;
 
@@ -83,6 +83,12 @@ impl ClientError {
             | Self::Call(CallError::Refused { .. } | CallError::NoMembers)
             | Self::Reply(_) => false,
         }
+    }
+
+    /// Whether the caller's capability does not allow it, or is no good, or there is none. What its refusal says names what is missing.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Call(CallError::Refused { status, .. }) if status.code == Code::PermissionDenied)
     }
 
     /// Why Nuwa refused, if it did.

@@ -62,8 +62,11 @@ impl Session {
         deadline: Option<Instant>,
     ) -> Result<Locked, ClientError> {
         // From here on there may be a claim, whatever becomes of the call.
-        let claim = Claim { session: &self.inner, request, is_settled: false };
-        claim.wait(deadline).await
+        let mut claim = Claim { session: &self.inner, request, is_settled: false };
+        let first = claim.session.ask_for(request, true, deadline).await;
+        // Whoever may not ask has no claim, and nothing to take back.
+        claim.is_settled = matches!(&first, Err(error) if error.is_denied());
+        claim.wait(first?, deadline).await
     }
 
     /// Gives a lock back, or a place in its line.
@@ -141,17 +144,24 @@ impl Claim<'_> {
         }
     }
 
-    async fn wait(mut self, deadline: Option<Instant>) -> Result<Locked, ClientError> {
+    /// From the first answer on.
+    async fn wait(
+        mut self,
+        first: (proto::LockReply, u64),
+        deadline: Option<Instant>,
+    ) -> Result<Locked, ClientError> {
         let session = Arc::clone(self.session);
         let waiting = async {
+            let mut answer = first;
             loop {
-                let (reply, revision) = session.ask_for(self.request, true, deadline).await?;
+                let (reply, revision) = answer;
                 if reply.held {
                     return Ok::<_, ClientError>(Locked { fence: reply.fence });
                 }
                 if let Some(locked) = self.granted(revision).await? {
                     return Ok(locked);
                 }
+                answer = session.ask_for(self.request, true, deadline).await?;
             }
         };
         let end = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(365 * 24 * 3600));

@@ -19,6 +19,9 @@ use crate::proto::{
 /// Renewals within a time to live: two may get lost.
 const RENEWALS_PER_TTL: u32 = 3;
 
+/// Between renewals that are refused: below the shortest time to live, so that keys that are exchanged are in time.
+const DENIED_PAUSE: Duration = Duration::from_millis(500);
+
 /// What a session is to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
@@ -263,6 +266,7 @@ impl Inner {
     async fn keep(self: Arc<Self>, opened: Instant) {
         let period = self.ttl / RENEWALS_PER_TTL;
         let mut renewed = opened;
+        let mut is_denied = false;
         loop {
             let next = tokio::time::Instant::from_std(renewed + period);
             tokio::time::sleep_until(next.max(tokio::time::Instant::now())).await;
@@ -272,7 +276,7 @@ impl Inner {
             let sent = Instant::now();
             match self.renew(sent, renewed + self.ttl).await {
                 Ok(true) => {
-                    renewed = sent;
+                    (renewed, is_denied) = (sent, false);
                     self.state.send_if_modified(|state| {
                         let back = *state == SessionState::InDoubt;
                         if back {
@@ -282,6 +286,16 @@ impl Inner {
                     });
                 }
                 Ok(false) => return self.lost(),
+                // Asked again all the same: keys may be exchanged, and it is not known when the session is over.
+                Err(error) if error.is_denied() => {
+                    if Instant::now() >= renewed + self.ttl {
+                        self.doubt();
+                    }
+                    if !std::mem::replace(&mut is_denied, true) {
+                        tracing::warn!(session = self.id, %error, "the session may not be renewed");
+                    }
+                    tokio::time::sleep(DENIED_PAUSE).await;
+                }
                 Err(error) => {
                     tracing::warn!(session = self.id, %error, "renew the session; trying again");
                     tokio::time::sleep(Duration::from_millis(100)).await;
