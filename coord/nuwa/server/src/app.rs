@@ -10,6 +10,7 @@ use kuafu::Status;
 use nuwa_api::proto::{self, Command, command, reply};
 use nuwa_model::Refusal;
 use prost::Message as _;
+use zhongkui_access::Holder;
 
 use crate::config::Config;
 use crate::exports::Exports;
@@ -60,6 +61,37 @@ impl App {
                 other => return Err(Status::internal(format!("a session was not ended: {other:?}"))),
             }
         }
+    }
+
+    /// Whether there is such a session, or what is left of one, so that its owner may name it. False for certain: it is over, or was
+    /// never opened.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED: it is another's.
+    pub(crate) async fn is_there(
+        &self,
+        session: u64,
+        holder: &Holder,
+        deadline: Instant,
+    ) -> Result<bool, Status> {
+        let find = || nuwa_core::query::session(&self.view(), session).map_err(|error| store_status(&error));
+        let found = match find()? {
+            // A number has one owner for ever, so what this member has is right, however old it is.
+            Some(found) => found,
+            None => {
+                // Somebody else's command may be on its way that opens it.
+                self.barrier(deadline).await?;
+                let Some(found) = find()? else { return Ok(false) };
+                found
+            }
+        };
+        let owner = &*found.owner;
+        // Before sessions had owners it was opened by somebody.
+        if owner.is_empty() || owner == holder.name() {
+            return Ok(true);
+        }
+        let why = format!("session {session} is {owner}'s: open another");
+        Err(holder.refused(&format!("a request in session {session}"), &why))
     }
 
     /// From here on the view has everything that was answered before the call.

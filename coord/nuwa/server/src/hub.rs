@@ -15,6 +15,7 @@ use nuwa_api::{Path, Place};
 use parking_lot::Mutex;
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, watch};
+use zhongkui_access::revoked::FOLDER;
 
 /// Of the ring. Who is farther behind reads from the store.
 const RING_EVENTS_MAX: usize = 32_768;
@@ -45,6 +46,8 @@ pub(crate) struct Hub {
     inner: Mutex<Inner>,
     /// The newest revision in the store; 0 if it is not known yet.
     published: watch::Sender<u64>,
+    /// Something in the folder of what was taken back may have changed. For the one task that follows it.
+    folder: Notify,
 }
 
 /// What there is for a watcher.
@@ -103,10 +106,12 @@ impl Hub {
 
     /// What was applied is in the store.
     pub(crate) fn publish(&self) {
+        let mut is_of_folder = false;
         let revision = {
             let mut inner = self.inner.lock();
             let inner = &mut *inner;
             let replaced = inner.replaced.take();
+            is_of_folder |= replaced.is_some();
             if let Some(revision) = replaced {
                 inner.begin_anew(Some(revision + 1));
             }
@@ -116,6 +121,7 @@ impl Hub {
                 inner.first.get_or_insert(first.revision);
             }
             for event in inner.applied.drain(..) {
+                is_of_folder |= path_of(&event).starts_with(FOLDER);
                 if !inner.waiting.is_empty() {
                     for path in watched_by(path_of(&event)) {
                         if let Some((_, waiters)) = inner.waiting.get(path) {
@@ -130,6 +136,9 @@ impl Hub {
             revision
         };
         self.published.send_replace(revision);
+        if is_of_folder {
+            self.folder.notify_one();
+        }
     }
 
     /// The state was replaced: nothing is known of what came before the next event.
@@ -140,6 +149,12 @@ impl Hub {
         inner.begin_anew(None);
         drop(inner);
         self.published.send_replace(0);
+        self.folder.notify_one();
+    }
+
+    /// Something in the folder of what was taken back may have changed since this was asked before; the store has it.
+    pub(crate) async fn folder_changed(&self) {
+        self.folder.notified().await;
     }
 
     /// The store was read, and is at this revision.

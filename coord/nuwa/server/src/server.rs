@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coord_kv::KvError;
 use coord_raft::{Formed, Leadership, OpenError, RaftConfig, RaftNode};
 use kuafu::grpc::{GrpcError, GrpcServer};
 use kuafu::{Address, BindError};
@@ -18,6 +19,7 @@ use crate::background;
 use crate::config::{Config, ConfigError};
 use crate::exports::Exports;
 use crate::machine::Machine;
+use crate::revoked;
 use crate::service::admin::Admin;
 use crate::service::tree::Tree;
 
@@ -42,6 +44,8 @@ pub enum StartError {
         #[source]
         source: OpenError,
     },
+    #[error("read what was taken back")]
+    Revoked(#[source] KvError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -105,9 +109,14 @@ impl NuwaServer {
     }
 
     async fn serve(app: Arc<App>) -> Result<Self, StartError> {
+        // Before anybody is let in.
+        revoked::follow(&app).await.map_err(StartError::Revoked)?;
         let tree = Arc::new(Tree(Arc::clone(&app)));
         let admin = Arc::new(Admin(Arc::clone(&app)));
-        let guard = app.config.access.guard().build();
+        let guard = app.config.access.guard().asks_itself(&proto::NUWA_METHODS);
+        let guard =
+            guard.shows(&proto::NUWA_ADMIN_METHODS, "Status").shows(&proto::NUWA_ADMIN_METHODS, "Export");
+        let guard = guard.build();
         let server = kuafu::Server::builder()
             .authorizer(guard.clone())
             .service(TreeServer::new(Arc::clone(&tree)))
@@ -155,6 +164,9 @@ impl NuwaServer {
         }
         running.spawn(background::run(Arc::clone(&app)));
         running.spawn(background::expire_exports(Arc::clone(&app)));
+        running.spawn(revoked::keep(Arc::clone(&app)));
+        let access = app.config.access.clone();
+        running.spawn(async move { match access.keep_fresh().await {} });
         running.spawn(begin(app));
         Ok(running)
     }
@@ -257,5 +269,38 @@ async fn begin(app: Arc<App>) {
             "this member has no data: waiting for a leader, or for the first member to form the cluster"
         ),
         Err(error) => tracing::error!(%error, "form the cluster"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kuafu::{CallOptions, Client, ClientConfig, Code, Method, Service as _};
+
+    use super::*;
+    use crate::testing::{PATIENCE, Single};
+
+    /// Nothing is asked for: what is refused is refused before it is read.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Nothing {}
+
+    /// Every method of every service, those that other members call too.
+    #[tokio::test]
+    async fn nobody_is_let_in_who_shows_nothing() {
+        let single = Single::start().await;
+        let raft = single.server.app().raft.service().methods();
+        let methods: Vec<&'static Method> =
+            proto::NUWA_METHODS.iter().chain(&proto::NUWA_ADMIN_METHODS).chain(raft).collect();
+        assert!(raft.len() > 3, "{raft:?}");
+        let client = Client::new(single.server.address().clone(), ClientConfig::default());
+        for method in methods {
+            let options = CallOptions::within(PATIENCE);
+            let answer = client.call::<_, Nothing>(method, &Nothing {}, bytes::Bytes::new(), &options).await;
+            assert_eq!(
+                answer.map_err(|status| status.code).unwrap_err(),
+                Code::PermissionDenied,
+                "{method:?}"
+            );
+        }
+        single.server.shutdown().await;
     }
 }

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_kv::{Durability, Family, Kv as _, MemKv, Pair, Range, Read};
-use nuwa_api::proto::{Command, OpenSession, Reply, Txn, command, reply};
+use nuwa_api::proto::{Command, OpenSession, Operation, Reply, Txn, command, reply};
 use prost::Message as _;
 use tempfile::TempDir;
+use zhongkui_access::Access;
 
 use crate::{Config, NuwaServer};
 
@@ -26,9 +27,15 @@ pub(crate) struct Single {
 impl Single {
     /// It leads when this returns, and keeps leases.
     pub(crate) async fn start() -> Self {
+        Self::start_as(Access::process()).await
+    }
+
+    /// The same with keys, and knowledge of what was taken back, of its own.
+    pub(crate) async fn start_as(access: Access) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = kuafu::Address::Unix(dir.path().join("1.sock"));
-        let config = Config::new(1, [(1, address)].into(), dir.path().join("data"));
+        let mut config = Config::new(1, [(1, address)].into(), dir.path().join("data"));
+        config.access = access;
         let server = NuwaServer::start(config).await.unwrap();
         let (single, end) = (Self { server, _dir: dir }, soon());
         while single.server.app().leases.len() == 0 {
@@ -58,7 +65,11 @@ impl Single {
 
     /// Gives the revision of it.
     pub(crate) async fn put(&self, path: &str) -> u64 {
-        let then = vec![nuwa_api::ops::put(path, "x").into()];
+        self.txn(vec![nuwa_api::ops::put(path, "x").into()]).await
+    }
+
+    /// The same of some operations.
+    pub(crate) async fn txn(&self, then: Vec<Operation>) -> u64 {
         self.propose(command::What::Txn(Txn { then, ..Txn::default() })).await.unwrap().revision
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use coord_raft::{Leader, Newcomer, Removal};
 use kuafu::{Address, CallOptions, Client, Request, Response, Status};
 use nuwa_api::proto::{self, NuwaAdminClient};
+use zhongkui_access::Holder;
 
+use crate::access;
 use crate::app::{App, raft_status};
 use crate::service::export;
 
@@ -84,6 +86,7 @@ impl proto::NuwaAdmin for Admin {
         &self,
         request: Request<proto::ExportRequest>,
     ) -> Result<Response<proto::ExportReply>, Status> {
+        access::check(&*Holder::of(&request)?, [access::export()])?;
         Ok(Response::new(export::export(&self.0, request.message, request.deadline).await?))
     }
 }

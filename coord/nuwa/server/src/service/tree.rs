@@ -6,9 +6,12 @@ use bytes::Bytes;
 use coord_raft::ProposalStamp;
 use coord_types::SessionId;
 use kuafu::{Request, Response, Status};
-use nuwa_api::proto::{self, command};
+use nuwa_api::proto::{self, command, reply};
+use nuwa_model::Refusal;
 use prost::Message as _;
+use zhongkui_access::Holder;
 
+use crate::access;
 use crate::app::App;
 use crate::service::{read, watch};
 
@@ -22,11 +25,22 @@ pub(crate) struct Tree(pub(crate) Arc<App>);
 
 impl proto::Nuwa for Tree {
     async fn change(&self, request: Request<proto::ChangeRequest>) -> Result<Response<proto::Reply>, Status> {
+        let holder = Holder::of(&request)?;
         let proto::ChangeRequest { stamp, command } = request.message;
-        let command = command.ok_or_else(|| Status::invalid_argument("the change has no command"))?;
-        if matches!(command.what, Some(command::What::OpenSession(_))) && self.0.leases.len() >= SESSIONS_MAX
-        {
-            return Err(Status::busy(format!("{SESSIONS_MAX} sessions are open"), SESSIONS_DELAY));
+        let mut what = command
+            .and_then(|command| command.what)
+            .ok_or_else(|| Status::invalid_argument("the change has no command"))?;
+        access::check(&holder, access::change(&what))?;
+        for session in access::sessions(stamp.as_ref(), &what) {
+            if !self.0.is_there(session, &holder, request.deadline).await? {
+                return self.over(session, &what).map(Response::new);
+            }
+        }
+        if let command::What::OpenSession(open) = &mut what {
+            if self.0.leases.len() >= SESSIONS_MAX {
+                return Err(Status::busy(format!("{SESSIONS_MAX} sessions are open"), SESSIONS_DELAY));
+            }
+            holder.name().clone_into(&mut open.owner);
         }
         let stamp = stamp.map(|stamp| {
             self.0.leases.heard(stamp.session);
@@ -36,11 +50,13 @@ impl proto::Nuwa for Tree {
                 acknowledged_below: stamp.acknowledged_below,
             }
         });
-        let command = Bytes::from(command.encode_to_vec());
+        let command = Bytes::from(proto::Command { what: Some(what) }.encode_to_vec());
         Ok(Response::new(self.0.propose(stamp, command, request.deadline).await?))
     }
 
     async fn read(&self, request: Request<proto::ReadRequest>) -> Result<Response<proto::ReadReply>, Status> {
+        let holder = Holder::of(&request)?;
+        access::check(&holder, request.message.what.as_ref().and_then(access::read))?;
         Ok(Response::new(read::read(&self.0, request.message, request.deadline).await?))
     }
 
@@ -48,6 +64,8 @@ impl proto::Nuwa for Tree {
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<proto::WatchReply>, Status> {
+        let holder = Holder::of(&request)?;
+        access::check(&holder, [access::watch(&request.message)])?;
         Ok(Response::new(watch::watch(&self.0, request.message, request.deadline).await?))
     }
 
@@ -55,7 +73,10 @@ impl proto::Nuwa for Tree {
         &self,
         request: Request<proto::RenewRequest>,
     ) -> Result<Response<proto::RenewReply>, Status> {
-        let session = request.message.session;
+        let (holder, session) = (Holder::of(&request)?, request.message.session);
+        if !self.0.is_there(session, &holder, request.deadline).await? {
+            return Ok(Response::new(proto::RenewReply::default()));
+        }
         // First its time, then whether this member leads: nobody else began to before the time was given. It may have
         // ended while that was found out.
         let ttl = self.0.leases.heard(session);
@@ -75,14 +96,28 @@ impl proto::Nuwa for Tree {
     }
 }
 
+impl Tree {
+    /// The answer to a command that names a session which is not there. It must not get into the log: whoever opens the session of
+    /// that number before it is applied would find it done in his name.
+    fn over(&self, session: u64, what: &command::What) -> Result<proto::Reply, Status> {
+        let answer = match what {
+            // As after a lost reply.
+            command::What::EndSession(end) if end.session == session => reply::What::More(false),
+            _ => reply::What::Refused((&Refusal::SessionOver(session)).into()),
+        };
+        Ok(proto::Reply { revision: self.0.revision()?, what: Some(answer) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
     use std::time::{Duration, Instant};
 
     use futures::FutureExt as _;
-    use kuafu::{Code, PeerInfo};
+    use kuafu::{Authorizer as _, Binding, Code, Credentials as _, PeerInfo, Principal};
     use nuwa_api::proto::Nuwa as _;
+    use zhongkui_access::Access;
 
     use super::*;
     use crate::testing::{PATIENCE, Single, soon};
@@ -96,7 +131,18 @@ mod tests {
             payload_check: kuafu::PayloadCheck::Crc,
             deadline: soon(),
             peer: PeerInfo::local(),
+            principal: Some(somebody()),
         }
+    }
+
+    /// Whom every server of this process lets in, as if it had come by a connection.
+    fn somebody() -> Principal {
+        let access = Access::process();
+        let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32] };
+        let guard = access.guard().build();
+        let introduction = guard.introduce(&binding).unwrap().unwrap();
+        let proof = access.keyring().present(&binding, &introduction);
+        guard.identify(&PeerInfo::local(), &binding, &introduction, &proof).unwrap()
     }
 
     async fn renew(tree: &Tree, session: u64) -> Result<proto::RenewReply, Status> {

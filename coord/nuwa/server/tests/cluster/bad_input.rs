@@ -143,7 +143,10 @@ fn commands(session: u64) -> Vec<(command::What, String)> {
             say("bad request: a session lives for 1000 to 600000 ms without being renewed"),
         ),
         (
-            command::What::OpenSession(proto::OpenSession { description: "x".repeat(257), ..Default::default() }),
+            command::What::OpenSession(proto::OpenSession {
+                description: "x".repeat(257),
+                ..Default::default()
+            }),
             say("bad request: a session's description has at most 256 bytes"),
         ),
         (

@@ -8,6 +8,14 @@ use kuafu::Address;
 use nuwa_api::{ClientConfig, ClientError, NuwaClient, Session};
 use nuwa_server::{Config, NuwaServer};
 use tempfile::TempDir;
+use zhongkui::keyring::{write_capability, write_secret_key};
+use zhongkui::terms::Root;
+use zhongkui::{
+    Capability, CapabilityId, Grant, Rights, SecretKey, Terms, Timestamp, User, UserEpoch, Validity,
+};
+use zhongkui_access::guard::grpc_headers;
+use zhongkui_access::keyring::KeyFiles;
+use zhongkui_access::{Access, Audit, KeyDirectory, Keyring, directory};
 
 /// Longer than anything here may take on a busy machine; reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,6 +24,20 @@ pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 pub(crate) fn soon() -> Option<Instant> {
     Some(Instant::now() + PATIENCE)
+}
+
+/// Connections that show what every server of this process accepts.
+pub(crate) fn transport() -> kuafu::ClientConfig {
+    Access::process().transport()
+}
+
+/// The same for a call by gRPC.
+pub(crate) fn grpc_request<T>(method: &kuafu::Method, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    for (key, value) in grpc_headers(&Access::process(), &format!("{}/{}", method.service, method.name)) {
+        request.metadata_mut().insert(key, value.parse().unwrap());
+    }
+    request
 }
 
 /// Asks until the answer is yes.
@@ -32,6 +54,62 @@ pub(crate) struct Cluster {
     members: BTreeMap<u64, Address>,
     pub(crate) running: BTreeMap<u64, NuwaServer>,
     tweak: fn(&mut Config),
+    access: Access,
+    keys: Option<Keys>,
+}
+
+/// Keys of a cluster in a folder of their own.
+pub(crate) struct Keys {
+    directory: KeyDirectory,
+    _dir: TempDir,
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = KeyDirectory::at(dir.path().join("keys"));
+        directory.init().unwrap();
+        Self { directory, _dir: dir }
+    }
+
+    /// A member, or whoever else is made with the cluster.
+    pub(crate) fn of(&self, name: &str) -> Access {
+        self.directory.access(name, Audit::none()).unwrap()
+    }
+
+    /// A user with rights on a resource.
+    pub(crate) fn user(&self, name: &str, grants: &[(Rights, &str)]) -> Access {
+        let (authority, key) = (self.directory.authority().unwrap(), SecretKey::generate().unwrap());
+        let user = User::new(name.parse().unwrap(), UserEpoch(0), 1000, vec![1000]).unwrap();
+        let root = Root { id: CapabilityId(1), issuer: authority.public().id(), user };
+        let granted = Capability::grant(&authority, root, terms(&key, grants)).unwrap();
+        self.shown(&format!("{name}-{}", key.public().id()), &key, &granted)
+    }
+
+    /// What the holder of one hands on.
+    pub(crate) fn narrowed(&self, from: &Access, grants: &[(Rights, &str)]) -> Access {
+        let (holder, capability) = from.keyring().pair();
+        let key = SecretKey::generate().unwrap();
+        let narrow = capability.narrow(&holder, terms(&key, grants)).unwrap();
+        self.shown(&format!("narrow-{}", key.public().id()), &key, &narrow)
+    }
+
+    fn shown(&self, file: &str, key: &SecretKey, capability: &Capability) -> Access {
+        let files = KeyFiles {
+            key: self.directory.path(file, "key"),
+            capability: self.directory.path(file, "cap"),
+            authorities: self.directory.folder().to_owned(),
+        };
+        write_secret_key(&files.key, key).unwrap();
+        write_capability(&files.capability, capability).unwrap();
+        Access::new(Keyring::open(files).unwrap(), Audit::none())
+    }
+}
+
+fn terms(key: &SecretKey, grants: &[(Rights, &str)]) -> Terms {
+    let grants = grants.iter().map(|(rights, on)| Grant::new(*rights, on.parse().unwrap()).unwrap());
+    let always = Validity::new(Timestamp(0), Timestamp::FOREVER).unwrap();
+    Terms::new(key.public(), always, grants.collect()).unwrap()
 }
 
 impl Cluster {
@@ -40,10 +118,21 @@ impl Cluster {
     }
 
     pub(crate) async fn start_with(members: u64, tweak: fn(&mut Config)) -> Self {
+        Self::start_as(members, tweak, None).await
+    }
+
+    /// One that lets in who has keys of its own, and nobody else. Its [`client`](Self::client) is the administrator's.
+    pub(crate) async fn start_with_keys(members: u64) -> Self {
+        Self::start_as(members, |config| config.grpc = Some(([127, 0, 0, 1], 0).into()), Some(Keys::new()))
+            .await
+    }
+
+    async fn start_as(members: u64, tweak: fn(&mut Config), keys: Option<Keys>) -> Self {
+        let access = keys.as_ref().map_or_else(Access::process, |keys| keys.of(directory::ADMIN));
         let dir = tempfile::tempdir().unwrap();
         let members =
             (1..=members).map(|id| (id, Address::Unix(dir.path().join(format!("{id}.sock"))))).collect();
-        let mut cluster = Self { dir, members, running: BTreeMap::new(), tweak };
+        let mut cluster = Self { dir, members, running: BTreeMap::new(), tweak, access, keys };
         for id in cluster.members.clone().into_keys() {
             cluster.start_one(id).await;
         }
@@ -77,6 +166,10 @@ impl Cluster {
         let mut config = Config::new(id, self.members.clone(), self.data_dir(id));
         config.listen = self.address(id);
         config.cache_bytes = 8 << 20;
+        // Each has its own knowledge of what was taken back, as in a process of its own.
+        if let Some(keys) = &self.keys {
+            config.access = keys.of(directory::NUWA);
+        }
         (self.tweak)(&mut config);
         config
     }
@@ -126,19 +219,28 @@ impl Cluster {
     }
 
     pub(crate) fn client(&self) -> NuwaClient {
-        self.client_of(self.members.values().cloned().collect())
+        self.client_as(self.access.transport())
+    }
+
+    /// Somebody else's.
+    pub(crate) fn client_as(&self, transport: kuafu::ClientConfig) -> NuwaClient {
+        self.client_of(self.members.values().cloned().collect(), transport)
     }
 
     /// Of one member only.
     pub(crate) fn client_at(&self, id: u64) -> NuwaClient {
-        self.client_of(vec![self.address(id)])
+        self.client_of(vec![self.address(id)], self.access.transport())
     }
 
-    fn client_of(&self, members: Vec<Address>) -> NuwaClient {
+    fn client_of(&self, members: Vec<Address>, transport: kuafu::ClientConfig) -> NuwaClient {
         NuwaClient::new(ClientConfig {
             attempt_timeout: Duration::from_secs(2),
-            ..ClientConfig::new(members)
+            ..ClientConfig::with(members, transport)
         })
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        self.keys.as_ref().unwrap()
     }
 
     pub(crate) async fn session(&self) -> Session {

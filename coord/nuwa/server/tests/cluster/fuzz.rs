@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
-use kuafu::{CallOptions, Client, ClientConfig, Code, Method, Status};
+use kuafu::{CallOptions, Client, Code, Method, Status};
 use nuwa_api::client::Freshness;
 use nuwa_api::ops;
 use nuwa_api::proto::{self, Command, Reply, command, read_request, reply};
@@ -17,7 +17,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::fixture::{Cluster, soon};
+use crate::fixture::{Cluster, soon, transport};
 
 const REQUESTS: usize = 4000;
 /// Of one request. Some wait for what never comes.
@@ -314,7 +314,7 @@ async fn fuzz(seed: u64, are_mutated: bool) {
     let cluster = Cluster::start(1).await;
     let session = cluster.session().await;
     session.put("/kept", "kept", soon()).await.unwrap();
-    let client = Client::new(cluster.address(1), ClientConfig::default());
+    let client = Client::new(cluster.address(1), transport());
     let mut random = Random(StdRng::seed_from_u64(seed));
     let options = CallOptions::within(TIMEOUT);
     let (mut refusals, mut done) = (0, 0);

@@ -9,7 +9,7 @@ use nuwa_api::proto::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::fixture::{Cluster, PATIENCE, until};
+use crate::fixture::{Cluster, PATIENCE, grpc_request, until};
 
 #[tokio::test]
 async fn other_languages_read_change_and_watch() {
@@ -20,20 +20,30 @@ async fn other_languages_read_change_and_watch() {
     let what = Some(command::What::Txn(Txn { then, ..Txn::default() }));
     let request = ChangeRequest { stamp: None, command: Some(Command { what }) };
     cluster.leader().await;
-    let reply = nuwa.change(request).await.unwrap().into_inner();
+    let [change, read, watch, _] = &proto::NUWA_METHODS;
+    let reply = nuwa.change(grpc_request(change, request)).await.unwrap().into_inner();
     assert!(matches!(reply.what, Some(reply::What::Txn(done)) if done.succeeded));
     let what = Some(read_request::What::Get(nuwa_api::ops::get("/x")));
-    let read = nuwa.read(ReadRequest { what, ..ReadRequest::default() }).await.unwrap().into_inner();
-    let Some(read_reply::What::Entry(proto::EntryReply { entry: Some(entry) })) = read.what else {
-        panic!("{read:?}");
+    let answer = nuwa
+        .read(grpc_request(read, ReadRequest { what, ..ReadRequest::default() }))
+        .await
+        .unwrap()
+        .into_inner();
+    let Some(read_reply::What::Entry(proto::EntryReply { entry: Some(entry) })) = answer.what else {
+        panic!("{answer:?}");
     };
     assert_eq!(entry.value.as_ref(), b"1");
-    let watch =
+    let request =
         proto::WatchRequest { path: "/".to_owned(), from_revision: 1, ..proto::WatchRequest::default() };
-    let told = nuwa.watch(watch).await.unwrap().into_inner();
+    let told = nuwa.watch(grpc_request(watch, request)).await.unwrap().into_inner();
     assert_eq!((told.events.len(), told.next_revision), (1, 2));
     let mut admin = NuwaAdminClient::connect(address).await.unwrap();
-    until("it leads", async || admin.status(proto::StatusRequest {}).await.unwrap().into_inner().leads).await;
+    let [status, ..] = &proto::NUWA_ADMIN_METHODS;
+    let leads = async || {
+        let request = grpc_request(status, proto::StatusRequest {});
+        admin.status(request).await.unwrap().into_inner().leads
+    };
+    until("it leads", leads).await;
     cluster.shutdown().await;
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod access;
 mod bad_input;
 mod fixture;
 mod fuzz;

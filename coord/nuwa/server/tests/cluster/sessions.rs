@@ -5,10 +5,10 @@ use std::time::Duration;
 use nuwa_api::client::Freshness;
 use nuwa_api::ops::{make_directory, put};
 use nuwa_api::proto::grpc::nuwa_client::NuwaClient as Grpc;
-use nuwa_api::proto::{EndSession, List, Put, RefusalCode, RenewRequest, command, reply};
+use nuwa_api::proto::{EndSession, List, NUWA_METHODS, Put, RefusalCode, RenewRequest, command, reply};
 use nuwa_api::{Session, SessionState};
 
-use crate::fixture::{Cluster, refused, soon, until};
+use crate::fixture::{Cluster, grpc_request, refused, soon, until};
 
 fn owned(path: &str) -> Put {
     Put { owned: true, ..put(path, "mine") }
@@ -188,7 +188,8 @@ async fn a_member_that_does_not_lead_tells_grpc_which_address_it_names() {
     let leader = cluster.leader().await;
     let other = cluster.running.iter().find(|(id, _)| **id != leader).unwrap().1;
     let mut asked = Grpc::connect(format!("http://{}", other.grpc_address().unwrap())).await.unwrap();
-    let status = asked.renew(RenewRequest { session: 1 }).await.unwrap_err();
+    let [.., renew] = &NUWA_METHODS;
+    let status = asked.renew(grpc_request(renew, RenewRequest { session: 1 })).await.unwrap_err();
     assert_eq!(
         status.message(),
         format!(

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kuafu::{CallOptions, Client, ClientConfig, Code};
+use kuafu::{CallOptions, Client, Code};
 use nuwa_api::client::Freshness;
 use nuwa_api::ops::{delete, make_directory, put};
 use nuwa_api::proto::{
@@ -319,7 +319,7 @@ async fn exports_are_few_and_end() {
     for n in 0..3 {
         session.put(&format!("/{n}"), vec![n; 700 << 10], soon()).await.unwrap();
     }
-    let admin = NuwaAdminClient::new(Client::new(cluster.address(1), ClientConfig::default()));
+    let admin = NuwaAdminClient::new(Client::new(cluster.address(1), crate::fixture::transport()));
     let within = CallOptions::within(PATIENCE);
     let ask = async |export: u64, after: &str, end: bool| {
         let request = ExportRequest { export, after: after.to_owned(), end, ..ExportRequest::default() };

@@ -206,7 +206,7 @@ async fn a_member_that_is_alone_says_so_and_the_watcher_asks_another() {
     }
     let alone = nuwa_api::proto::NuwaClient::new(kuafu::Client::new(
         cluster.address(last),
-        kuafu::ClientConfig::default(),
+        crate::fixture::transport(),
     ));
     until("it says that it is alone", async || {
         let request = nuwa_api::proto::WatchRequest {
