@@ -50,15 +50,11 @@ impl Registration {
 
     /// As [`start`](Self::start), with the Nuwa of a cluster; `None` if its description names no members of it.
     #[must_use]
-    pub fn of(
-        cluster: &ClusterConfig,
-        access: &Access,
-        service: &str,
-        endpoint: &Endpoint,
-    ) -> Option<Self> {
+    pub fn of(cluster: &ClusterConfig, access: &Access, service: &str, endpoint: &Endpoint) -> Option<Self> {
         let members = cluster.nuwa.clone();
-        (!members.is_empty())
-            .then(|| Self::start(NuwaClient::new(ClientConfig::with(members, access.transport())), service, endpoint))
+        (!members.is_empty()).then(|| {
+            Self::start(NuwaClient::new(ClientConfig::with(members, access.transport())), service, endpoint)
+        })
     }
 
     /// Takes the file away, if Nuwa answers soon. Callers that see it go elsewhere; the server may stop then.

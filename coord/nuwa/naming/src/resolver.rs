@@ -51,8 +51,9 @@ impl NuwaResolver {
     #[must_use]
     pub fn of(cluster: &ClusterConfig, access: &Access) -> Option<Self> {
         let members = &cluster.nuwa;
-        (!members.is_empty())
-            .then(|| Self::new(&cluster.name, NuwaClient::new(ClientConfig::with(members.clone(), access.transport()))))
+        (!members.is_empty()).then(|| {
+            Self::new(&cluster.name, NuwaClient::new(ClientConfig::with(members.clone(), access.transport())))
+        })
     }
 
     /// What it asks.

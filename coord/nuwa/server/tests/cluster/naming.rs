@@ -247,3 +247,46 @@ async fn a_rolling_restart_of_everything_fails_no_call_and_executes_none_twice()
     }
     cluster.shutdown().await;
 }
+
+/// What a process of the cluster knows of what was taken back, whichever member it hears.
+#[tokio::test]
+async fn what_was_taken_back_is_known_within_a_second() {
+    let mut cluster = Cluster::start_with_keys(3).await;
+    let admin = cluster.session().await;
+    let access = cluster.keys().of(zhongkui_access::directory::CHUNKSERVER);
+    let members: Vec<_> = (1..=3).map(|id| format!("{:?}", cluster.address(id).to_string())).collect();
+    let description = format!("name = \"test\"\nnuwa = [{}]\n", members.join(", "));
+    let description = coord_cluster::ClusterConfig::parse("test".as_ref(), &description).unwrap();
+    let keeping = tokio::spawn(nuwa_naming::security::keep(description, access.clone()));
+    let epoch = |name: &str| access.revoked().get().epoch(&name.parse().unwrap()).0;
+    let known = async |name: &str, wanted: u32| {
+        let began = Instant::now();
+        until("it is known", async || epoch(name) == wanted).await;
+        began.elapsed()
+    };
+    let raise = async |name: &str, epoch: u32| {
+        let path = format!("/zhongkui/users/{name}");
+        let put = proto::Put { with_parents: true, ..ops::put(path, format!("{epoch}\n")) };
+        admin.change_one(put, soon()).await.unwrap();
+    };
+    raise("alice", 1).await;
+    let first = known("alice", 1).await;
+    assert!(first < Duration::from_secs(1), "{first:?}");
+    for n in 2..5 {
+        raise("alice", n).await;
+        raise("bob", n).await;
+        let took = known("bob", n).await;
+        assert!(took < Duration::from_secs(1) && epoch("alice") == n, "{took:?}");
+    }
+    // Members come and go.
+    let leader = cluster.leader().await;
+    cluster.crash(leader).await;
+    raise("alice", 9).await;
+    known("alice", 9).await;
+    cluster.start_one(leader).await;
+    admin.change_one(ops::delete("/zhongkui/users/alice"), soon()).await.unwrap();
+    known("alice", 0).await;
+    assert_eq!(epoch("bob"), 4);
+    keeping.abort();
+    cluster.shutdown().await;
+}
