@@ -68,7 +68,7 @@ fn control_files_tell_of_failures_and_answer_without_servers() {
     assert_eq!(names(&root), ["dir"], "the directory is not listed");
     assert_eq!(
         names(&control.0),
-        ["chunkservers", "cluster", "errors", "groups", "health", "metrics", "recovery", "where"]
+        ["chunkservers", "cluster", "errors", "groups", "health", "metrics", "recovery", "where", "whoami"]
     );
     assert_eq!(control.chunkservers(), ["1", "2", "3"]);
     let place = control.read("where/dir/file");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use coord_types::InodeId;
 use deploy_embedded::Embedded;
 use fs_client::{ClientConfig, ConnectError, FileSystem};
 use fs_control::ControlFiles;
@@ -12,6 +13,7 @@ use fs_mount::{Access, MountOptions, Mounted, UnmountReport, mountpoint};
 use master_api::{ClusterConfig, MasterClient};
 use nuwa_fuse::{NuwaMount, NuwaMountConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zhongkui::{Resource, Rights};
 
 use crate::daemon::Ready;
 use crate::find;
@@ -65,9 +67,12 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     };
     let description = std::path::absolute(&description).unwrap_or(description);
     config.access = flags.keys.access(&description)?;
+    let shown = Shown::of(&config.access)?;
+    config.root = shown.root;
+    let read_only = flags.read_only || shown.read_only;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let result = runtime.block_on(run(flags, config, &cluster, &description, embedded.as_ref(), ready));
+    let result = runtime.block_on(run(flags, config, read_only, &cluster, &description, embedded.as_ref(), ready));
     let stopped = embedded.is_none_or(|embedded| embedded.stop(SERVERS_GRACE));
     if !stopped {
         tracing::warn!("the embedded servers did not stop in time; what they confirmed is on disk");
@@ -86,6 +91,7 @@ fn log_panics() {
 async fn run(
     flags: &Flags,
     config: ClientConfig,
+    read_only: bool,
     cluster: &ClusterConfig,
     description: &Path,
     embedded: Option<&Embedded>,
@@ -122,8 +128,8 @@ async fn run(
         name = signals.next() => anyhow::bail!("{name} before the mounts were up"),
     };
     let mounted = fs_mount::mount(
-        Arc::new(ControlFiles::new(fs.clone(), Arc::new(master), named(description))),
-        &options(flags, description),
+        Arc::new(ControlFiles::new(fs.clone(), Arc::new(master), named(description, &access, read_only))),
+        &options(flags, description, read_only),
         &tokio::runtime::Handle::current(),
     )?;
     let what = match embedded {
@@ -172,6 +178,49 @@ async fn run(
     }
 }
 
+/// What a capability lets a mount show.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    root: InodeId,
+    read_only: bool,
+}
+
+impl Shown {
+    fn of(access: &zhongkui_access::Access) -> anyhow::Result<Self> {
+        let capability = access.keyring().capability();
+        let mut shown = Self { root: InodeId::ROOT, read_only: false };
+        for terms in capability.terms() {
+            let files = terms.grants().iter().filter_map(|grant| match grant.resource() {
+                Resource::Everything => Some((InodeId::ROOT, grant.rights())),
+                Resource::Directory(directory) => Some((*directory, grant.rights())),
+                Resource::File(_)
+                | Resource::Nuwa(_)
+                | Resource::Queue(_)
+                | Resource::Action(_)
+                | Resource::Service(_) => None,
+            });
+            let files: Vec<_> = files.filter(|(_, rights)| rights.contains(Rights::READ)).collect();
+            anyhow::ensure!(
+                !files.is_empty(),
+                "this capability covers no directory, so there is nothing to mount:\n{capability}"
+            );
+            // The narrowest counts: what is handed on later is within what was handed on before.
+            let whole = files.iter().any(|(directory, _)| *directory == InodeId::ROOT);
+            if !whole {
+                let [(directory, _)] = files[..] else {
+                    anyhow::bail!(
+                        "this capability covers several directories, and a mount shows one: narrow it to the one that is wanted \
+                         (zhongkui narrow)\n{capability}"
+                    );
+                };
+                shown.root = directory;
+            }
+            shown.read_only |= !files.iter().any(|(_, rights)| rights.contains(Rights::WRITE));
+        }
+        Ok(shown)
+    }
+}
+
 /// Ends a task that nobody waits for.
 struct AbortOnDrop(tokio::task::AbortHandle);
 
@@ -209,10 +258,11 @@ fn memory_dir() -> Option<PathBuf> {
 }
 
 /// What the control files call the cluster.
-fn named(description: &Path) -> fs_control::Mount {
+fn named(description: &Path, access: &zhongkui_access::Access, read_only: bool) -> fs_control::Mount {
     let name = ClusterConfig::load(description).map_or_else(|_| "unnamed".to_owned(), |cluster| cluster.name);
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    fs_control::Mount { name, description: description.display().to_string(), uid, gid }
+    let description = description.display().to_string();
+    fs_control::Mount { name, description, uid, gid, access: access.clone(), read_only }
 }
 
 fn access(flags: &Flags) -> Access {
@@ -220,12 +270,12 @@ fn access(flags: &Flags) -> Access {
     if everybody { Access::Everybody } else { Access::Owner }
 }
 
-fn options(flags: &Flags, description: &Path) -> MountOptions {
+fn options(flags: &Flags, description: &Path, read_only: bool) -> MountOptions {
     MountOptions {
         // `pangu` finds the cluster of a mounted path by this.
         fs_name: description.display().to_string(),
         access: access(flags),
-        read_only: flags.read_only,
+        read_only,
         set_id: flags.allow_suid,
         devices: flags.allow_devices,
         ..MountOptions::new(&flags.mountpoint)

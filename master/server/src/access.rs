@@ -14,7 +14,7 @@ use coord_raft::View;
 use coord_types::{InodeId, SessionId};
 use kuafu::{Request, Status};
 use master_api::model::{Errno, Mutation, Query};
-use master_core::access::{Access, Identity, Op, Root, act_for, permit, touches};
+use master_core::access::{Access, Identity, NOBODY, Op, Root, act_for, permit, touches};
 use master_core::{OpError, session, within};
 use zhongkui::resource::Place;
 use zhongkui::{Rights, Target};
@@ -136,6 +136,11 @@ impl Caller {
         self.holder.may(needs | Rights::ACT_AS, &Target::Inode(&Anywhere))
     }
 
+    /// The same, with uid 0 for the superuser.
+    fn is_unbounded(&self, needs: Rights) -> bool {
+        self.covers_everything(needs | Rights::SUPERUSER)
+    }
+
     /// # Errors
     /// The caller may not ask this.
     pub(crate) fn admit_query(&self, view: &View, query: &Query) -> Result<(), Denied> {
@@ -154,13 +159,18 @@ impl Caller {
         mutation: impl FnOnce() -> Result<Mutation, Errno>,
         deadline: Instant,
     ) -> Result<Option<Mutation>, Denied> {
-        if self.covers_everything(Rights::WRITE) {
+        if self.is_unbounded(Rights::WRITE) {
             return Ok(None);
         }
         let mut mutation = mutation().map_err(Denied::Errno)?;
         let view = self.app.current(deadline).await?;
-        let Some(identity) = self.admit(&view, (&mutation).into())? else { return Ok(None) };
-        act_for(&view, &identity, &mut mutation)?;
+        let inos: Vec<InodeId> = touches(&mutation).into_iter().map(|(ino, _)| ino).collect();
+        match self.admit(&view, (&mutation).into())? {
+            Some(identity) => act_for(&view, &identity, &mut mutation)?,
+            // Whom the mount speaks for is its own affair, but for the superuser.
+            None if !self.has(Rights::SUPERUSER, &view, &inos) => squash(&mut mutation),
+            None => return Ok(None),
+        }
         Ok(Some(mutation))
     }
 
@@ -175,14 +185,15 @@ impl Caller {
         access: Access,
     ) -> Result<Option<Identity>, Denied> {
         self.check(view, ino, needs(access))?;
-        Ok(self.identity(view, [ino]))
+        Ok(self.identity(view, &[ino]))
     }
 
     fn admit(&self, view: &View, op: Op<'_>) -> Result<Option<Identity>, Denied> {
         for (ino, access) in touches(op) {
             self.check(view, ino, needs(access))?;
         }
-        let identity = self.identity(view, touches(op).into_iter().map(|(ino, _)| ino));
+        let inos: Vec<InodeId> = touches(op).into_iter().map(|(ino, _)| ino).collect();
+        let identity = self.identity(view, &inos);
         if let Some(identity) = &identity {
             permit(view, identity, op)?;
         }
@@ -202,19 +213,46 @@ impl Caller {
         }
     }
 
+    fn has(&self, right: Rights, view: &View, inos: &[InodeId]) -> bool {
+        inos.iter().all(|ino| {
+            let place = At { view, ino: *ino, session: self.session, failed: Cell::default() };
+            self.holder.may(right, &Target::Inode(&place))
+        })
+    }
+
     /// Whose rights count, if those are not the business of whoever asks.
-    fn identity(&self, view: &View, inos: impl IntoIterator<Item = InodeId>) -> Option<Identity> {
-        let (mut acts, mut superuser) = (true, true);
-        for ino in inos {
-            let place = At { view, ino, session: self.session, failed: Cell::default() };
-            acts &= self.holder.may(Rights::ACT_AS, &Target::Inode(&place));
-            superuser &= self.holder.may(Rights::SUPERUSER, &Target::Inode(&place));
-        }
-        if acts {
+    fn identity(&self, view: &View, inos: &[InodeId]) -> Option<Identity> {
+        if self.has(Rights::ACT_AS, view, inos) {
             return None;
         }
         let user = self.holder.user();
-        let root = if superuser { Root::Superuser } else { Root::Nobody };
+        let root = if self.has(Rights::SUPERUSER, view, inos) { Root::Superuser } else { Root::Nobody };
         Some(Identity::new(user.uid, user.gids().to_vec(), root))
+    }
+}
+
+/// What uid 0 makes is nobody's, and nothing is given to uid 0 ("root squash").
+fn squash(mutation: &mut Mutation) {
+    let (uid, gid) = match mutation {
+        Mutation::Create(op) => (Some(&mut op.uid), Some(&mut op.gid)),
+        Mutation::Mkdir(op) => (Some(&mut op.uid), Some(&mut op.gid)),
+        Mutation::Mknod(op) => (Some(&mut op.uid), Some(&mut op.gid)),
+        Mutation::Symlink(op) => (Some(&mut op.uid), Some(&mut op.gid)),
+        Mutation::SetAttr(op) => (op.changes.uid.as_mut(), op.changes.gid.as_mut()),
+        Mutation::CommitWrite(op) => match &mut op.attributes {
+            Some(changes) => (changes.uid.as_mut(), changes.gid.as_mut()),
+            None => (None, None),
+        },
+        Mutation::Link(_)
+        | Mutation::Unlink(_)
+        | Mutation::Rmdir(_)
+        | Mutation::Rename(_)
+        | Mutation::SetXattr(_)
+        | Mutation::RemoveXattr(_)
+        | Mutation::RaiseFence(_)
+        | Mutation::Forget(_) => (None, None),
+    };
+    for id in [uid, gid].into_iter().flatten().filter(|id| **id == 0) {
+        *id = NOBODY;
     }
 }

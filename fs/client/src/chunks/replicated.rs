@@ -403,7 +403,15 @@ impl Attempts {
             self.damaged += 1;
             return (self.damaged >= DAMAGED_ROUNDS).then_some(DataError::Damaged);
         }
-        if said.iter().all(|(_, error)| matches!(error, ChunkError::Refused { .. } | ChunkError::Answer(_))) {
+        let denied = |error: &ChunkError| {
+            matches!(error, ChunkError::NeedsToken { .. } | ChunkError::Refused { code: Code::PermissionDenied, .. })
+        };
+        if said.iter().all(|(_, error)| denied(error)) {
+            return Some(DataError::Denied);
+        }
+        if said.iter().all(|(_, error)| {
+            denied(error) || matches!(error, ChunkError::Refused { .. } | ChunkError::Answer(_))
+        }) {
             self.refused += 1;
             return (self.refused >= REFUSED_MAX).then_some(DataError::Refused);
         }
