@@ -125,10 +125,16 @@ impl ChunkClient {
         loop {
             // The second time one for this very file: the one for all may have run out meanwhile, or be for another session.
             let whole = tokens.whole().filter(|_| again < SHOWN_AGAIN_MAX);
-            if !self.shown.lock().covers(whole.as_ref(), data, write, Instant::now()) {
-                self.show(tokens.as_ref(), whole, data, write, options).await?;
-            }
-            match call().await {
+            let covered = self.shown.lock().covers(whole.as_ref(), data, write, Instant::now());
+            let shown = match covered {
+                true => Ok(()),
+                false => self.show(tokens.as_ref(), whole, data, write, options).await,
+            };
+            let result = match shown {
+                Ok(()) => call().await,
+                Err(error) => Err(error),
+            };
+            match result {
                 Err(ChunkError::NeedsToken { .. }) if again < SHOWN_AGAIN_MAX => {
                     self.shown.lock().forget();
                     again += 1;

@@ -81,22 +81,22 @@ impl Tokens {
         if message.tokens.len() > SHOWN_MAX {
             return Err(Status::invalid_argument(format!("{} tokens, at most {SHOWN_MAX}", message.tokens.len())));
         }
-        let what = "tokens that were shown";
-        let signer = access.prove(&message.signer).map_err(|why| holder.refused(what, &why))?;
+        let refuse = |why: &dyn std::fmt::Display| needs_token(holder.refused("tokens that were shown", why));
+        let signer = access.prove(&message.signer).map_err(|why| refuse(&why))?;
         let serves = zhongkui::Request { needs: Rights::SERVE, target: Target::Method(SIGNERS) };
         let now = zhongkui_access::holder::now();
         zhongkui::decide(&signer, &serves, now, &access.revoked().get())
-            .map_err(|why| holder.refused(what, &format!("their signer is no master: {why}")))?;
+            .map_err(|why| refuse(&format!("their signer is no master: {why}")))?;
         for token in &message.tokens {
             let claims = UnverifiedToken::decode(token)
                 .map_err(|error| error.to_string())
                 .and_then(|token| {
                     token.verify(signer.holder(), &mut self.roots.lock()).map_err(|error| error.to_string())
                 })
-                .map_err(|why| holder.refused(what, &why))?;
+                .map_err(|why| refuse(&why))?;
             if claims.holder != holder.key() {
                 let why = format!("this token is for key {}, {} was proved here", claims.holder, holder.key());
-                return Err(holder.refused("another's token", &why));
+                return Err(needs_token(holder.refused("another's token", &why)));
             }
             self.keep(claims);
         }
@@ -179,7 +179,11 @@ impl Tokens {
             Some(refusal) => refusal.to_string(),
             None => format!("no token for data {data} was shown: ask the master for one"),
         };
-        let status = holder.refused(&format!("{needs} on data {data}"), &why);
-        Err(Status { code: Code::PermissionDenied, detail: NEEDS_TOKEN_DETAIL.to_vec().into(), ..status })
+        Err(needs_token(holder.refused(&format!("{needs} on data {data}"), &why)))
     }
+}
+
+/// Another token would help: keys may just have been exchanged, or a token has run out.
+fn needs_token(refused: Status) -> Status {
+    Status { code: Code::PermissionDenied, ..refused }.with_detail(NEEDS_TOKEN_DETAIL.to_vec().into())
 }

@@ -14,6 +14,8 @@ use crate::unverified::UnverifiedCapability;
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Read and write, by the owner only.
 const OWNER_ONLY: u32 = 0o600;
+/// Read by all.
+const READABLE: u32 = 0o644;
 /// What nobody but the owner may have.
 const OTHERS: u32 = 0o077;
 
@@ -69,7 +71,7 @@ pub fn read_capability(path: &Path) -> Result<UnverifiedCapability, KeyringError
 /// # Errors
 /// It is there already, or cannot be written.
 pub fn write_secret_key(path: &Path, key: &SecretKey) -> Result<(), KeyringError> {
-    write(path, &format!("{}\n", text::write_secret_key(key)), OWNER_ONLY)
+    put(path, &secret_key_text(key), OWNER_ONLY, Existing::Keep)
 }
 
 /// A new file.
@@ -77,7 +79,7 @@ pub fn write_secret_key(path: &Path, key: &SecretKey) -> Result<(), KeyringError
 /// # Errors
 /// It is there already, or cannot be written.
 pub fn write_public_key(path: &Path, key: &PublicKey) -> Result<(), KeyringError> {
-    write(path, &format!("# key {}\n{}\n", key.id(), text::write_public_key(key)), 0o644)
+    put(path, &public_key_text(key), READABLE, Existing::Keep)
 }
 
 /// A new file, with what it says above it, for people. Not secret: only its holder can use it.
@@ -85,8 +87,44 @@ pub fn write_public_key(path: &Path, key: &PublicKey) -> Result<(), KeyringError
 /// # Errors
 /// It is there already, or cannot be written.
 pub fn write_capability(path: &Path, capability: &Capability) -> Result<(), KeyringError> {
+    put(path, &capability_text(capability), READABLE, Existing::Keep)
+}
+
+/// In the place of another, or new: whole at every moment.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace_secret_key(path: &Path, key: &SecretKey) -> Result<(), KeyringError> {
+    put(path, &secret_key_text(key), OWNER_ONLY, Existing::Replace)
+}
+
+/// In the place of another, or new.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace_public_key(path: &Path, key: &PublicKey) -> Result<(), KeyringError> {
+    put(path, &public_key_text(key), READABLE, Existing::Replace)
+}
+
+/// In the place of another, or new.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace_capability(path: &Path, capability: &Capability) -> Result<(), KeyringError> {
+    put(path, &capability_text(capability), READABLE, Existing::Replace)
+}
+
+fn secret_key_text(key: &SecretKey) -> String {
+    format!("{}\n", text::write_secret_key(key))
+}
+
+fn public_key_text(key: &PublicKey) -> String {
+    format!("# key {}\n{}\n", key.id(), text::write_public_key(key))
+}
+
+fn capability_text(capability: &Capability) -> String {
     let said: String = capability.to_string().lines().map(|line| format!("# {line}\n")).collect();
-    write(path, &format!("{said}{}\n", text::write_capability(capability)), 0o644)
+    format!("{said}{}\n", text::write_capability(capability))
 }
 
 fn open_and_read(path: &Path) -> Result<String, KeyringError> {
@@ -109,9 +147,16 @@ fn parse<T>(path: &Path, text: &str, parse: impl Fn(&str) -> Result<T, BadText>)
     parse(text).map_err(|source| KeyringError::Content { path: path.to_owned(), source })
 }
 
-/// A file appears whole or not at all, and never in place of another: written beside, synced, linked to its name, and the folder
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy)]
+enum Existing {
+    Keep,
+    Replace,
+}
+
+/// A file appears whole or not at all: written beside, synced, put in its place, and the folder
 /// synced. A crash leaves nothing, or a file that begins with a dot, or all of it. The mode is there from the first byte on.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), KeyringError> {
+fn put(path: &Path, text: &str, mode: u32, existing: Existing) -> Result<(), KeyringError> {
     let io = |verb| move |source| KeyringError::Io { verb, path: path.to_owned(), source };
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -120,7 +165,11 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), KeyringError> {
         .map_err(io("write"))?;
     file.write_all(text.as_bytes()).map_err(io("write"))?;
     file.as_file().sync_all().map_err(io("sync"))?;
-    file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+    let persisted = match existing {
+        Existing::Keep => file.persist_noclobber(path),
+        Existing::Replace => file.persist(path),
+    };
+    persisted.map_err(|error| match error.error.kind() {
         io::ErrorKind::AlreadyExists => KeyringError::Exists(path.to_owned()),
         _ => io("write")(error.error),
     })?;

@@ -193,6 +193,8 @@ pub struct DataToken {
     pub signer: Bytes,
     /// It is good for at least a session's lease from then on.
     pub asked_at: Instant,
+    /// Of the credentials when it was asked for.
+    generation: u64,
 }
 
 /// Which token is wanted.
@@ -398,7 +400,13 @@ impl MasterClient {
     /// A token for all data, if the masters gave one.
     #[must_use]
     pub fn whole_token(&self) -> Option<Arc<DataToken>> {
-        self.shared.token.lock().clone()
+        let token = self.shared.token.lock().clone()?;
+        if token.generation != self.shared.key_generation() {
+            // It is for a key that is shown no more.
+            self.shared.wanted.notify_one();
+            return None;
+        }
+        Some(token)
     }
 
     /// A token for the data of one file.
@@ -418,6 +426,7 @@ impl MasterClient {
             let request = proto::TokensRequest { session: session.0, wanted: vec![wanted] };
             let message = &request;
             let asked_at = Instant::now();
+            let generation = self.shared.key_generation();
             let reply = self
                 .shared
                 .call(deadline, |master, options| async move {
@@ -432,7 +441,7 @@ impl MasterClient {
             if let Some(errno) = Errno::from_number(given.errno) {
                 return Err(errno.into());
             }
-            return Ok(DataToken { token: given.token, signer: reply.signer, asked_at });
+            return Ok(DataToken { token: given.token, signer: reply.signer, asked_at, generation });
         }
     }
 
@@ -707,6 +716,11 @@ impl Shared {
                 () = sleep => {}
             }
         }
+    }
+
+    /// Changes with the keys that are shown.
+    fn key_generation(&self) -> u64 {
+        self.config.transport.credentials.as_ref().map_or(0, |credentials| credentials.generation())
     }
 
     fn session_lost(&self, session: SessionId) {

@@ -1,8 +1,11 @@
 //! `zhongkui`: keys and capabilities on the command line, one command a file.
 
+mod cluster;
 mod grant;
 mod init;
 mod narrow;
+mod revoke;
+mod rotate;
 mod show;
 mod user;
 
@@ -14,7 +17,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use zhongkui::{Grant, PublicKey, Terms, Timestamp, Validity};
 
-use zhongkui_access::KeyDirectory;
+use zhongkui_access::guard::grpc_headers;
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 /// Makes key pairs, and capabilities that say what their holders may do.
 ///
@@ -40,6 +44,18 @@ enum Command {
     Grant(grant::GrantFlags),
     /// Hand a capability on, narrower; needs nobody's leave
     Narrow(narrow::Narrow),
+    /// Take something back, within a second, in the whole cluster
+    Revoke(revoke::Revoke),
+    /// New keys in the place of old ones, while everything goes on
+    Rotate(rotate::Rotate),
+    /// What a call by gRPC has to say, as arguments of grpcurl
+    Headers {
+        /// package.Service/Method
+        method: String,
+        /// Whose key and capability are shown
+        #[arg(long, default_value = directory::ADMIN)]
+        name: String,
+    },
     /// Say what a key or a capability is, and whether it is true and valid now
     Show(show::Show),
 }
@@ -50,7 +66,9 @@ Examples:
   zhongkui user add alice --uid 1000 --gid 1000
   zhongkui grant alice 'read,write on directory:1099' 'lock on nuwa:/locks/' --for 90days
   zhongkui narrow alice.cap --key alice.key --to bob.pub 'read on directory:1099' --for 8h --out bob.cap
-  zhongkui show bob.cap";
+  zhongkui show bob.cap
+  zhongkui revoke user alice
+  zhongkui rotate";
 
 /// What all capabilities are made of.
 #[derive(Debug, Args)]
@@ -106,7 +124,18 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         Command::User(user) => user::run(user, &keys),
         Command::Grant(grant) => grant::run(grant, &keys),
         Command::Narrow(narrow) => narrow::run(narrow),
+        Command::Revoke(revoke) => revoke::run(revoke, &keys),
+        Command::Rotate(rotate) => rotate::run(rotate, &keys),
+        Command::Headers { method, name } => headers(&keys, method, name),
         Command::Show(show) => return show::run(show, &keys),
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+fn headers(keys: &KeyDirectory, method: &str, name: &str) -> anyhow::Result<()> {
+    let access = keys.access(name, Audit::none())?;
+    for (key, value) in grpc_headers(&access, method) {
+        println!("-H '{key}: {value}'");
+    }
+    Ok(())
 }

@@ -129,7 +129,7 @@ async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
     let request = proto::OpenSessionRequest { description: shared.config.description.clone() };
     let message = &request;
     let asked = shared.followed.known();
-    let asked_at = Instant::now();
+    let (asked_at, generation) = (Instant::now(), shared.key_generation());
     let reply = shared
         .call_sessionless(None, |master, options| async move {
             NamespaceClient::new(master).open_session(message, &options).await
@@ -149,7 +149,7 @@ async fn open(shared: &Shared) -> Result<(SessionId, Duration), ClientError> {
         }
     }
     shared.follow(&asked, reply.lineage)?;
-    note_token(shared, reply.token, asked_at);
+    note_token(shared, reply.token, asked_at, generation);
     shared.refused.store(false, Ordering::Relaxed);
     *shared.refusal.lock() = None;
     Ok((SessionId(reply.session), Duration::from_millis(reply.lease_ms.max(1))))
@@ -160,7 +160,7 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
     let message = &request;
     let deadline = Instant::now() + *lease / RENEWALS_PER_LEASE;
     let asked = shared.followed.known();
-    let asked_at = Instant::now();
+    let (asked_at, generation) = (Instant::now(), shared.key_generation());
     let renewed = shared
         .call(Some(deadline), |master, options| async move {
             NamespaceClient::new(master).renew_session(message, &options).await
@@ -172,7 +172,7 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
                 return;
             }
             *lease = Duration::from_millis(reply.lease_ms.max(1));
-            note_token(shared, reply.token, asked_at);
+            note_token(shared, reply.token, asked_at, generation);
             if reply.table_version > shared.table.borrow().version {
                 refresh(shared, *lease).await;
             }
@@ -182,9 +182,9 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
     }
 }
 
-fn note_token(shared: &Shared, token: Option<proto::Token>, asked_at: Instant) {
+fn note_token(shared: &Shared, token: Option<proto::Token>, asked_at: Instant, generation: u64) {
     *shared.token.lock() =
-        token.map(|proto::Token { token, signer }| Arc::new(DataToken { token, signer, asked_at }));
+        token.map(|proto::Token { token, signer }| Arc::new(DataToken { token, signer, asked_at, generation }));
 }
 
 async fn refresh(shared: &Shared, lease: Duration) {
