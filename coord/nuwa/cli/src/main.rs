@@ -25,6 +25,7 @@ use coord_cluster::ClusterConfig;
 use nuwa_api::proto::{Compare, Operation};
 use nuwa_api::session::TxnDone;
 use nuwa_api::{ClientConfig, NuwaClient, Session};
+use nuwa_naming::security::ClientKeys;
 
 /// Reads and changes Nuwa's tree, locks in it, and looks after its members.
 ///
@@ -37,6 +38,16 @@ struct Flags {
     /// Cluster description
     #[arg(long, value_name = "FILE", global = true)]
     cluster: Option<PathBuf>,
+    /// Folder with keys: authority.pub, and the administrator's, admin.key and admin.cap [default: $FEITIAN_KEYS, or `keys`
+    /// beside the cluster description]
+    #[arg(long, value_name = "DIR", global = true)]
+    keys: Option<PathBuf>,
+    /// Secret key to use instead of the administrator's
+    #[arg(long, value_name = "FILE", global = true, requires = "cap")]
+    key: Option<PathBuf>,
+    /// Capability for that key
+    #[arg(long, value_name = "FILE", global = true, requires = "key")]
+    cap: Option<PathBuf>,
     /// Print JSON instead of text for people
     #[arg(long, global = true)]
     json: bool,
@@ -109,6 +120,7 @@ Examples:
   nuwa snapshot tree.nuwa && nuwa snapshot --check tree.nuwa
   nuwa --cluster new.toml restore tree.nuwa
   nuwa history --events 2000000
+  nuwa --key alice.key --cap alice.cap get /alice/notes
   nuwa status";
 
 /// Of the session of a change: more than one takes.
@@ -199,11 +211,14 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...], or, if pangu-fuse wrote it, give that --nuwa DIR",
         path.display()
     );
+    let access = ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }.open(&path)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(async {
+        // Commands may run for weeks, and keys be exchanged meanwhile.
+        tokio::spawn(access.clone().keep_fresh());
         let context = Context {
-            client: NuwaClient::new(ClientConfig::new(cluster.nuwa)),
+            client: NuwaClient::new(ClientConfig::with(cluster.nuwa, access.transport())),
             cluster: cluster.name,
             json: flags.json,
             timeout: Duration::from_secs(flags.timeout.max(1)),

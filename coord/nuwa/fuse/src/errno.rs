@@ -6,6 +6,8 @@ use nuwa_api::{CallError, ClientError};
 
 pub(crate) fn errno(error: &ClientError) -> Errno {
     match error {
+        // Whom it was refused, and what was missing, is in the member's audit log.
+        error if error.is_denied() => Errno::EACCES,
         ClientError::Refused { code, .. } => refusal(*code),
         ClientError::Call(CallError::Deadline { .. }) => Errno::ETIMEDOUT,
         ClientError::Call(CallError::Refused { .. } | CallError::NoMembers) | ClientError::Reply(_) => {

@@ -10,6 +10,7 @@ use coord_cluster::ClusterConfig;
 use fs_mount::Access;
 use monitor_telemetry::{LogFlags, stop_signal};
 use nuwa_fuse::{NuwaMount, NuwaMountConfig};
+use nuwa_naming::security::ClientKeys;
 
 /// Small requests are mostly allocations.
 #[global_allocator]
@@ -28,6 +29,16 @@ struct Flags {
     /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
+    /// Folder with keys: authority.pub, and the administrator's, admin.key and admin.cap [default: $FEITIAN_KEYS, or `keys`
+    /// beside the cluster description]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// Secret key to use instead of the administrator's
+    #[arg(long, value_name = "FILE", requires = "cap")]
+    key: Option<PathBuf>,
+    /// Capability for that key: what it does not allow is refused with EACCES, whoever asks
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cap: Option<PathBuf>,
     /// Locks taken through this mount are free so many seconds after it was last heard
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     lease: u64,
@@ -63,6 +74,7 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> anyhow::Result<()> {
     flags.logs.start()?;
     let (description, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
+    let keys = ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }.open(&description)?;
     let everybody = flags.allow_other || (nix::unistd::geteuid().is_root() && !flags.only_owner);
     let config = NuwaMountConfig {
         mountpoint: flags.mountpoint,
@@ -71,6 +83,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         lease: Duration::from_secs(flags.lease),
         access: if everybody { Access::Everybody } else { Access::Owner },
         program: "nuwa-fuse",
+        keys,
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use coord_cluster::ClusterConfig;
 use fs_mount::{Access, MountOptions, Mounted, mountpoint};
 use nuwa_api::{ClientConfig, NuwaClient};
+use tokio::task::JoinHandle;
 
 use crate::tree::{Owner, Tree};
 
@@ -32,6 +33,8 @@ pub struct NuwaMountConfig {
     pub access: Access,
     /// The program, for messages.
     pub program: &'static str,
+    /// Whose requests the mount's are, whoever on this machine makes them.
+    pub keys: zhongkui_access::Access,
 }
 
 /// Nuwa, mounted. Dropped, it leaves the session to its lease.
@@ -39,6 +42,13 @@ pub struct NuwaMount {
     program: &'static str,
     tree: Arc<Tree>,
     mounted: Mounted,
+    keeping: JoinHandle<()>,
+}
+
+impl Drop for NuwaMount {
+    fn drop(&mut self) {
+        self.keeping.abort();
+    }
 }
 
 impl std::fmt::Debug for NuwaMount {
@@ -53,7 +63,7 @@ impl NuwaMount {
     /// # Errors
     /// The description names no members, Nuwa refuses, or the mount point cannot be used.
     pub async fn start(config: NuwaMountConfig) -> anyhow::Result<Self> {
-        let NuwaMountConfig { mountpoint, description, cluster, lease, access, program } = config;
+        let NuwaMountConfig { mountpoint, description, cluster, lease, access, program, keys } = config;
         anyhow::ensure!(
             !cluster.nuwa.is_empty(),
             "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...]",
@@ -63,7 +73,7 @@ impl NuwaMount {
         if found.hides_files {
             eprintln!("{program}: {} is not empty: the mount hides what is in it", mountpoint.display());
         }
-        let client = NuwaClient::new(ClientConfig::new(cluster.nuwa.clone()));
+        let client = NuwaClient::new(ClientConfig::with(cluster.nuwa.clone(), keys.transport()));
         let host = nix::unistd::gethostname().unwrap_or_default();
         let name = format!(
             "{program} {} on {}:{}",
@@ -72,7 +82,8 @@ impl NuwaMount {
             mountpoint.display()
         );
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let tree = Arc::new(Tree::new(client, lease, short(name), Owner { uid, gid }));
+        let tree = Tree::new(client, lease, short(name), Owner { uid, gid }).with_keys(keys.clone());
+        let tree = Arc::new(tree);
         wait(program, &tree, &cluster).await?;
         let options = MountOptions {
             fs_name: description.display().to_string(),
@@ -84,7 +95,8 @@ impl NuwaMount {
             ..MountOptions::new(&mountpoint)
         };
         let mounted = fs_mount::mount(Arc::clone(&tree), &options, &tokio::runtime::Handle::current())?;
-        Ok(Self { program, tree, mounted })
+        let keeping = tokio::spawn(nuwa_naming::security::keep(cluster, keys));
+        Ok(Self { program, tree, mounted, keeping })
     }
 
     #[must_use]

@@ -18,6 +18,8 @@ use nuwa_api::client::Freshness;
 use nuwa_api::proto::{Delete, Entry, List, Rename};
 use nuwa_api::{ClientError, NuwaClient, Path, PathError, ops};
 use parking_lot::Mutex;
+use zhongkui::Resource;
+use zhongkui_access::Access;
 
 use crate::descriptors;
 use crate::errno::errno;
@@ -57,6 +59,8 @@ pub struct Tree {
     next_handle: AtomicU64,
     /// The next lock's, of whichever file.
     next_claim: AtomicU64,
+    /// Those the client shows.
+    keys: Option<Access>,
 }
 
 impl Handler for Tree {
@@ -155,7 +159,14 @@ impl Tree {
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             next_claim: AtomicU64::new(1),
+            keys: None,
         }
+    }
+
+    /// Directories that lead to what these keys open can be walked through, though not be listed.
+    #[must_use]
+    pub fn with_keys(self, keys: Access) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 
     /// Waits until Nuwa answers.
@@ -196,10 +207,32 @@ impl Tree {
     async fn find(&self, parent: InodeId, name: &[u8]) -> Result<Option<(Path, Entry)>, Errno> {
         let (file, directory) = (self.child(parent, name, false)?, self.child(parent, name, true)?);
         let (as_file, as_directory) = tokio::join!(self.get(&file), self.get(&directory));
-        Ok(match (as_file?, as_directory?) {
-            (Some(entry), _) => Some((file, entry)),
-            (None, Some(entry)) => Some((directory, entry)),
-            (None, None) => None,
+        Ok(match (as_file, as_directory) {
+            (Ok(Some(entry)), _) => Some((file, entry)),
+            (_, Ok(Some(entry))) => Some((directory, entry)),
+            (Ok(None), Ok(None)) => None,
+            // The file may be looked at, and is not there. If it cannot be there either, whoever makes it hears of it.
+            (Ok(None), Err(Errno::EACCES)) => None,
+            (Err(Errno::EACCES), Err(Errno::EACCES)) if self.leads_on(&directory) => {
+                Some((directory, Entry::default()))
+            }
+            (Err(errno), _) | (_, Err(errno)) => return Err(errno),
+        })
+    }
+
+    /// Whether a directory that may not be looked at is on the way to something that is granted: that it is there is then no secret.
+    fn leads_on(&self, directory: &Path) -> bool {
+        let Some(keys) = &self.keys else { return false };
+        keys.keyring().capability().terms().all(|terms| {
+            terms.grants().iter().any(|grant| match grant.resource() {
+                Resource::Nuwa(path) => path.as_str().starts_with(directory.as_str()),
+                Resource::Everything
+                | Resource::Directory(_)
+                | Resource::File(_)
+                | Resource::Queue(_)
+                | Resource::Action(_)
+                | Resource::Service(_) => false,
+            })
         })
     }
 
@@ -290,7 +323,10 @@ impl Tree {
                 return Ok(self.feed_attributes(ino, opened));
             }
         };
-        let entry = self.get(&path).await?;
+        let entry = match self.get(&path).await {
+            Err(Errno::EACCES) if path.is_directory() && self.leads_on(&path) => Some(Entry::default()),
+            entry => entry?,
+        };
         let changed = self.files().into_iter().any(|file| file.ino == ino);
         match entry {
             Some(entry) => Ok(self.with_change(self.entry_attributes(ino, &entry))),

@@ -10,6 +10,7 @@ use coord_cluster::{ClusterConfig, by_id};
 use kuafu::Address;
 use monitor_telemetry::LogFlags;
 use nuwa_server::{Config, NuwaServer};
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 /// Small requests are mostly allocations.
 #[global_allocator]
@@ -33,6 +34,10 @@ struct Flags {
     /// Cluster description [default: $FEITIAN_CLUSTER, ~/.config/feitian/cluster.toml, /etc/feitian/cluster.toml]
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
+    /// Folder with this member's keys: nuwa.key, nuwa.cap, authority.pub [default: $FEITIAN_KEYS, or `keys` beside the
+    /// cluster description]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Address to listen on, tcp://HOST:PORT or unix:///PATH [default: this member's address in the description]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
@@ -58,6 +63,7 @@ Example:
   name = \"dev\"
   nuwa = [\"tcp://127.0.0.1:7201\"]
   EOF
+  zhongkui init --keys keys
   nuwa-server --cluster cluster.toml --id 1 --data /var/lib/feitian/nuwa-1";
 
 fn main() -> ExitCode {
@@ -96,7 +102,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 fn config(flags: Flags) -> anyhow::Result<Config> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
+    let audit = Audit::to(&flags.data.join("audit.log"));
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::NUWA, audit)?;
     let mut config = Config::new(flags.id, by_id(&cluster.nuwa), flags.data);
+    config.access = access;
     config.join = flags.join;
     config.listen_as_known = flags.listen.is_none();
     if let Some(listen) = flags.listen {

@@ -11,6 +11,12 @@ use nuwa_api::{Address, ClientConfig, NuwaClient};
 use nuwa_server::{Config, NuwaServer};
 use serde_json::Value;
 use tempfile::TempDir;
+use zhongkui::keyring::{write_capability, write_secret_key};
+use zhongkui::terms::Root;
+use zhongkui::{
+    Capability, CapabilityId, Grant, Rights, SecretKey, Terms, Timestamp, User, UserEpoch, Validity,
+};
+use zhongkui_access::{Access, Audit, KeyDirectory, directory};
 
 /// Longer than anything here may take on a busy machine; reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +52,10 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("unix://{}/nuwa.sock", dir.path().display());
-        serve(Config::new(1, [(1, address.parse().unwrap())].into(), dir.path().join("data")));
+        keys(&dir).init().unwrap();
+        let mut config = Config::new(1, [(1, address.parse().unwrap())].into(), dir.path().join("data"));
+        config.access = access(&dir, directory::NUWA);
+        serve(config);
         let description = dir.path().join("cluster.toml");
         std::fs::write(&description, format!("name = \"test\"\nnuwa = [\"{address}\"]\n")).unwrap();
         Self { dir, description }
@@ -57,7 +66,8 @@ impl Cluster {
         let listen = format!("unix://{}/{id}.sock", self.dir.path().display());
         let known = [(1, self.address())].into();
         let data = self.dir.path().join(format!("data-{id}"));
-        serve(Config { join: true, listen: listen.parse().unwrap(), ..Config::new(id, known, data) });
+        let (listens, access) = (listen.parse().unwrap(), access(&self.dir, directory::NUWA));
+        serve(Config { join: true, listen: listens, access, ..Config::new(id, known, data) });
         listen
     }
 
@@ -72,7 +82,25 @@ impl Cluster {
     /// Asks Nuwa without the program.
     pub(crate) fn ask<T>(&self, question: impl AsyncFnOnce(NuwaClient) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { question(NuwaClient::new(ClientConfig::new(vec![self.address()]))).await })
+        let transport = access(&self.dir, directory::ADMIN).transport();
+        let config = ClientConfig::with(vec![self.address()], transport);
+        runtime.block_on(async { question(NuwaClient::new(config)).await })
+    }
+
+    /// Files with the key and the capability of a user who has rights on a resource.
+    pub(crate) fn user(&self, name: &str, rights: Rights, on: &str) -> (PathBuf, PathBuf) {
+        let keys = KeyDirectory::at(self.dir.path().join("keys"));
+        let (authority, key) = (keys.authority().unwrap(), SecretKey::generate().unwrap());
+        let user = User::new(name.parse().unwrap(), UserEpoch(0), 1000, vec![1000]).unwrap();
+        let root = Root { id: CapabilityId(1), issuer: authority.public().id(), user };
+        let always = Validity::new(Timestamp(0), Timestamp::FOREVER).unwrap();
+        let grants = vec![Grant::new(rights, on.parse().unwrap()).unwrap()];
+        let terms = Terms::new(key.public(), always, grants).unwrap();
+        let files =
+            (self.dir.path().join(format!("{name}.key")), self.dir.path().join(format!("{name}.cap")));
+        write_secret_key(&files.0, &key).unwrap();
+        write_capability(&files.1, &Capability::grant(&authority, root, terms).unwrap()).unwrap();
+        files
     }
 
     /// The session that holds a lock, and how many wait for it.
@@ -157,6 +185,15 @@ impl Drop for Running {
     }
 }
 
+/// Beside the description, where programs look for them.
+pub(crate) fn keys(dir: &TempDir) -> KeyDirectory {
+    KeyDirectory::at(dir.path().join("keys"))
+}
+
+fn access(dir: &TempDir, name: &str) -> Access {
+    keys(dir).access(name, Audit::none()).unwrap()
+}
+
 fn serve(config: Config) {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -169,7 +206,12 @@ fn serve(config: Config) {
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nuwa"));
-    command.args(arguments).env_remove("FEITIAN_CLUSTER").stdout(Stdio::piped()).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_remove("FEITIAN_CLUSTER")
+        .env_remove("FEITIAN_KEYS")
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null());
     command
 }
 

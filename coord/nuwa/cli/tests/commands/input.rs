@@ -78,6 +78,9 @@ fn a_cluster_that_is_not_there_is_told_apart() {
     let address = dir.path().join("nobody.sock");
     std::fs::write(&description, format!("name = \"x\"\nnuwa = [\"unix://{}\"]\n", address.display()))
         .unwrap();
+    let without = run(&["--cluster", text(&description), "get", "/a"], b"");
+    assert!(without.code == 1 && without.error.contains("there are no keys in"), "{}", without.error);
+    zhongkui_access::KeyDirectory::at(dir.path().join("keys")).init().unwrap();
     let silent = run(&["--cluster", text(&description), "--timeout", "1", "get", "/a"], b"");
     assert_eq!(silent.code, 1);
     assert!(

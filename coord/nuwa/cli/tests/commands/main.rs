@@ -5,6 +5,7 @@
 mod fixture;
 mod hold;
 mod input;
+mod keys;
 mod members;
 mod remove;
 mod snapshots;

@@ -32,7 +32,7 @@ fn a_snapshot_is_taken_checked_and_restored() {
     let mut names: Vec<_> =
         std::fs::read_dir(old.dir.path()).unwrap().map(|name| name.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["cluster.toml", "data", "nuwa.sock", "tree.nuwa"]);
+    assert_eq!(names, ["cluster.toml", "data", "keys", "nuwa.sock", "tree.nuwa"]);
 
     // A cluster that has a tree keeps it.
     let refused = old.refused(&["restore", file], b"");

@@ -1,5 +1,6 @@
 //! A cluster of one member, another client of it, and mounts.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,12 @@ use nuwa_api::{Address, ClientConfig, NuwaClient, Session};
 use nuwa_server::{Config, NuwaServer};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use zhongkui::keyring::{write_capability, write_secret_key};
+use zhongkui::terms::Root;
+use zhongkui::{
+    Capability, CapabilityId, Grant, Rights, SecretKey, Terms, Timestamp, User, UserEpoch, Validity,
+};
+use zhongkui_access::{Audit, KeyDirectory, directory};
 
 /// Longer than anything here may take on a busy machine; reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,12 +65,16 @@ impl World {
         let address: Address = format!("unix://{}/nuwa.sock", dir.path().display()).parse().unwrap();
         let description = dir.path().join("cluster.toml");
         std::fs::write(&description, format!("name = \"test\"\nnuwa = [\"{address}\"]\n")).unwrap();
-        let config = Config::new(1, [(1, address.clone())].into(), dir.path().join("data"));
+        let keys = KeyDirectory::at(dir.path().join("keys"));
+        keys.init().unwrap();
+        let mut config = Config::new(1, [(1, address.clone())].into(), dir.path().join("data"));
+        config.access = keys.access(directory::NUWA, Audit::none()).unwrap();
+        let admin = keys.access(directory::ADMIN, Audit::none()).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (server, session) = runtime.block_on(async {
             let server = NuwaServer::start(config.clone()).await.unwrap();
-            let client = NuwaClient::new(ClientConfig::new(vec![address]));
+            let client = NuwaClient::new(ClientConfig::with(vec![address], admin.transport()));
             (server, client.open_session(Duration::from_secs(300), "the other one", soon()).await.unwrap())
         });
         Some(Self { session, server: Some(server), config, description, dir, runtime })
@@ -115,7 +126,28 @@ impl World {
     }
 
     pub(crate) fn mount(&self, name: &str) -> Mount {
-        Mount::new(&self.dir.path().join(name), &self.description)
+        self.mount_with(name, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn mount_with(&self, name: &str, flags: &[&OsStr]) -> Mount {
+        Mount::new(&self.dir.path().join(name), &self.description, flags)
+    }
+
+    /// Files with the key and the capability of a user who has rights on a resource.
+    pub(crate) fn user(&self, name: &str, rights: Rights, on: &str) -> (PathBuf, PathBuf) {
+        let keys = KeyDirectory::at(self.dir.path().join("keys"));
+        let (authority, key) = (keys.authority().unwrap(), SecretKey::generate().unwrap());
+        let user = User::new(name.parse().unwrap(), UserEpoch(0), 1000, vec![1000]).unwrap();
+        let root = Root { id: CapabilityId(1), issuer: authority.public().id(), user };
+        let always = Validity::new(Timestamp(0), Timestamp::FOREVER).unwrap();
+        let grants = vec![Grant::new(rights, on.parse().unwrap()).unwrap()];
+        let terms = Terms::new(key.public(), always, grants).unwrap();
+        let files =
+            (self.dir.path().join(format!("{name}.key")), self.dir.path().join(format!("{name}.cap")));
+        write_secret_key(&files.0, &key).unwrap();
+        write_capability(&files.1, &Capability::grant(&authority, root, terms).unwrap()).unwrap();
+        files
     }
 }
 
@@ -133,13 +165,15 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    fn new(path: &Path, cluster: &Path) -> Self {
+    fn new(path: &Path, cluster: &Path, flags: &[&OsStr]) -> Self {
         std::fs::create_dir(path).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_nuwa-fuse"))
             .arg(path)
             .arg("--cluster")
             .arg(cluster)
             .args(["--lease", &LEASE.as_secs().to_string()])
+            .args(flags)
+            .env_remove("FEITIAN_KEYS")
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();

@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod fixture;
 mod holders;
+mod keys;
 mod program;
 mod puts;
 mod sessions;
