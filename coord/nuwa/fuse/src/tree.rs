@@ -214,7 +214,8 @@ impl Tree {
             // The file may be looked at, and is not there. If it cannot be there either, whoever makes it hears of it.
             (Ok(None), Err(Errno::EACCES)) => None,
             (Err(Errno::EACCES), Err(Errno::EACCES)) if self.leads_on(&directory) => {
-                Some((directory, Entry::default()))
+                let entry = unseen(&directory);
+                Some((directory, entry))
             }
             (Err(errno), _) | (_, Err(errno)) => return Err(errno),
         })
@@ -324,7 +325,7 @@ impl Tree {
             }
         };
         let entry = match self.get(&path).await {
-            Err(Errno::EACCES) if path.is_directory() && self.leads_on(&path) => Some(Entry::default()),
+            Err(Errno::EACCES) if path.is_directory() && self.leads_on(&path) => Some(unseen(&path)),
             entry => entry?,
         };
         let changed = self.files().into_iter().any(|file| file.ino == ino);
@@ -623,6 +624,11 @@ fn mode(flags: i32) -> Mode {
 
 fn around_the_cache() -> OpenMode {
     OpenMode { direct_io: true, keep_cache: false }
+}
+
+/// A directory of which nothing is known but its name.
+fn unseen(path: &Path) -> Entry {
+    Entry { path: path.to_string(), ..Entry::default() }
 }
 
 fn shown(attr: FileAttr) -> Shown {
