@@ -117,7 +117,7 @@ async fn read(client: &NuwaClient) -> Result<(Vec<(String, Vec<u8>)>, u64), Fail
             let page = List { path: directory.clone(), after, with_values: true, ..List::default() };
             let listed = client.list(page, Freshness::Stale, None).await;
             // Of the first answer, as nobody else has this client.
-            first_revision.get_or_insert(client.newest());
+            first_revision.get_or_insert_with(|| client.newest());
             let listed = match listed {
                 Ok(listed) => listed,
                 // Nothing was ever taken back; or it was deleted just now, which is an event.
