@@ -124,7 +124,7 @@ async fn run(
         }
     };
     let nuwa = tokio::select! {
-        nuwa = mount_nuwa(flags, cluster, description) => nuwa?,
+        nuwa = mount_nuwa(flags, cluster, description, &access) => nuwa?,
         name = signals.next() => anyhow::bail!("{name} before the mounts were up"),
     };
     let mounted = fs_mount::mount(
@@ -235,6 +235,7 @@ async fn mount_nuwa(
     flags: &Flags,
     cluster: &ClusterConfig,
     description: &Path,
+    keys: &zhongkui_access::Access,
 ) -> anyhow::Result<Option<NuwaMount>> {
     let Some(mountpoint) = flags.nuwa.clone() else { return Ok(None) };
     let config = NuwaMountConfig {
@@ -243,6 +244,7 @@ async fn mount_nuwa(
         cluster: cluster.clone(),
         lease: NUWA_LEASE,
         access: access(flags),
+        keys: keys.clone(),
         program: "pangu-fuse",
     };
     NuwaMount::start(config).await.map(Some).context("mount Nuwa")

@@ -47,6 +47,7 @@ errnos! {
     ENODATA = 61, "no data available";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "timed out";
+    ELOOP = 40, "too many levels of directories";
     ESTALE = 116, "stale file handle";
 }
 

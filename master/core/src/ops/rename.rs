@@ -120,7 +120,8 @@ fn refuse_loop(state: &mut State<'_>, entry: Entry, below: InodeId) -> OpResult<
             .parent
             .ok_or_else(|| corrupt(format_args!("directory {at} has no parent")))?;
     }
-    Err(corrupt(format_args!("directory {below} is not below the root")))
+    // Deeper than anybody goes; or a loop, which `check` finds. Never an error of the store: it would stop every master.
+    Err(Errno::ELOOP.into())
 }
 
 fn done(state: &mut State<'_>, op: &Rename, lost: Option<Attr>, held: bool) -> OpResult<Mutated> {
