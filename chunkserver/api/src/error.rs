@@ -85,10 +85,9 @@ impl ChunkError {
             | Self::Deadline
             | Self::Damaged { .. }
             | Self::Answer(_) => true,
-            Self::Fenced { .. }
-            | Self::NoSpace { .. }
-            | Self::NeedsToken { .. }
-            | Self::Refused { .. } => false,
+            Self::Fenced { .. } | Self::NoSpace { .. } | Self::NeedsToken { .. } | Self::Refused { .. } => {
+                false
+            }
         }
     }
 

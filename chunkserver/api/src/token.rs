@@ -45,7 +45,9 @@ impl Shown {
     pub(crate) fn covers(&self, whole: Option<&Arc<Token>>, data: DataId, write: bool, now: Instant) -> bool {
         match whole {
             Some(token) => self.whole.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, token)),
-            None => [write, true].iter().any(|kind| self.files.get(&(data, *kind)).is_some_and(|until| now < *until)),
+            None => [write, true]
+                .iter()
+                .any(|kind| self.files.get(&(data, *kind)).is_some_and(|until| now < *until)),
         }
     }
 

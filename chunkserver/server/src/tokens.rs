@@ -79,7 +79,10 @@ impl Tokens {
         let holder = Holder::of(request)?;
         let message = &request.message;
         if message.tokens.len() > SHOWN_MAX {
-            return Err(Status::invalid_argument(format!("{} tokens, at most {SHOWN_MAX}", message.tokens.len())));
+            return Err(Status::invalid_argument(format!(
+                "{} tokens, at most {SHOWN_MAX}",
+                message.tokens.len()
+            )));
         }
         let refuse = |why: &dyn std::fmt::Display| needs_token(holder.refused("tokens that were shown", why));
         let signer = access.prove(&message.signer).map_err(|why| refuse(&why))?;
@@ -95,7 +98,8 @@ impl Tokens {
                 })
                 .map_err(|why| refuse(&why))?;
             if claims.holder != holder.key() {
-                let why = format!("this token is for key {}, {} was proved here", claims.holder, holder.key());
+                let why =
+                    format!("this token is for key {}, {} was proved here", claims.holder, holder.key());
                 return Err(needs_token(holder.refused("another's token", &why)));
             }
             self.keep(claims);
@@ -162,7 +166,9 @@ impl Tokens {
         let refusal = {
             let holders = self.holders.lock();
             let of = holders.get(&key);
-            let shown = of.into_iter().flat_map(|of| of.whole.iter().chain(of.files.get(&data).into_iter().flatten()));
+            let shown = of
+                .into_iter()
+                .flat_map(|of| of.whole.iter().chain(of.files.get(&data).into_iter().flatten()));
             let mut refusal = None;
             for claims in shown {
                 match zhongkui::token::admit(claims, &wanted, now) {

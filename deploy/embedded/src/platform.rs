@@ -120,7 +120,8 @@ impl Embedded {
                 let _ = end.send(());
             })
             .map_err(EmbeddedError::Thread)?;
-        let embedded = Self { master, dir, cluster_file, keys, shape, stop, failed, thread: Some(thread), ended };
+        let embedded =
+            Self { master, dir, cluster_file, keys, shape, stop, failed, thread: Some(thread), ended };
         starting.recv().map_err(|_| EmbeddedError::Died)??;
         Ok(embedded)
     }

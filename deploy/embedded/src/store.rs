@@ -21,8 +21,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use coord_kv_rocks::create_dir_durably;
 use coord_cluster::ClusterConfig;
+use coord_kv_rocks::create_dir_durably;
 use kuafu::Address;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};

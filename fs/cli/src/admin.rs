@@ -180,7 +180,13 @@ impl Session {
         let mut config = ClientConfig::new(masters, description);
         config.transport = access.transport();
         let master = MasterClient::new(config)?;
-        Ok(Self { found, access, master, timeout: Duration::from_secs(flags.timeout.max(1)), json: flags.json })
+        Ok(Self {
+            found,
+            access,
+            master,
+            timeout: Duration::from_secs(flags.timeout.max(1)),
+            json: flags.json,
+        })
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -72,7 +72,8 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
     let read_only = flags.read_only || shown.read_only;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let result = runtime.block_on(run(flags, config, read_only, &cluster, &description, embedded.as_ref(), ready));
+    let result =
+        runtime.block_on(run(flags, config, read_only, &cluster, &description, embedded.as_ref(), ready));
     let stopped = embedded.is_none_or(|embedded| embedded.stop(SERVERS_GRACE));
     if !stopped {
         tracing::warn!("the embedded servers did not stop in time; what they confirmed is on disk");

@@ -52,8 +52,7 @@ impl FileSystem {
         if config.masters.is_empty() {
             return Err(ConnectError::NoMasters);
         }
-        let mut settings =
-            master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
+        let mut settings = master_api::ClientConfig::new(config.masters.clone(), config.description.clone());
         settings.transport = config.access.transport();
         let master = MasterClient::new(settings).map_err(ConnectError::Master)?;
         Self::over(master, config).await
@@ -71,8 +70,7 @@ impl FileSystem {
         let pauses = RetryPauses { min: config.retry_pause_min, max: config.retry_pause_max };
         let files = Files::default();
         let transport = config.access.transport();
-        let members =
-            ClusterMembers::new(master.clone(), Handle::current(), transport, Arc::clone(&files));
+        let members = ClusterMembers::new(master.clone(), Handle::current(), transport, Arc::clone(&files));
         let chunks = ReplicatedChunks::new(members, pauses, Arc::clone(&errors));
         let client = Self::new(Arc::new(master), Arc::new(chunks), errors, config)?;
         files.get_or_init(|| Arc::downgrade(&client.client.inodes));

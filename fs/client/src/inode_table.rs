@@ -81,7 +81,8 @@ impl InodeTable {
 
     /// Which of those that are here has these data. As long as there are open files: for what is seldom asked.
     pub(crate) fn with_data(&self, data: DataId) -> Option<InodeId> {
-        let inodes: Vec<_> = self.inner.lock().inodes.values().map(|entry| Arc::clone(&entry.inode)).collect();
+        let inodes: Vec<_> =
+            self.inner.lock().inodes.values().map(|entry| Arc::clone(&entry.inode)).collect();
         inodes.into_iter().find(|inode| inode.lock().attr.data == data).map(|inode| inode.ino)
     }
 

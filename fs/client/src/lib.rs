@@ -32,8 +32,8 @@ pub use config::{ClientConfig, ConnectError, MEMORY_MIN_BYTES};
 pub use error::Errno;
 pub use filesystem::{FileSystem, Usage};
 pub use kuafu::Address;
-pub use rooted::Rooted;
 pub use op::{
     Caller, DirEntry, Entry, FileAttr, Flock, HandleId, Op, OpReply, OpResult, OpenMode, PollAgain, SetAttr,
     SetTime, StatFs,
 };
+pub use rooted::Rooted;

@@ -8,8 +8,8 @@
 
 use coord_types::SessionId;
 use futures::future::BoxFuture;
-use master_api::model::{Answer, Mutated, Mutation, Query};
 use kuafu::Code;
+use master_api::model::{Answer, Mutated, Mutation, Query};
 use master_api::{ClientError, MasterClient};
 
 use crate::Errno;

@@ -135,7 +135,8 @@ async fn fill(client: &MasterClient, parent: InodeId, count: u32) -> Result<(), 
 
 /// Three chunkservers in three racks, which are nowhere: files need groups, and no data is written.
 async fn register(address: &Address) {
-    let master = ClusterClient::new(Client::new(address.clone(), zhongkui_access::Access::process().transport()));
+    let master =
+        ClusterClient::new(Client::new(address.clone(), zhongkui_access::Access::process().transport()));
     for number in 1..=3_u8 {
         let uuid = bytes::Bytes::from(vec![number; 16]);
         let disk = proto::Disk { uuid: uuid.clone(), capacity_bytes: 1 << 40, ..proto::Disk::default() };

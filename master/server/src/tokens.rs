@@ -31,11 +31,13 @@ pub(crate) struct Signer {
 }
 
 /// A token for all data, if the caller may use all of it on others' behalf.
-pub(crate) async fn whole(app: &Arc<App>, caller: &Caller, session: u64) -> Result<Option<proto::Token>, Status> {
-    let rights: Rights = [Rights::READ, Rights::WRITE]
-        .into_iter()
-        .filter(|right| caller.covers_everything(*right))
-        .collect();
+pub(crate) async fn whole(
+    app: &Arc<App>,
+    caller: &Caller,
+    session: u64,
+) -> Result<Option<proto::Token>, Status> {
+    let rights: Rights =
+        [Rights::READ, Rights::WRITE].into_iter().filter(|right| caller.covers_everything(*right)).collect();
     let Ok(rights) = DataRights::new(rights) else { return Ok(None) };
     let claims = claims(app, caller, session, Scope::Everything, rights)?;
     let token = sign(app, vec![claims]).await?.remove(0);
@@ -188,7 +190,9 @@ fn sign_waiting(app: &App) {
         }
         match zhongkui::token::sign(&key, &claims) {
             // Who does not wait any more needs none.
-            Ok(tokens) => senders.into_iter().zip(tokens).for_each(|(sender, token)| drop(sender.send(token))),
+            Ok(tokens) => {
+                senders.into_iter().zip(tokens).for_each(|(sender, token)| drop(sender.send(token)))
+            }
             Err(error) => tracing::error!(%error, "sign tokens"),
         }
     }

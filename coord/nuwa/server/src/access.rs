@@ -12,7 +12,10 @@ use nuwa_api::proto::{self, Compare, Operation, operation};
 use nuwa_model::path::PATH_MAX_BYTES;
 use zhongkui::{Rights, Target};
 use zhongkui_access::Holder;
+use zhongkui_access::revoked::FOLDER;
 
+/// The registry, and what was taken back.
+const FOR_ALL: [&str; 2] = ["/services/", FOLDER];
 /// Whoever takes all of it, or sets what it is all kept by.
 const ROOT: &str = "/";
 
@@ -147,7 +150,18 @@ pub(crate) fn check<'a>(holder: &Holder, needs: impl IntoIterator<Item = Need<'a
     // As much as a path can have: what is none may be as long as a message, and this goes into the audit log. A grant names fewer
     // bytes, so it covers the one as it does the other.
     let cut = |path: &'a str| &path[..path.floor_char_boundary(PATH_MAX_BYTES)];
-    needs.into_iter().try_for_each(|need| holder.check(need.rights, &Target::Nuwa(cut(need.path))))
+    needs.into_iter().try_for_each(|need| {
+        if need.rights == Rights::READ && for_all(need.path) {
+            return holder.check_valid();
+        }
+        holder.check(need.rights, &Target::Nuwa(cut(need.path)))
+    })
+}
+
+/// What every client reads to find servers, and to know which keys are followed. Nothing in it is secret, and whoever could not read it would not
+/// hear of a new authority.
+fn for_all(path: &str) -> bool {
+    FOR_ALL.iter().any(|folder| path.starts_with(folder))
 }
 
 #[cfg(test)]

@@ -108,7 +108,10 @@ impl Access {
                 Ok(false) => {}
                 // Once: files are looked at twice a second.
                 Err(error) if !failed => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "keys cannot be read again; those read before stay in use");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "keys cannot be read again; those read before stay in use"
+                    );
                     failed = true;
                     continue;
                 }

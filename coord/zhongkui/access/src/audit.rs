@@ -195,7 +195,10 @@ mod tests {
         let audit = Audit::to(&path);
         audit.note(Event::refused(&PeerInfo::local(), None, "x\n{\"event\":\"admitted\"}", &"why"));
         let lines = lines(&path);
-        assert_eq!((lines.len(), &lines[0]["event"], &lines[0]["why"]), (1, &"refused".into(), &"why".into()));
+        assert_eq!(
+            (lines.len(), &lines[0]["event"], &lines[0]["why"]),
+            (1, &"refused".into(), &"why".into())
+        );
     }
 
     #[test]

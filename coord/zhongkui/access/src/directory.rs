@@ -95,7 +95,8 @@ impl KeyDirectory {
     /// The one that was named, or the one of `$FEITIAN_KEYS`, or `keys` beside the cluster's description.
     #[must_use]
     pub fn find(named: Option<&Path>, description: &Path) -> Self {
-        let environment = || std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let environment =
+            || std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = named.map(Path::to_path_buf).or_else(environment);
         Self(named.unwrap_or_else(|| description.with_file_name(BESIDE)))
     }
@@ -157,12 +158,7 @@ impl KeyDirectory {
         Ok(())
     }
 
-    fn init_user(
-        &self,
-        authority: &SecretKey,
-        name: &str,
-        grants: Vec<Grant>,
-    ) -> Result<(), DirectoryError> {
+    fn init_user(&self, authority: &SecretKey, name: &str, grants: Vec<Grant>) -> Result<(), DirectoryError> {
         let (secret, public, capability) =
             (self.path(name, "key"), self.path(name, "pub"), self.path(name, "cap"));
         if !exists(&secret)? {

@@ -96,7 +96,8 @@ impl Guard {
     /// Somebody who proved to hold a capability that is good now.
     fn admit(&self, peer: &PeerInfo, capability: Arc<Capability>) -> Result<Principal, Status> {
         let access = &self.access;
-        let holder = Holder::new(capability, peer.clone(), Arc::clone(access.revoked()), access.audit().clone());
+        let holder =
+            Holder::new(capability, peer.clone(), Arc::clone(access.revoked()), access.audit().clone());
         holder.check_valid()?;
         access.audit().note(Event::admitted(peer, holder.capability()));
         Ok(Principal::new(holder.name().to_owned(), Arc::new(holder)))
@@ -144,12 +145,7 @@ impl Authorizer for Guard {
         self.admit(peer, capability)
     }
 
-    fn request(
-        &self,
-        peer: &PeerInfo,
-        principal: Option<&Principal>,
-        method: &Method,
-    ) -> Result<(), Status> {
+    fn request(&self, peer: &PeerInfo, principal: Option<&Principal>, method: &Method) -> Result<(), Status> {
         if !crate::CHECKS {
             return Ok(());
         }
@@ -187,7 +183,9 @@ impl Authorizer for Guard {
         let capability = self.access.prove(&capability).map_err(|why| refused(&why))?;
         let here = holder::now().0;
         if here.abs_diff(time) > GRPC_CLOCK_MAX_S {
-            return Err(refused(&format!("its time is {time}, and here it is {here}: make new headers, or set the clocks")));
+            return Err(refused(&format!(
+                "its time is {time}, and here it is {here}: make new headers, or set the clocks"
+            )));
         }
         if !capability.holder().signed(&grpc_message(time, path), &Signature(signature)) {
             return Err(refused("its proof is not of the holder, or for something else"));

@@ -109,8 +109,9 @@ impl Holder {
         if !crate::CHECKS {
             return Ok(());
         }
-        let valid = zhongkui::decide::valid(&self.capability, now())
-            .and_then(|()| self.revoked.read(|revocations| zhongkui::decide::not_revoked(&self.capability, revocations)));
+        let valid = zhongkui::decide::valid(&self.capability, now()).and_then(|()| {
+            self.revoked.read(|revocations| zhongkui::decide::not_revoked(&self.capability, revocations))
+        });
         valid.map_err(|refusal| {
             self.audit.note(Event::refused(&self.peer, Some(&self.capability), "any request", &refusal));
             Status::permission_denied(format!("{} may not: {refusal}", self.name))

@@ -189,7 +189,8 @@ impl Credentials for Keyring {
         if !crate::CHECKS {
             return Ok(());
         }
-        let refuse = |why: String| Err(Status::permission_denied(format!("this is no server of ours: {why}")));
+        let refuse =
+            |why: String| Err(Status::permission_denied(format!("this is no server of ours: {why}")));
         let Some(shown) = introduction.and_then(Shown::decode) else {
             return refuse("it does not say who it is".to_owned());
         };
@@ -283,5 +284,9 @@ pub(crate) fn read_authorities(folder: &Path) -> Result<Authorities, KeysError> 
             keys.push(keyring::read_public_key(&path)?);
         }
     }
-    if keys.is_empty() { Err(KeysError::NoAuthority(folder.to_owned())) } else { Ok(keys.into_iter().collect()) }
+    if keys.is_empty() {
+        Err(KeysError::NoAuthority(folder.to_owned()))
+    } else {
+        Ok(keys.into_iter().collect())
+    }
 }

@@ -94,7 +94,8 @@ fn record(folder: &mut Folder, path: &str, content: &[u8]) -> Option<()> {
 }
 
 fn hex(text: &str) -> Option<[u8; 8]> {
-    let plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
+    let plain =
+        text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
     plain.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::to_be_bytes)
 }
 
@@ -103,7 +104,11 @@ fn authority(content: &[u8]) -> Option<Vouched> {
     let (key, vouched) = text.trim().split_once('\n')?;
     let (by, signature) = vouched.strip_prefix("vouched-by ")?.split_once(' ')?;
     let signature = STANDARD.decode(signature.trim()).ok()?.try_into().ok()?;
-    Some(Vouched { key: text::read_public_key(key).ok()?, by: KeyId(hex(by)?), signature: Signature(signature) })
+    Some(Vouched {
+        key: text::read_public_key(key).ok()?,
+        by: KeyId(hex(by)?),
+        signature: Signature(signature),
+    })
 }
 
 /// The record by which one authority vouches for another.

@@ -78,7 +78,9 @@ impl Told {
     pub(crate) fn epoch(&self, user: &str) -> anyhow::Result<u32> {
         let path = format!("{FOLDER}users/{user}");
         let entry = self.client.get(&path, Freshness::Linearizable, deadline());
-        let Some(entry) = self.runtime.block_on(entry).with_context(|| format!("read {path}"))? else { return Ok(0) };
+        let Some(entry) = self.runtime.block_on(entry).with_context(|| format!("read {path}"))? else {
+            return Ok(0);
+        };
         let text = std::str::from_utf8(&entry.value).unwrap_or_default();
         text.trim().parse().with_context(|| format!("{path} is no epoch: {text:?}"))
     }

@@ -71,8 +71,12 @@ fn by_id(
     keys: &KeyDirectory,
     cluster: &ClusterFlags,
 ) -> anyhow::Result<()> {
-    let plain = id.len() == 16 && id.parse::<CapabilityId>().is_ok() && !id.bytes().any(|b| b.is_ascii_uppercase());
-    anyhow::ensure!(plain, "'{id}' is no id: sixteen hexadecimal digits in lower case, as zhongkui show says them");
+    let plain =
+        id.len() == 16 && id.parse::<CapabilityId>().is_ok() && !id.bytes().any(|b| b.is_ascii_uppercase());
+    anyhow::ensure!(
+        plain,
+        "'{id}' is no id: sixteen hexadecimal digits in lower case, as zhongkui show says them"
+    );
     let told: Told = cluster.open(keys)?;
     let path = told.write(kind, id, &format!("{reason}\n"))?;
     told.close();

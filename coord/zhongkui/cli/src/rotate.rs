@@ -44,10 +44,14 @@ pub(crate) fn run(flags: &Rotate, keys: &KeyDirectory) -> anyhow::Result<()> {
             println!("{name}: granted anew by the new authority");
         }
     }
-    if let Some(missing) = flags.names.iter().find(|name| *name != "authority" && !keys.path(name, "user").exists()) {
+    if let Some(missing) =
+        flags.names.iter().find(|name| *name != "authority" && !keys.path(name, "user").exists())
+    {
         anyhow::bail!("there is no user {missing}");
     }
-    println!("Copy the new files to where the old ones are in use; programs take them up by themselves. Then:");
+    println!(
+        "Copy the new files to where the old ones are in use; programs take them up by themselves. Then:"
+    );
     for id in old.into_iter().chain(done) {
         println!("  zhongkui revoke key {id}");
     }
@@ -74,7 +78,8 @@ fn authority(flags: &Rotate, keys: &KeyDirectory) -> anyhow::Result<KeyId> {
     };
     // The old one stays beside the new one, and is trusted, for as long as it is in the folder.
     for kind in ["pub", "key"] {
-        fs::copy(keys.path("authority", kind), keys.path(&kept, kind)).context("keep the old authority's key")?;
+        fs::copy(keys.path("authority", kind), keys.path(&kept, kind))
+            .context("keep the old authority's key")?;
         rename(&beside, "authority", kind)?;
     }
     println!("authority {new_id} is the one that grants now; {old_id} is still followed");

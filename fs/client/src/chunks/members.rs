@@ -108,16 +108,14 @@ pub struct ClusterMembers {
 impl ClusterMembers {
     /// Connections are driven by `runtime` and made when first used.
     #[must_use]
-    pub(crate) fn new(master: MasterClient, runtime: Handle, transport: kuafu::ClientConfig, files: Files) -> Self {
+    pub(crate) fn new(
+        master: MasterClient,
+        runtime: Handle,
+        transport: kuafu::ClientConfig,
+        files: Files,
+    ) -> Self {
         let tokens = Arc::new(MasterTokens::new(master.clone(), files));
-        Self {
-            master,
-            runtime,
-            transport,
-            tokens,
-            clients: Mutex::default(),
-            reported: Mutex::default(),
-        }
+        Self { master, runtime, transport, tokens, clients: Mutex::default(), reported: Mutex::default() }
     }
 
     fn client(&self, address: &str) -> Result<ChunkClient, ChunkError> {
@@ -128,8 +126,7 @@ impl ClusterMembers {
         let parsed: Address = address
             .parse()
             .map_err(|error| ChunkError::Unavailable { message: format!("address in the table: {error}") })?;
-        let client =
-            kuafu::Client::with_runtime(parsed, self.transport.clone(), self.runtime.clone());
+        let client = kuafu::Client::with_runtime(parsed, self.transport.clone(), self.runtime.clone());
         let client = ChunkClient::with_tokens(client, self.tokens.clone());
         clients.insert(address.to_owned(), client.clone());
         Ok(client)

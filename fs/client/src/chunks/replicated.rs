@@ -404,7 +404,10 @@ impl Attempts {
             return (self.damaged >= DAMAGED_ROUNDS).then_some(DataError::Damaged);
         }
         let denied = |error: &ChunkError| {
-            matches!(error, ChunkError::NeedsToken { .. } | ChunkError::Refused { code: Code::PermissionDenied, .. })
+            matches!(
+                error,
+                ChunkError::NeedsToken { .. } | ChunkError::Refused { code: Code::PermissionDenied, .. }
+            )
         };
         if said.iter().all(|(_, error)| denied(error)) {
             return Some(DataError::Denied);

@@ -183,8 +183,8 @@ async fn renew(shared: &Shared, session: SessionId, lease: &mut Duration) {
 }
 
 fn note_token(shared: &Shared, token: Option<proto::Token>, asked_at: Instant, generation: u64) {
-    *shared.token.lock() =
-        token.map(|proto::Token { token, signer }| Arc::new(DataToken { token, signer, asked_at, generation }));
+    *shared.token.lock() = token
+        .map(|proto::Token { token, signer }| Arc::new(DataToken { token, signer, asked_at, generation }));
 }
 
 async fn refresh(shared: &Shared, lease: Duration) {

@@ -144,11 +144,7 @@ impl proto::Admin for Admin {
     }
 }
 
-fn find(
-    view: &coord_raft::View,
-    file: proto::where_request::File,
-    caller: &Caller,
-) -> Result<Attr, Denied> {
+fn find(view: &coord_raft::View, file: proto::where_request::File, caller: &Caller) -> Result<Attr, Denied> {
     let query = match file {
         proto::where_request::File::Path(path) => Query::Resolve(path),
         proto::where_request::File::Ino(ino) => Query::GetAttr(InodeId(ino)),

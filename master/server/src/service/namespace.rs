@@ -150,7 +150,9 @@ impl proto::Namespace for Namespace {
     ) -> Result<Response<proto::TokensReply>, Status> {
         let view = self.0.current(request.deadline).await?;
         let caller = Caller::of(&self.0, &request, request.message.session)?;
-        if !session::is_open(&view, SessionId(request.message.session)).map_err(|error| store_status(&error))? {
+        if !session::is_open(&view, SessionId(request.message.session))
+            .map_err(|error| store_status(&error))?
+        {
             return Err(Status::not_found(format!("session {} is over", request.message.session)));
         }
         tokens::wanted(&self.0, &caller, &request.message, &view).await.map(Response::new)

@@ -86,11 +86,10 @@ impl FakeMaster {
             behind: 0,
         }));
         let address = Address::Unix(socket.to_owned());
-        let server =
-            Server::builder()
-                .authorizer(Access::process().guard().build())
-                .service(proto::ClusterServer::new(Arc::new(Cluster(state.clone()))))
-                .build();
+        let server = Server::builder()
+            .authorizer(Access::process().guard().build())
+            .service(proto::ClusterServer::new(Arc::new(Cluster(state.clone()))))
+            .build();
         let bound = server.bind(&address).await.expect("the master listens");
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(bound.serve(stop.clone())));
