@@ -83,6 +83,8 @@ pub struct Options {
     pub survival: String,
     /// Lines of its section `[raft]`.
     pub raft: String,
+    /// Words before the command line of a server: whatever is to be different for it (a clock, a limit).
+    pub words_before: Vec<(Role, Vec<OsString>)>,
     /// Further arguments of `pangu-fuse`.
     pub client_arguments: Vec<OsString>,
     /// Each server has a network namespace of its own, and [`Cluster::cut`] works. As root only; the thread that starts the
@@ -106,6 +108,7 @@ impl Options {
             disks: None,
             survival: String::new(),
             raft: String::new(),
+            words_before: Vec::new(),
             client_arguments: Vec::new(),
             network: false,
         }
@@ -317,6 +320,14 @@ impl Cluster {
             return Err(Error::NoProgram { program: binary, folder: self.binaries.clone() });
         }
         let log = self.folder.join("log").join(role.to_string());
+        let before = self.options.words_before.iter().find(|(of, _)| *of == role);
+        let (path, arguments) = match before.and_then(|(_, words)| words.split_first()) {
+            None => (path, arguments),
+            Some((first, rest)) => {
+                let words = rest.iter().cloned().chain([path.into_os_string()]).chain(arguments);
+                (PathBuf::from(first), words.collect())
+            }
+        };
         let address = self.addresses.get(&role);
         let inside = self.network.as_ref().zip(address).and_then(|(net, address)| net.inside(address.ip()));
         let (path, arguments) = match inside {
