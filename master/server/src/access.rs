@@ -98,10 +98,20 @@ impl Caller {
     ///
     /// # Errors
     /// Nobody said who he is, or the session is another's.
-    pub(crate) fn of<T>(app: &Arc<App>, request: &Request<T>, session: u64) -> Result<Self, Status> {
-        let holder = Holder::of(request)?;
+    pub(crate) async fn of<T>(
+        app: &Arc<App>,
+        request: &Request<T>,
+        session: u64,
+    ) -> Result<Self, Status> {
+        let (holder, deadline) = (Holder::of(request)?, request.deadline);
         let caller = Self { app: Arc::clone(app), holder, session: SessionId(session) };
-        caller.must_own_its_session()?;
+        if session != 0 {
+            let owner = match app.soft.session_owner(caller.session) {
+                Some(owner) => owner,
+                None => caller.session_owner(deadline).await?,
+            };
+            caller.must_be(&owner)?;
+        }
         Ok(caller)
     }
 
@@ -109,22 +119,19 @@ impl Caller {
         &self.holder
     }
 
+    /// Whose the session is, after everything that was acknowledged. One that is not there yet belongs to nobody, and nothing is proposed under
+    /// it: numbers count up, and whoever asked ahead would act under the next one to be opened.
+    async fn session_owner(&self, deadline: Instant) -> Result<Arc<str>, Status> {
+        let view = self.app.current(deadline).await?;
+        let owner = session::owner(&view, self.session).map_err(|error| store_status(&error))?;
+        let owner = owner.ok_or_else(|| Status::not_found(format!("session {} is over", self.session)))?;
+        Ok(self.app.soft.note_session_owner(self.session, owner))
+    }
+
     /// Under another's session stored answers to his changes could be had, and what he holds open.
-    fn must_own_its_session(&self) -> Result<(), Status> {
-        if self.session.0 == 0 {
-            return Ok(());
-        }
-        let owner = match self.app.soft.session_owner(self.session) {
-            Some(owner) => owner,
-            None => {
-                let owner = session::owner(&self.app.raft.view(), self.session);
-                // What is not there (yet) the operation itself finds out.
-                let Some(owner) = owner.map_err(|error| store_status(&error))? else { return Ok(()) };
-                self.app.soft.note_session_owner(self.session, owner)
-            }
-        };
+    fn must_be(&self, owner: &str) -> Result<(), Status> {
         // Opened in a release that asked nobody.
-        if owner.is_empty() || *owner == *self.holder.name() {
+        if owner.is_empty() || owner == self.holder.name() {
             return Ok(());
         }
         let why = format!("session {} belongs to {owner}", self.session);

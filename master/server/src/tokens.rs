@@ -88,16 +88,17 @@ fn one(
     let access = if wanted.write { Access::Write } else { Access::Read };
     let identity = caller.admit_inode(view, ino, access)?;
     let rights = if wanted.write { DataRights::BOTH } else { DataRights::READ };
-    if !is_renewal(app, caller, session, wanted, rights) {
-        let attr = master_core::query(view, &Query::GetAttr(ino))?.attr;
-        if attr.is_none_or(|attr| attr.data != data) {
-            return Err(Denied::Errno(Errno::ESTALE));
-        }
-        if let Some(identity) = identity {
-            // Who made a file, or opened it when its permissions were others, has it open: the owner is believed.
-            let usage = DataUse { read: true, write: wanted.write, opened_before: true };
-            permit_data(view, &identity, ino, usage)?;
-        }
+    // Also of one that is renewed: the rights were asked for of this inode, and are given on these data.
+    let attr = master_core::query(view, &Query::GetAttr(ino))?.attr;
+    if attr.is_none_or(|attr| attr.data != data) {
+        return Err(Denied::Errno(Errno::ESTALE));
+    }
+    if let Some(identity) = identity
+        && !is_renewal(app, caller, session, wanted, rights)
+    {
+        // Who made a file, or opened it when its permissions were others, has it open: the owner is believed.
+        let usage = DataUse { read: true, write: wanted.write, opened_before: true };
+        permit_data(view, &identity, ino, usage)?;
     }
     Ok(claims(app, caller, session, Scope::Data(data), rights)?)
 }

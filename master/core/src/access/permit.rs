@@ -95,11 +95,11 @@ impl By<'_> {
             Mutation::Rmdir(op) => self.remove(op.parent, &op.name),
             Mutation::Rename(op) => self.rename(op),
             Mutation::SetAttr(op) => self.setattr(op),
-            // Written and sized through an open file: the right was looked at when it was opened.
-            Mutation::CommitWrite(op) => match &op.attributes {
-                Some(changes) => self.ownership(&inode(self.read, op.ino)?, changes),
-                None => Ok(()),
-            },
+            Mutation::CommitWrite(op) => {
+                let attr = inode(self.read, op.ino)?;
+                self.opened_for_writing(&attr)?;
+                op.attributes.as_ref().map_or(Ok(()), |changes| self.ownership(&attr, changes))
+            }
             Mutation::SetXattr(op) => self.write_xattr(op.ino, &op.name),
             Mutation::RemoveXattr(op) => self.write_xattr(op.ino, &op.name),
             // It is a user's attribute to who sets it.
@@ -227,18 +227,19 @@ impl By<'_> {
     fn setattr(&self, op: &SetAttr) -> OpResult<()> {
         let attr = inode(self.read, op.ino)?;
         let changes = &op.changes;
-        // A fence comes with an open file, and ftruncate(2) asks for no right. But anybody can say a fence: as with NFS the owner is
-        // believed, and others are asked. Directories the operation refuses.
-        let opened = changes.fence.is_some() && must_own(self.identity, &attr).is_ok();
-        if changes.size_bytes.is_some() && !opened && !attr.is_directory() {
-            must(self.identity, &attr, WRITE)?;
+        // Directories the operation refuses.
+        if changes.size_bytes.is_some() && !attr.is_directory() {
+            match changes.fence {
+                Some(_) => self.opened_for_writing(&attr)?,
+                None => must(self.identity, &attr, WRITE)?,
+            }
         }
         self.ownership(&attr, changes)?;
+        let times = [changes.atime, changes.mtime];
         // With a size or a fence come the times of writes that were held back.
         if changes.size_bytes.is_some() || changes.fence.is_some() {
-            return Ok(());
+            return if times.iter().any(Option::is_some) { self.opened_for_writing(&attr) } else { Ok(()) };
         }
-        let times = [changes.atime, changes.mtime];
         if times.iter().any(|time| matches!(time, Some(TimeSet::At(_)))) {
             return must_own(self.identity, &attr);
         }
@@ -247,6 +248,12 @@ impl By<'_> {
             return must(self.identity, &attr, WRITE);
         }
         Ok(())
+    }
+
+    /// What comes through an open file needs no right now. But anybody can say that he has it open: as with NFS the owner is believed, and
+    /// others are asked.
+    fn opened_for_writing(&self, attr: &Attr) -> OpResult<()> {
+        if self.identity.owns(attr) { Ok(()) } else { must(self.identity, attr, WRITE) }
     }
 
     /// What only owners change, and superusers.

@@ -512,18 +512,24 @@ fn committing_writes() {
     let mut world = World::new();
     let file = world.file(ROOT_DIR, "f", 0o600, ALICE, TEAM);
     let at = Some(TimeSet::At(Time::new(5, 0).unwrap()));
-    let held = |changes: Changes| commit(file, Some(changes));
+    let shared = world.file(ROOT_DIR, "g", 0o660, ALICE, TEAM);
+    let held_of = |file, changes: Changes| commit(file, Some(changes));
+    let held = |changes: Changes| held_of(file, changes);
     let none = Changes::default();
     world.cases(&[
-        ("what was opened is written", carol(), commit(file, None), OK),
-        ("with its times", carol(), held(Changes { mtime: at, atime: at, ..none }), OK),
-        ("and what a write takes", carol(), held(Changes { kill_privileges: true, ..none }), OK),
-        ("a chmod", carol(), held(Changes { mode: Some(0o666), ..none }), EPERM),
+        ("what the owner has written", alice(), commit(file, None), OK),
+        ("with its times", alice(), held(Changes { mtime: at, atime: at, ..none }), OK),
+        ("and what a write takes", alice(), held(Changes { kill_privileges: true, ..none }), OK),
+        ("what somebody says he has open", carol(), commit(file, None), EACCES),
+        ("its times", carol(), held(Changes { mtime: at, ..none }), EACCES),
+        ("with a right to write", bob(), commit(shared, None), OK),
+        ("and its times", bob(), held_of(shared, Changes { mtime: at, ..none }), OK),
+        ("a chmod", bob(), held_of(shared, Changes { mode: Some(0o666), ..none }), EPERM),
         ("a chmod by the owner", alice(), held(Changes { mode: Some(0o666), ..none }), OK),
         ("a chown", alice(), held(Changes { uid: Some(BOB), ..none }), EPERM),
         ("a chgrp", alice(), held(Changes { gid: Some(BOB), ..none }), EPERM),
         ("a chgrp to an own group", alice(), held(Changes { gid: Some(ALICE), ..none }), OK),
-        ("nothing", carol(), commit(InodeId(999), None), OK),
+        ("nothing", carol(), commit(InodeId(999), None), ENOENT),
         ("attributes of nothing", carol(), commit(InodeId(999), Some(none)), ENOENT),
     ]);
 }

@@ -60,7 +60,7 @@ impl proto::Admin for Admin {
         &self,
         request: Request<proto::WhereRequest>,
     ) -> Result<Response<proto::WhereReply>, Status> {
-        let caller = Caller::of(&self.0, &request, 0)?;
+        let caller = Caller::of(&self.0, &request, 0).await?;
         let file = request.message.file.ok_or_else(|| Status::invalid_argument("no file is named"))?;
         let view = self.0.current(request.deadline).await?;
         match find(&view, file, &caller) {

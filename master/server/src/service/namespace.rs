@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use coord_raft::ProposalStamp;
 use coord_types::SessionId;
-use kuafu::{Request, Response, Status};
+use kuafu::{Code, Request, Response, Status};
 use master_api::convert;
 use master_api::model::{Answer, Errno, Mutation, Query};
 use master_api::proto;
@@ -32,7 +32,7 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<proto::OpenSessionReply>, Status> {
-        let caller = Caller::of(&self.0, &request, 0)?;
+        let caller = Caller::of(&self.0, &request, 0).await?;
         let description = request.message.description;
         let owner = caller.holder().name().to_owned();
         let open = Command::OpenSession { description: description.clone(), owner: owner.clone() };
@@ -61,7 +61,7 @@ impl proto::Namespace for Namespace {
     ) -> Result<Response<proto::RenewSessionReply>, Status> {
         let id = SessionId(request.message.session);
         let view = self.0.current(request.deadline).await?;
-        let caller = Caller::of(&self.0, &request, id.0)?;
+        let caller = Caller::of(&self.0, &request, id.0).await?;
         if !session::is_open(&view, id).map_err(|error| store_status(&error))? {
             return Err(Status::not_found(format!("session {id} is over")));
         }
@@ -80,7 +80,14 @@ impl proto::Namespace for Namespace {
         request: Request<proto::CloseSessionRequest>,
     ) -> Result<Response<proto::CloseSessionReply>, Status> {
         let session = SessionId(request.message.session);
-        Caller::of(&self.0, &request, session.0)?;
+        match Caller::of(&self.0, &request, session.0).await {
+            Ok(_) => {}
+            // It has ended already.
+            Err(status) if status.code == Code::NotFound => {
+                return Ok(Response::new(proto::CloseSessionReply {}));
+            }
+            Err(status) => return Err(status),
+        }
         end_session(&self.0, session, request.deadline).await?;
         tracing::info!(%session, "session closed");
         Ok(Response::new(proto::CloseSessionReply {}))
@@ -90,7 +97,7 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::MutateRequest>,
     ) -> Result<Response<proto::MutateReply>, Status> {
-        let caller = Caller::of(&self.0, &request, request.message.session)?;
+        let caller = Caller::of(&self.0, &request, request.message.session).await?;
         let mut message = request.message;
         let asked = || {
             let op = message.op.clone().ok_or(Errno::EINVAL)?;
@@ -120,7 +127,11 @@ impl proto::Namespace for Namespace {
         &self,
         request: Request<proto::QueryRequest>,
     ) -> Result<Response<proto::QueryReply>, Status> {
-        let caller = Caller::of(&self.0, &request, request.message.session)?;
+        let caller = match Caller::of(&self.0, &request, request.message.session).await {
+            // Looking needs no session; without one nothing is held open for the caller.
+            Err(status) if status.code == Code::NotFound => Caller::of(&self.0, &request, 0).await?,
+            caller => caller?,
+        };
         let op = request.message.op.ok_or_else(|| Status::invalid_argument("the query asks nothing"))?;
         let answer = match Query::try_from(op) {
             Ok(Query::StatFs) => {
@@ -149,7 +160,7 @@ impl proto::Namespace for Namespace {
         request: Request<proto::TokensRequest>,
     ) -> Result<Response<proto::TokensReply>, Status> {
         let view = self.0.current(request.deadline).await?;
-        let caller = Caller::of(&self.0, &request, request.message.session)?;
+        let caller = Caller::of(&self.0, &request, request.message.session).await?;
         if !session::is_open(&view, SessionId(request.message.session))
             .map_err(|error| store_status(&error))?
         {
