@@ -236,7 +236,7 @@ fn an_embedded_store_grows_into_a_cluster_that_can_lose_it() {
         .unwrap();
         members.push(listen);
     }
-    let of_three = scene.path("nuwa.toml");
+    let of_three = scene.path("data/nuwa.toml");
     fs::write(&of_three, format!("name = \"three\"\nnuwa = {members:?}\n")).unwrap();
     let of_three = of_three.to_str().unwrap();
     scene.healthy("three copies of everything");

@@ -15,6 +15,7 @@ use deploy_local_cluster::{Cluster, Deadline, Role, free_port, is_mounted, unmou
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use zhongkui_access::KeyDirectory;
 
 /// Long enough for whatever a server has to notice.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ impl Nuwa {
         let address = format!("tcp://127.0.0.1:{}", free_port().unwrap());
         let description = format!("name = \"local\"\nnuwa = [\"{address}\"]\n");
         fs::write(at.join("cluster.toml"), description).unwrap();
+        KeyDirectory::at(at.join("keys")).init().unwrap();
         let mut command = Command::new(programs.join("nuwa-server"));
         command
             .args(["--id", "1", "--data"])

@@ -59,7 +59,8 @@ fn every_key_is_exchanged_and_the_old_ones_revoked_and_no_request_fails() {
     let writers: Vec<Writer> = (0..3).map(start).collect();
     work(&writers, "before");
     let said = zhongkui(&cluster, &["rotate"]);
-    let old: Vec<&str> = said.lines().filter_map(|line| line.trim().strip_prefix("zhongkui revoke key ")).collect();
+    let old: Vec<&str> =
+        said.lines().filter_map(|line| line.trim().strip_prefix("zhongkui revoke key ")).collect();
     // The authority's, the administrator's and those of three kinds of servers.
     assert_eq!(old.len(), 5, "{said}");
     work(&writers, "while both are good");
@@ -139,14 +140,19 @@ fn who_is_revoked_is_refused_within_a_second_and_others_go_on() {
     assert_eq!(fs::read(admin.join("bob/kept")).unwrap().len(), 3 << 20);
     let refusals = audit(&cluster);
     let of_bob = |line: &&serde_json::Value| line["event"] == "refused" && line["who"] == "bob";
-    let why = refusals.iter().filter(of_bob).any(|line| line["why"].as_str().unwrap_or_default().contains("were revoked"));
+    let why = refusals
+        .iter()
+        .filter(of_bob)
+        .any(|line| line["why"].as_str().unwrap_or_default().contains("were revoked"));
     assert!(why, "the refusals are in the audit log");
     // Granted anew, the same mount goes on.
-    let inode = fs::metadata(admin.join("bob")).map(|meta| std::os::unix::fs::MetadataExt::ino(&meta)).unwrap();
+    let inode =
+        fs::metadata(admin.join("bob")).map(|meta| std::os::unix::fs::MetadataExt::ino(&meta)).unwrap();
     let cap = cluster.keys().path("bob", "cap");
     fs::remove_file(&cap).unwrap();
     zhongkui(&cluster, &["grant", "bob", &format!("read,write on directory:{inode}"), "--for", "1h"]);
-    wait_until("bob is let in again", Deadline::within(PATIENCE), || Ok(fs::read(bob.join("kept")).is_ok())).unwrap();
+    wait_until("bob is let in again", Deadline::within(PATIENCE), || Ok(fs::read(bob.join("kept")).is_ok()))
+        .unwrap();
     cluster.finish().unwrap();
 }
 
@@ -166,11 +172,9 @@ fn off_by(role: Role, by: &str) -> (Role, Vec<OsString>) {
 
 #[test]
 fn a_clock_that_is_ten_minutes_off_is_said_and_harms_nobody() {
-    for (role, by) in [
-        (Role::Chunkserver(1), "+10m"),
-        (Role::Chunkserver(1), "-10m"),
-        (Role::Master(1), "+10m"),
-    ] {
+    for (role, by) in
+        [(Role::Chunkserver(1), "+10m"), (Role::Chunkserver(1), "-10m"), (Role::Master(1), "+10m")]
+    {
         let mut options = Options::new(1, 3);
         options.words_before = vec![off_by(role, by)];
         let mut cluster = options.start().unwrap();

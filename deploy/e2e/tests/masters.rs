@@ -195,7 +195,7 @@ fn long_wrong_requests_are_refused_with_the_reason() {
         Ok(other.pangu(&["status"]).unwrap().status.success())
     })
     .unwrap();
-    scene.refused(&["master", "add", &theirs], "belongs to another cluster");
+    scene.refused(&["master", "add", &theirs], "no server of ours");
     other.finish().unwrap();
 
     // A removed master does not come back with what it knew.

@@ -98,11 +98,7 @@ impl Caller {
     ///
     /// # Errors
     /// Nobody said who he is, or the session is another's.
-    pub(crate) async fn of<T>(
-        app: &Arc<App>,
-        request: &Request<T>,
-        session: u64,
-    ) -> Result<Self, Status> {
+    pub(crate) async fn of<T>(app: &Arc<App>, request: &Request<T>, session: u64) -> Result<Self, Status> {
         let (holder, deadline) = (Holder::of(request)?, request.deadline);
         let caller = Self { app: Arc::clone(app), holder, session: SessionId(session) };
         if session != 0 {

@@ -10,6 +10,8 @@ use master_api::proto;
 use master_api::proto::grpc::admin_client::AdminClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use zhongkui_access::Access;
+use zhongkui_access::guard::grpc_request;
 
 #[tokio::test]
 async fn status_and_places_by_grpc_and_metrics_by_http() {
@@ -25,7 +27,11 @@ async fn status_and_places_by_grpc_and_metrics_by_http() {
         client.mutate_by(create(coord_types::InodeId::ROOT, "f"), Some(soon())).await.unwrap().attr.unwrap();
     let grpc = cluster.running[&1].grpc_address().unwrap();
     let mut admin = AdminClient::connect(format!("http://{grpc}")).await.unwrap();
-    let status = admin.status(proto::StatusRequest {}).await.unwrap().into_inner();
+    let refused = admin.status(proto::StatusRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("zhongkui headers"), "{refused}");
+    let path = "feitian.master.v1.Admin/Status";
+    let request = grpc_request(&Access::process(), path, proto::StatusRequest {});
+    let status = admin.status(request).await.unwrap().into_inner();
     assert_eq!((status.member_id, status.leader_id, status.members.len()), (1, 1, 1));
     assert_eq!(Some(status.cluster_id), client.cluster_id());
     let table = status.table.unwrap();
@@ -33,7 +39,11 @@ async fn status_and_places_by_grpc_and_metrics_by_http() {
     assert_eq!(status.usage.unwrap().inodes_used, 2);
 
     let places = admin
-        .r#where(proto::WhereRequest { file: Some(proto::where_request::File::Path("/f".into())) })
+        .r#where(grpc_request(
+            &Access::process(),
+            "feitian.master.v1.Admin/Where",
+            proto::WhereRequest { file: Some(proto::where_request::File::Path("/f".into())) },
+        ))
         .await
         .unwrap()
         .into_inner();

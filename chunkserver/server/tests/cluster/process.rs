@@ -8,6 +8,8 @@ use chunkserver_api::pb;
 use chunkserver_server::{ChunkServer, Config, StartError};
 use coord_types::GroupId;
 use kuafu::{Address, CallOptions};
+use zhongkui_access::Access;
+use zhongkui_access::guard::grpc_request;
 
 /// The metrics that are served there.
 async fn get(address: std::net::SocketAddr) -> String {
@@ -122,7 +124,11 @@ async fn shows_its_state() {
         pb::grpc::chunk_admin_client::ChunkAdminClient::connect(format!("http://{}", cluster.grpc(at)))
             .await
             .expect("gRPC connects");
-    let status = admin.status(pb::StatusRequest {}).await.expect("gRPC answers").into_inner();
+    let refused = admin.status(pb::StatusRequest {}).await.expect_err("nobody said who he is");
+    assert!(refused.message().contains("zhongkui headers"), "{refused}");
+    let path = "feitian.chunk.v1.ChunkAdmin/Status";
+    let request = grpc_request(&Access::process(), path, pb::StatusRequest {});
+    let status = admin.status(request).await.expect("gRPC answers").into_inner();
     assert_eq!(status.groups.len(), 6);
     assert_eq!(status.groups.iter().filter(|group| group.primary).count(), 2);
     assert!(status.groups.iter().all(|group| group.active && group.epoch == 1));

@@ -215,6 +215,17 @@ pub fn grpc_headers(access: &Access, path: &str) -> [(&'static str, String); 3] 
     ]
 }
 
+/// A message as a call of a method by gRPC, with what it has to say.
+#[must_use]
+pub fn grpc_request<T>(access: &Access, path: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    for (key, value) in grpc_headers(access, path) {
+        let value = value.parse().expect("base64 and digits are ASCII");
+        request.metadata_mut().insert(key, value);
+    }
+    request
+}
+
 /// Stands for everybody where nobody is asked.
 #[cfg(feature = "unchecked-for-measurement")]
 pub(crate) fn anybody() -> Arc<Holder> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use kuafu::{
-    Address, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Code, HandlerFuture, Method, PayloadCheck,
-    RawRequest, RawResponse, Server, Service, Status,
+    Address, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Code, HandlerFuture, Method,
+    PayloadCheck, RawRequest, RawResponse, Server, Service, Status,
 };
 use tempfile::TempDir;
 use zhongkui::terms::Root;
@@ -151,7 +151,10 @@ async fn what_is_not_granted_by_the_authority_or_out_of_time_opens_nothing() {
     let own = Access::new(Keyring::ephemeral(), Audit::none());
     let status = knock(&scene.address, own.transport()).await.unwrap_err();
     assert_eq!(status.code, Code::PermissionDenied);
-    assert!(status.message.contains("no server of ours"), "to that client the server is a stranger: {status}");
+    assert!(
+        status.message.contains("no server of ours"),
+        "to that client the server is a stranger: {status}"
+    );
     assert_eq!(scene.refusals().len(), 1);
 }
 
@@ -181,10 +184,9 @@ async fn a_proof_for_one_server_is_no_proof_for_another() {
     let ours = here.introduce(&binding).unwrap().unwrap();
     let refused = here.identify(&PeerInfo::local(), &binding, &ours, &proof).unwrap_err();
     assert!(refused.message.contains("did not prove"), "{refused}");
-    for changed in [
-        Binding { client_nonce: [3; 32], ..binding },
-        Binding { server_nonce: [3; 32], ..binding },
-    ] {
+    for changed in
+        [Binding { client_nonce: [3; 32], ..binding }, Binding { server_nonce: [3; 32], ..binding }]
+    {
         assert!(there.identify(&PeerInfo::local(), &changed, &said, &proof).is_err(), "replayed");
         assert!(ann.keyring().check_server(&changed, Some(&said)).is_err(), "an old introduction");
     }
