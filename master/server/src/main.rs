@@ -120,9 +120,7 @@ fn config(flags: Flags) -> anyhow::Result<(Config, ClusterConfig)> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let audit = Audit::to(&flags.data.join("audit.log"));
-    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::MASTER, audit)?;
     let mut config = Config::new(flags.id, by_id(&cluster.masters), flags.data);
-    config.access = access;
     config.join = flags.join;
     config.listen_as_known = flags.listen.is_none();
     if let Some(listen) = flags.listen {
@@ -135,6 +133,7 @@ fn config(flags: Flags) -> anyhow::Result<(Config, ClusterConfig)> {
     config.cache_bytes = flags.cache << 20;
     tune(&mut config, &cluster);
     config.validate()?;
+    config.access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::MASTER, audit)?;
     Ok((config, cluster))
 }
 

@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use zhongkui_access::KeyDirectory;
+
 fn refusal(dir: &Path, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pangu-master"))
         .args(arguments)
@@ -39,6 +41,9 @@ fn says_what_is_wrong() {
     assert!(with(&["--data", "d", "--replicas", "9"]).contains("--replicas is 9"));
     assert!(with(&["--data", "d", "--min-replicas", "4"]).contains("--min-replicas is 4"));
     assert!(with(&["--data", "d", "--listen", "nonsense"]).contains("\"nonsense\" is no address"));
+    let keys = with(&["--data", "d"]);
+    assert!(keys.contains("there are no keys in keys") && keys.contains("zhongkui init"), "{keys}");
+    KeyDirectory::at(dir.path().join("keys")).init().unwrap();
     let data = with(&["--data", "file"]);
     assert!(data.contains("data directory file"), "{data}");
     let socket = with(&["--data", "d"]);
