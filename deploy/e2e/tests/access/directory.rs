@@ -1,6 +1,9 @@
 //! A capability for one directory, at the master and by the client library: no number and no name of another directory says anything.
 
+use std::time::Duration;
+
 use coord_types::{DataId, Fence, InodeId};
+use deploy_local_cluster::{Deadline, wait_until};
 use fs_client::{Caller, ClientConfig, ConnectError, FileSystem, Op, OpReply};
 use kuafu::{Bytes, CancellationToken};
 use master_api::Errno;
@@ -346,7 +349,9 @@ fn nobody_uses_a_session_that_is_being_opened_for_another() {
         scene.holds(&format!("{what}: nothing is done under alice's session by bob"), done == 0);
         let fine = answer.as_ref().is_ok_and(|reply| reply.errno == 0);
         scene.holds(&format!("{what}: alice's session is hers: {answer:?}"), fine);
-        let made = scene.root.join(format!("a/hers-{round}")).is_dir();
+        // Other mounts show it within a second.
+        let shown = || Ok(scene.root.join(format!("a/hers-{round}")).is_dir());
+        let made = wait_until("it is shown", Deadline::within(Duration::from_secs(5)), shown).is_ok();
         scene.holds(&format!("{what}: what alice was told was made is there"), made || !fine);
     }
     assert!(rounds > 0, "the next session had another number each time");
