@@ -1,3 +1,5 @@
+//! Every operation beside the rights it needs, and the paths it needs them on.
+
 use nuwa_api::ops::{self, make_directory, put, rename};
 use nuwa_api::proto::{Delete, Lock, Put, compare};
 
