@@ -77,9 +77,10 @@ fn authority(flags: &Rotate, keys: &KeyDirectory) -> anyhow::Result<KeyId> {
         fs::rename(&from, &to).with_context(|| format!("rename {} to {}", from.display(), to.display()))
     };
     // The old one stays beside the new one, and is trusted, for as long as it is in the folder.
+    // Synced before it is replaced: half a public key would keep every server from starting.
+    keyring::replace_public_key(&keys.path(&kept, "pub"), &old.public())?;
+    keyring::replace_secret_key(&keys.path(&kept, "key"), &old)?;
     for kind in ["pub", "key"] {
-        fs::copy(keys.path("authority", kind), keys.path(&kept, kind))
-            .context("keep the old authority's key")?;
         rename(&beside, "authority", kind)?;
     }
     println!("authority {new_id} is the one that grants now; {old_id} is still followed");
