@@ -8,8 +8,8 @@ use clap::Args;
 use fs_mount::mountpoint;
 use master_api::{ClusterConfig, Masters, masters};
 use nuwa_naming::NuwaResolver;
-use zhongkui_access::keyring::KeyFiles;
-use zhongkui_access::{Access, Audit, KeyDirectory, Keyring, directory};
+use nuwa_naming::security::ClientKeys;
+use zhongkui_access::Access;
 
 /// What `mount` shows as the type of a Pangu mount.
 const FS_TYPE: &str = "fuse.pangu";
@@ -47,13 +47,8 @@ pub struct KeyFlags {
 impl KeyFlags {
     /// The keys for the cluster with this description.
     pub(crate) fn access(&self, description: &Path) -> anyhow::Result<Access> {
-        let directory = KeyDirectory::find(self.keys.as_deref(), description);
-        let (Some(key), Some(capability)) = (self.key.clone(), self.cap.clone()) else {
-            return Ok(directory.access(directory::ADMIN, Audit::none())?);
-        };
-        let authorities = directory.folder().to_owned();
-        let files = KeyFiles { key, capability, authorities };
-        Ok(Access::new(Keyring::open(files)?, Audit::none()))
+        let pair = self.key.clone().zip(self.cap.clone());
+        Ok(ClientKeys { folder: self.keys.clone(), pair }.open(description)?)
     }
 }
 
