@@ -276,11 +276,7 @@ async fn run(
     }
     let up = outcome.is_ok();
     let registrations = if up { register(store, &access.master) } else { Vec::new() };
-    let keeping: Vec<_> = [&access.master, &access.chunkserver]
-        .into_iter()
-        .filter_map(|access| store.description().ok().map(|cluster| (cluster, access.clone())))
-        .map(|(cluster, access)| tokio::spawn(nuwa_naming::security::keep(cluster, access)))
-        .collect();
+    let keeping = keep(store, [&access.master, &access.chunkserver]);
     // Whoever started us waits for this.
     let _ = started.send(outcome);
     if up {
@@ -304,6 +300,21 @@ async fn run(
     }
     master.shutdown().await;
     stop_nuwa(nuwa).await;
+}
+
+/// Follows new keys, and what was taken back, for each of these.
+fn keep(store: &Store, accesses: [&Access; 2]) -> Vec<tokio::task::JoinHandle<()>> {
+    match store.description() {
+        Ok(cluster) => accesses
+            .into_iter()
+            .map(|access| tokio::spawn(nuwa_naming::security::keep(cluster.clone(), access.clone())))
+            .collect(),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "new keys, and what is taken back, are not heard of until the next start");
+            Vec::new()
+        }
+    }
 }
 
 /// Lists the servers in the registry; none without Nuwa.
