@@ -62,10 +62,11 @@ fn text(node: &FirstNode, master: &Address) -> String {
     for line in here(node, master, &cluster) {
         writeln!(out, "  {line}").expect("a String grows");
     }
+    let roles = if node.nuwa.is_some() { "master, chunkserver, nuwa" } else { "master, chunkserver" };
     write!(
         out,
         "\nOn others, with a copy of {cluster} and, in `keys` beside it, of authority.pub and of the key and capability of what runs there \
-         (master, chunkserver, nuwa; admin for mounts); copies of the files follow by themselves:\n\n  \
+         ({roles}; admin for mounts); copies of the files follow by themselves:\n\n  \
          pangu-chunkserver --listen tcp://HOST:PORT --data DIR --location /REGION/RACK/HOST --cluster cluster.toml\n  \
          pangu-master --join --id N --listen tcp://HOST:PORT --data DIR --cluster cluster.toml\n  \
          pangu master add tcp://HOST:PORT\n"

@@ -1,0 +1,1 @@
+//! Fuxi's scheduler: who gets which resources where.

@@ -1,0 +1,1 @@
+//! One job of Fuxi: its tasks, instances and attempts.

@@ -1,0 +1,1 @@
+//! MapReduce's data: splits, records, partitions, sort, merge.

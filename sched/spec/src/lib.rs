@@ -1,0 +1,1 @@
+//! Fuxi's job file: TOML to a checked job.
