@@ -1,0 +1,1 @@
+//! Fuxi's master: the spool, the scheduler, and who asks them.

@@ -1,0 +1,1 @@
+//! Fuxi's worker: runs one instance of a task after another.
