@@ -76,6 +76,9 @@ impl Tokens {
         access: &Access,
         request: &Request<chunkserver_api::pb::ShowTokensRequest>,
     ) -> Result<(), Status> {
+        if !zhongkui_access::CHECKS {
+            return Ok(());
+        }
         let holder = Holder::of(request)?;
         let message = &request.message;
         if message.tokens.len() > SHOWN_MAX {

@@ -127,7 +127,12 @@ impl ClusterMembers {
             .parse()
             .map_err(|error| ChunkError::Unavailable { message: format!("address in the table: {error}") })?;
         let client = kuafu::Client::with_runtime(parsed, self.transport.clone(), self.runtime.clone());
-        let client = ChunkClient::with_tokens(client, self.tokens.clone());
+        // Where nobody is asked for tokens (a build for measurements), nobody shows them either.
+        let client = if zhongkui_access::CHECKS {
+            ChunkClient::with_tokens(client, self.tokens.clone())
+        } else {
+            ChunkClient::new(client)
+        };
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }
