@@ -5,6 +5,7 @@
 //!
 //! ```toml
 //! name = "dev"
+//! tls = true               # may be left out: false
 //! masters = ["tcp://127.0.0.1:7101", "tcp://127.0.0.1:7102", "tcp://127.0.0.1:7103"]
 //! nuwa = ["tcp://127.0.0.1:7201", "tcp://127.0.0.1:7202", "tcp://127.0.0.1:7203"]
 //!
@@ -28,6 +29,8 @@
 //! segment_mib = 32
 //! ```
 //!
+//! With `tls`, whatever goes over TCP is encrypted; it must be the same in the descriptions of all machines (`coord/kuafu/docs/tls.md`).
+//!
 //! The ids of masters, and of Nuwa's members, are their places in the list, counted from 1. One of the two lists may be left out: without `nuwa` nobody
 //! registers, without `masters` clients and chunkservers look them up in Nuwa. What is in `survival` is explained in
 //! `master/docs/groups.md`, what is in `raft` in `master/docs/log.md`; the masters read both, chunkservers are told by them.
@@ -47,6 +50,8 @@ pub use known::default_data_dir;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     pub name: String,
+    /// Connections over TCP are TLS.
+    pub tls: bool,
     /// Pangu's masters, all different. Those that are registered in Nuwa are found without.
     pub masters: Vec<Address>,
     /// Nuwa's members, all different. At least one of the two lists has something in it.
@@ -116,6 +121,8 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct File {
     name: Spanned<String>,
+    #[serde(default)]
+    tls: bool,
     masters: Option<Spanned<Vec<Spanned<String>>>>,
     nuwa: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
@@ -223,7 +230,14 @@ impl ClusterConfig {
         }
         let masters = addresses(file.masters, "master")?;
         let nuwa = addresses(file.nuwa, "Nuwa member")?;
-        Ok(Self { name: file.name.into_inner(), masters, nuwa, survival: file.survival, raft: file.raft })
+        Ok(Self {
+            name: file.name.into_inner(),
+            tls: file.tls,
+            masters,
+            nuwa,
+            survival: file.survival,
+            raft: file.raft,
+        })
     }
 }
 
@@ -247,6 +261,15 @@ mod tests {
         let members: Vec<_> =
             by_id(&config.masters).into_iter().map(|(id, address)| (id, address.to_string())).collect();
         assert_eq!(members, [(1, "unix:///a".to_owned()), (2, "tcp://127.0.0.1:7".to_owned())]);
+    }
+
+    #[test]
+    fn tls_is_one_line_and_off_without() {
+        let text = "name = \"x\"\nmasters = [\"tcp://a:1\"]\n";
+        assert!(!parse(text).unwrap().tls);
+        assert!(parse(&format!("tls = true\n{text}")).unwrap().tls);
+        let error = parse(&format!("tls = \"yes\"\n{text}")).unwrap_err();
+        assert!(error.starts_with("c.toml:1:") && error.contains("boolean"), "{error}");
     }
 
     #[test]

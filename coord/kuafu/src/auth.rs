@@ -69,6 +69,9 @@ impl fmt::Display for PeerInfo {
     }
 }
 
+/// Bytes that both ends of a TLS session know.
+pub const CHANNEL_BYTES: usize = 32;
+
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 32;
 
@@ -77,6 +80,9 @@ pub const NONCE_BYTES: usize = 32;
 pub struct Binding {
     pub client_nonce: [u8; NONCE_BYTES],
     pub server_nonce: [u8; NONCE_BYTES],
+    /// The TLS session they are on, as this end sees it (RFC 9266, `tls-exporter`); absent without TLS. If it were not signed, whoever ends
+    /// the client's session and begins another one to the server could pass the proofs on and read everything.
+    pub channel: Option<[u8; CHANNEL_BYTES]>,
 }
 
 /// Somebody who proved who he is. What he is, the [`Authorizer`] knows that made it; Kuafu only hands it on. Cheap to clone.
@@ -119,6 +125,12 @@ impl fmt::Display for Principal {
 
 /// Decides for a server. Called on the connection's task: must not block.
 pub trait Authorizer: Send + Sync + 'static {
+    /// Whether connections over TCP have to be TLS. Asked once for each address that is bound. It is here and not in the server's configuration because
+    /// certificates prove nothing: without proofs that sign [`Binding::channel`], TLS keeps out only who listens.
+    fn tls(&self) -> bool {
+        false
+    }
+
     /// What the server says of itself, or `None` if it neither says who it is nor asks who others are.
     ///
     /// # Errors

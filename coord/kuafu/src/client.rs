@@ -23,6 +23,7 @@ use crate::message::{CallOptions, Response};
 use crate::method::Method;
 use crate::payload::{PayloadAllocator, PoolAllocator};
 use crate::status::Status;
+use crate::tls::Mismatch;
 
 /// Longer timeouts are as good as none, and the clock must not overflow. (A server drops work after 71 minutes: the
 /// longest a frame can say.)
@@ -53,6 +54,8 @@ pub struct ClientConfig {
     pub waiting_max: u32,
     /// Who this client is. Default: nobody, whom no server of the platform answers.
     pub credentials: Option<Arc<dyn Credentials>>,
+    /// TLS over TCP: what servers have to do as well. Unix sockets never have it. Default: no.
+    pub tls: bool,
     /// Where payloads of answers land. Default: a [`PoolAllocator`].
     pub payload_allocator: Arc<dyn PayloadAllocator>,
 }
@@ -68,6 +71,7 @@ impl Default for ClientConfig {
             in_flight_max: 1024,
             waiting_max: 16384,
             credentials: None,
+            tls: false,
             payload_allocator: Arc::new(PoolAllocator::new(KEPT_BYTES_MAX)),
         }
     }
@@ -92,6 +96,7 @@ struct Shared {
     config: ClientConfig,
     runtime: Handle,
     state: Mutex<State>,
+    mismatch: Mismatch,
 }
 
 /// What connecting came to, for all who wait.
@@ -136,7 +141,7 @@ impl Client {
     #[must_use]
     pub fn with_runtime(address: Address, config: ClientConfig, runtime: Handle) -> Self {
         let state = Mutex::new(State::Idle { failures: 0, not_before: None, last: None });
-        Self { shared: Arc::new(Shared { address, config, runtime, state }) }
+        Self { shared: Arc::new(Shared { address, config, runtime, state, mismatch: Mismatch::default() }) }
     }
 
     /// Whether it is a clone of that one.
@@ -254,6 +259,9 @@ impl Shared {
                 Ok(link)
             }
             Err(error) => {
+                if error.is_mismatch() {
+                    self.mismatch.warn(&self.address, &error.to_string());
+                }
                 let status = error.into_status();
                 let pause = self.pause(failures);
                 *state = State::Idle {

@@ -113,6 +113,8 @@ pub enum ConnError {
     TooManyProofs(u32),
     #[error("the server refused: {0}")]
     Refused(Status),
+    #[error("one end speaks TLS and the other does not")]
+    Mismatch,
     #[error("the peer closed the connection")]
     Closed,
 }

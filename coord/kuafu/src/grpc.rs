@@ -1,6 +1,8 @@
 //! The gRPC side of a server: tonic with the standard health service and reflection, so that `grpcurl` works.
 //! For control and administration only; a call costs some twenty times a framed one.
 
+mod incoming;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -19,10 +21,11 @@ use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic_health::ServingStatus;
 
 use crate::auth::{Authorizer, PeerInfo, PeerTransport};
+use crate::tls::{self, TlsError};
 
 /// A peer that does not answer HTTP/2 pings is cut off after the sum of these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -30,6 +33,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// When stopping: calls in flight may finish within this.
 const DRAIN: Duration = Duration::from_millis(100);
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the gRPC server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,12 @@ pub enum GrpcError {
         address: SocketAddr,
         #[source]
         source: std::io::Error,
+    },
+    #[error("offer TLS on {address} for gRPC")]
+    Tls {
+        address: SocketAddr,
+        #[source]
+        source: TlsError,
     },
     #[error("load the definitions for reflection")]
     Reflection(#[source] tonic_reflection::server::Error),
@@ -63,7 +74,7 @@ impl fmt::Debug for GrpcServer {
 }
 
 impl GrpcServer {
-    /// `authorizer` says who may call.
+    /// `authorizer` says who may call, and whether by TLS.
     #[must_use]
     pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
         Self { authorizer, routes: RoutesBuilder::default(), names: Vec::new(), descriptors: Vec::new() }
@@ -105,7 +116,9 @@ impl GrpcServer {
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(BoundGrpc { server: self, listener, address })
+        let tls = if self.authorizer.tls() { Some(tls::server(tls::GRPC)) } else { None };
+        let tls = tls.transpose().map_err(|source| GrpcError::Tls { address, source })?;
+        Ok(BoundGrpc { server: self, listener, tls, address })
     }
 }
 
@@ -134,7 +147,10 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let extensions = request.extensions();
+        let plain = extensions.get::<TcpConnectInfo>();
+        let secret = || Some(extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.get_ref());
+        let address = plain.or_else(secret).and_then(TcpConnectInfo::remote_addr);
         let peer = PeerInfo::new(PeerTransport::Grpc(address), 0);
         let path = request.uri().path().trim_start_matches('/');
         let metadata = MetadataMap::from_headers(request.headers().clone());
@@ -158,6 +174,7 @@ where
 pub struct BoundGrpc {
     server: GrpcServer,
     listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
     address: SocketAddr,
 }
 
@@ -187,14 +204,23 @@ impl BoundGrpc {
             .build_v1()
             .map_err(GrpcError::Reflection)?;
         routes.add_service(health).add_service(reflection);
-        let serving = Server::builder()
+        let router = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(routes.routes())
-            .serve_with_incoming_shutdown(
-                TcpListenerStream::new(self.listener),
-                shutdown.clone().cancelled_owned(),
-            );
+            .add_routes(routes.routes());
+        let (listener, stopped) = (self.listener, shutdown.clone().cancelled_owned());
+        let serving = async {
+            match self.tls {
+                None => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped).await,
+                Some(tls) => {
+                    let (incoming, accepting) = incoming::incoming(listener, tls);
+                    tokio::select! {
+                        result = router.serve_with_incoming_shutdown(incoming, stopped) => result,
+                        never = accepting => match never {},
+                    }
+                }
+            }
+        };
         tokio::select! {
             result = serving => result.map_err(GrpcError::Serve),
             // tonic waits for its connections without a bound of its own.

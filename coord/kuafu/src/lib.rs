@@ -25,6 +25,7 @@ pub mod retry;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod tls;
 mod transport;
 
 pub use address::{Address, AddressError};

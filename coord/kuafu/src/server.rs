@@ -23,6 +23,8 @@ use crate::metrics::{MethodMetrics, Snapshot};
 use crate::payload::{PayloadAllocator, PoolAllocator};
 use crate::service::Service;
 use crate::status::Status;
+use crate::tls::{self, HANDSHAKES_AT_ONCE_MAX, Mismatch, TlsError};
+use crate::transport::handshake::{self, Came};
 use crate::transport::{Listener, Socket, tcp, unix};
 
 /// Payload buffers kept for the next payloads, unless another allocator is given.
@@ -82,6 +84,12 @@ pub enum BindError {
     },
     #[error("{address} exists and is no socket")]
     NotASocket { address: Address },
+    #[error("offer TLS on {address}")]
+    Tls {
+        address: Address,
+        #[source]
+        source: TlsError,
+    },
     #[error("listen on {address}")]
     Listen {
         address: Address,
@@ -162,6 +170,8 @@ impl ServerBuilder {
                 authorizer,
                 in_flight: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
+                handshakes: AtomicUsize::new(0),
+                mismatch: Mismatch::default(),
                 connections_made: AtomicU64::new(0),
             }),
         }
@@ -187,6 +197,9 @@ struct Shared {
     authorizer: Arc<dyn Authorizer>,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
+    /// TLS handshakes under way.
+    handshakes: AtomicUsize,
+    mismatch: Mismatch,
     connections_made: AtomicU64,
 }
 
@@ -270,7 +283,10 @@ impl Server {
                 (Listener::Unix(listener), address.clone())
             }
         };
-        Ok(Bound { listener, address: local, server: self.clone() })
+        let secret = self.shared.authorizer.tls() && matches!(listener, Listener::Tcp(_));
+        let tls = if secret { Some(tls::server(tls::FRAMES)) } else { None };
+        let tls = tls.transpose().map_err(|source| BindError::Tls { address: address.clone(), source })?;
+        Ok(Bound { listener, tls, address: local, server: self.clone() })
     }
 }
 
@@ -303,6 +319,8 @@ fn bind_error(address: &Address, source: io::Error) -> BindError {
 #[derive(Debug)]
 pub struct Bound {
     listener: Listener,
+    /// What everybody who comes has to begin with.
+    tls: Option<Arc<rustls::ServerConfig>>,
     address: Address,
     server: Server,
 }
@@ -317,12 +335,12 @@ impl Bound {
     /// Serves until `shutdown` is cancelled; then tells clients to go, lets calls in flight finish for
     /// [`ServerConfig::drain`], and closes. Dropping the future closes at once.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { listener, server, .. } = self;
+        let Self { listener, tls, server, .. } = self;
         let mut connections = JoinSet::new();
         let accepting = async {
             loop {
                 match listener.accept().await {
-                    Ok(socket) => server.connect(socket, &shutdown, &mut connections),
+                    Ok(socket) => server.connect(socket, tls.as_ref(), &shutdown, &mut connections),
                     Err(error) => {
                         // Mostly out of descriptors: those waiting stay in the kernel's queue meanwhile.
                         tracing::warn!(%error, "cannot accept connections; trying again");
@@ -348,19 +366,77 @@ impl Bound {
 }
 
 impl Server {
-    fn connect(&self, socket: Socket, shutdown: &CancellationToken, connections: &mut JoinSet<()>) {
+    fn connect(
+        &self,
+        socket: Socket,
+        tls: Option<&Arc<rustls::ServerConfig>>,
+        shutdown: &CancellationToken,
+        connections: &mut JoinSet<()>,
+    ) {
         let shared = &self.shared;
-        if shared.connections.load(Ordering::Relaxed) >= shared.config.connections_max {
+        let begun = shared.handshakes.load(Ordering::Relaxed);
+        if shared.connections.load(Ordering::Relaxed) + begun >= shared.config.connections_max {
             tracing::warn!(max = shared.config.connections_max, "a connection more than allowed is closed");
             return;
         }
         let number = shared.connections_made.fetch_add(1, Ordering::Relaxed) + 1;
-        match Connection::new(Arc::clone(shared), socket, shutdown.clone(), number) {
-            Ok(connection) => {
-                connections.spawn(connection.run());
+        match (socket, tls) {
+            (Socket::Tcp(_), Some(_)) if begun >= HANDSHAKES_AT_ONCE_MAX => {
+                tracing::debug!(max = HANDSHAKES_AT_ONCE_MAX, "a TLS handshake more than allowed is closed");
             }
-            Err(error) => tracing::debug!(%error, "a peer went away at once"),
+            (Socket::Tcp(stream), Some(tls)) => {
+                let (server, tls, shutdown) = (self.clone(), Arc::clone(tls), shutdown.clone());
+                let handshake = Handshake::begin(shared);
+                connections.spawn(async move {
+                    let came = handshake::accept(stream, tls, server.shared.config.silence_max).await;
+                    let opened = match came {
+                        Ok(Came::Tls(secured)) => server.open(Socket::Tls(secured), shutdown, number, false),
+                        Ok(Came::Plain(stream)) => server.open(Socket::Tcp(stream), shutdown, number, true),
+                        Err(error) => {
+                            tracing::debug!(%error, "a connection ended before it was open");
+                            None
+                        }
+                    };
+                    drop(handshake);
+                    if let Some(connection) = opened {
+                        connection.run().await;
+                    }
+                });
+            }
+            (socket, _) => {
+                if let Some(connection) = self.open(socket, shutdown.clone(), number, false) {
+                    connections.spawn(connection.run());
+                }
+            }
         }
+    }
+
+    fn open(
+        &self,
+        socket: Socket,
+        shutdown: CancellationToken,
+        number: u64,
+        without_tls: bool,
+    ) -> Option<Connection> {
+        Connection::new(Arc::clone(&self.shared), socket, shutdown, number, without_tls)
+            .inspect_err(|error| tracing::debug!(%error, "a peer went away at once"))
+            .ok()
+    }
+}
+
+/// Counts a TLS handshake for as long as it is under way.
+struct Handshake(Arc<Shared>);
+
+impl Handshake {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.handshakes.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,9 @@
 //! Reading and writing are split: the connection's task owns the reading half, while any thread may try to write under
 //! the connection's lock.
 
+pub(crate) mod handshake;
 pub(crate) mod tcp;
+mod tls;
 pub(crate) mod unix;
 
 use std::io::{self, IoSlice};
@@ -12,19 +14,23 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::handshake::Secured;
 use crate::address::Address;
-use crate::auth::PeerTransport;
+use crate::auth::{CHANNEL_BYTES, PeerTransport};
 
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(tokio::net::TcpStream),
+    /// TCP with TLS on it.
+    Tls(Box<Secured>),
     Unix(tokio::net::UnixStream),
 }
 
 #[derive(Debug)]
 pub(crate) enum ReadHalf {
     Tcp(tokio::net::tcp::OwnedReadHalf),
+    Tls(tls::Reader),
     Unix(tokio::net::unix::OwnedReadHalf),
 }
 
@@ -32,6 +38,7 @@ pub(crate) enum ReadHalf {
 #[derive(Debug)]
 pub(crate) enum WriteHalf {
     Tcp(tokio::net::tcp::OwnedWriteHalf),
+    Tls(tls::Writer),
     Unix(tokio::net::unix::OwnedWriteHalf),
 }
 
@@ -48,6 +55,7 @@ impl Socket {
     pub(crate) fn peer(&self) -> io::Result<PeerTransport> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map(PeerTransport::Tcp),
+            Self::Tls(secured) => secured.stream.peer_addr().map(PeerTransport::Tcp),
             Self::Unix(stream) => {
                 let credentials = stream.peer_cred()?;
                 Ok(PeerTransport::Unix {
@@ -59,11 +67,23 @@ impl Socket {
         }
     }
 
+    /// What both ends of its TLS session know and nobody else; absent without TLS.
+    pub(crate) fn channel(&self) -> Option<[u8; CHANNEL_BYTES]> {
+        match self {
+            Self::Tls(secured) => Some(secured.channel),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     pub(crate) fn split(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Self::Tls(secured) => {
+                let (read, write) = tls::split(secured.stream, secured.session);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
@@ -77,6 +97,7 @@ impl AsyncRead for ReadHalf {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Tls(half) => half.poll_read(cx, buf),
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
         }
     }
@@ -87,6 +108,7 @@ impl WriteHalf {
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(half) => half.try_write_vectored(slices),
+            Self::Tls(half) => half.try_write(slices),
             Self::Unix(half) => half.try_write_vectored(slices),
         }
     }
@@ -99,7 +121,32 @@ impl WriteHalf {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, slices),
+            Self::Tls(half) => half.poll_write(cx, slices),
             Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Writes what was taken by a write and is not in the socket yet: only TLS has such.
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tls(half) => half.try_flush(),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The same; if something is left, the task is woken when more can be written.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(half) => half.poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether nothing of that is left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        match self {
+            Self::Tls(half) => half.is_flushed(),
+            Self::Tcp(_) | Self::Unix(_) => true,
         }
     }
 }

@@ -62,7 +62,7 @@ async fn read_frame(stream: &mut TcpStream) -> (Header, Vec<u8>) {
 
 #[tokio::test]
 async fn dropped_call_is_cancelled_at_the_server() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         let call = tokio::spawn({
@@ -83,7 +83,7 @@ async fn dropped_call_is_cancelled_at_the_server() {
 
 #[tokio::test]
 async fn deadline_ends_the_call_on_both_sides() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         client.echo(echo_request("connect"), &options()).await.unwrap();
@@ -306,7 +306,7 @@ async fn too_many_waiting_callers_are_busy() {
 
 #[tokio::test]
 async fn broken_connection_fails_what_waits_and_the_next_call_reconnects() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         let waiting: Vec<_> = (0..10)
@@ -358,7 +358,7 @@ async fn absent_server_costs_no_busy_loop() {
 
 #[tokio::test]
 async fn graceful_stop_answers_what_is_in_flight() {
-    for over in BOTH {
+    for over in EVERY {
         let config = ServerConfig { drain: PATIENCE, ..ServerConfig::default() };
         let running = serve_with(over, |builder| builder.config(config)).await;
         let client = running.client();
@@ -564,7 +564,7 @@ async fn undecodable_message_fails_one_call() {
 
 #[tokio::test]
 async fn address_in_use() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let error = Server::builder().build().bind(&running.address).await.unwrap_err();
         assert!(matches!(&error, BindError::InUse { address } if *address == running.address), "{error}");

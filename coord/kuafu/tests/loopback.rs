@@ -16,7 +16,7 @@ use kuafu::{
 
 #[tokio::test]
 async fn echoes() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         let request = EchoRequest { text: "hello".to_owned(), blob: Bytes::from_static(b"blob") };
@@ -29,7 +29,7 @@ async fn echoes() {
 
 #[tokio::test]
 async fn payloads_of_all_sizes() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         for len in [1, 100, 2047, 2048, 2049, 4096, 32 << 10, 65_537, 1 << 20, 4 << 20] {
@@ -68,7 +68,7 @@ async fn too_long_is_refused_before_sending() {
 
 #[tokio::test]
 async fn many_at_once() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         let calls = (0..3000).map(|i| {
@@ -93,7 +93,7 @@ async fn many_at_once() {
 
 #[tokio::test]
 async fn answers_out_of_order() {
-    for over in BOTH {
+    for over in EVERY {
         let running = serve(over).await;
         let client = running.client();
         let wait = |gate| {
@@ -269,7 +269,8 @@ struct Keyed;
 
 /// Not a proof of anything, but different on every connection.
 fn bound(word: &str, binding: &Binding) -> Bytes {
-    [word.as_bytes(), &binding.client_nonce, &binding.server_nonce].concat().into()
+    let channel = &binding.channel.unwrap_or_default();
+    [word.as_bytes(), &binding.client_nonce, &binding.server_nonce, channel].concat().into()
 }
 
 impl Authorizer for Keyed {

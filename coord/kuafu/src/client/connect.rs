@@ -12,13 +12,15 @@ use tokio_util::io::poll_read_buf;
 use super::ClientConfig;
 use super::link::{Identity, Opened};
 use crate::address::Address;
-use crate::auth::{Binding, NONCE_BYTES};
+use crate::auth::{Binding, CHANNEL_BYTES, NONCE_BYTES};
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{Admit, Conn, ConnError, Decoder, Event, Outbound, Role, Step, Timing};
 use crate::frame::{Header, Hello, VERSION};
 use crate::payload::PayloadBuf;
 use crate::status::Status;
+use crate::tls;
 use crate::transport::Socket;
+use crate::transport::handshake::{self, HandshakeError};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,12 @@ pub(super) enum ConnectError {
         address: Address,
         #[source]
         source: io::Error,
+    },
+    #[error("{address}: {source}")]
+    Tls {
+        address: Address,
+        #[source]
+        source: HandshakeError,
     },
     #[error("say hello to {address}: {source}")]
     Hello {
@@ -40,6 +48,17 @@ pub(super) enum ConnectError {
 }
 
 impl ConnectError {
+    /// One end speaks TLS and the other does not: a human must look.
+    pub(super) fn is_mismatch(&self) -> bool {
+        match self {
+            Self::Tls { source, .. } => {
+                matches!(source, HandshakeError::PlainServer | HandshakeError::Closed)
+            }
+            Self::Hello { source: ConnError::Refused(status), .. } => status.message == tls::PLAIN_CLIENT,
+            Self::Connect { .. } | Self::Hello { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
     pub(super) fn into_status(self) -> Status {
         match self {
             // The server said why in its own words: that will not change by trying again, unless it says so.
@@ -47,7 +66,7 @@ impl ConnectError {
             Self::Hello { source: error @ ConnError::NoCommonVersion { .. }, .. } => {
                 Status::unimplemented(error.to_string())
             }
-            error @ (Self::Connect { .. } | Self::Hello { .. } | Self::Timeout { .. }) => {
+            error @ (Self::Connect { .. } | Self::Tls { .. } | Self::Hello { .. } | Self::Timeout { .. }) => {
                 Status::not_reached(error.to_string())
             }
         }
@@ -65,10 +84,17 @@ async fn connect_untimed(address: &Address, config: &ClientConfig) -> Result<Ope
     let socket = Socket::connect(address)
         .await
         .map_err(|source| ConnectError::Connect { address: address.clone(), source })?;
+    let socket = match socket {
+        Socket::Tcp(stream) if config.tls => handshake::connect(stream)
+            .await
+            .map_err(|source| ConnectError::Tls { address: address.clone(), source })?,
+        socket => socket,
+    };
     greet(socket, config).await.map_err(|source| ConnectError::Hello { address: address.clone(), source })
 }
 
 async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnError> {
+    let channel = socket.channel();
     let (mut reader, mut writer) = socket.split();
     let timing = Timing {
         ping_idle: Some(config.ping_idle),
@@ -86,6 +112,7 @@ async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnErro
         let n = written.map_err(|_| ConnError::Closed)?;
         out.advance(n);
     }
+    poll_fn(|cx| writer.poll_flush(cx)).await.map_err(|_| ConnError::Closed)?;
     let mut decoder = Decoder::new();
     let mut admit = |header: &Header| Admit::Into(PayloadBuf::heap(header.payload_len as usize));
     loop {
@@ -98,7 +125,7 @@ async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnErro
         if let Step::Frame(frame) = decoder.step(&mut admit)?
             && let Event::Hello(hello) = conn.handle_frame(frame, &mut out)?
         {
-            let identity = identity(config, client_nonce, &hello)?;
+            let identity = identity(config, client_nonce, channel, &hello)?;
             return Ok(Opened { reader, writer, decoder, conn, hello, identity });
         }
     }
@@ -108,6 +135,7 @@ async fn greet(socket: Socket, config: &ClientConfig) -> Result<Opened, ConnErro
 fn identity(
     config: &ClientConfig,
     client_nonce: [u8; NONCE_BYTES],
+    channel: Option<[u8; CHANNEL_BYTES]>,
     hello: &Hello,
 ) -> Result<Option<Identity>, ConnError> {
     let Some(credentials) = &config.credentials else { return Ok(None) };
@@ -115,7 +143,7 @@ fn identity(
     let introduction = hello.introduction.clone();
     // Without a nonce nothing can be proved, neither by the server nor to it.
     let said = server_nonce.is_some().then_some(&introduction);
-    let binding = Binding { client_nonce, server_nonce: server_nonce.unwrap_or_default() };
+    let binding = Binding { client_nonce, server_nonce: server_nonce.unwrap_or_default(), channel };
     credentials.check_server(&binding, said).map_err(ConnError::Refused)?;
     Ok(Some(Identity { credentials: Arc::clone(credentials), binding, introduction }))
 }

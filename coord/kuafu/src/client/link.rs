@@ -319,7 +319,8 @@ impl Out {
                 }
             }
         }
-        true
+        // The task finds a failure again.
+        writer.try_flush().is_ok()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -330,7 +331,7 @@ impl Out {
             let n = std::task::ready!(writer.poll_write(cx, &slices[..count]))?;
             self.queue.advance(n);
         }
-        Poll::Ready(Ok(()))
+        writer.poll_flush(cx)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Shared;
 use super::handlers::{CallInfo, Handlers};
-use crate::auth::{Binding, NONCE_BYTES, PeerInfo, Principal};
+use crate::auth::{Binding, CHANNEL_BYTES, NONCE_BYTES, PeerInfo, Principal};
 use crate::conn::outbound::SLICES_MAX;
 use crate::conn::{
     Admit, Body, Conn, ConnError, Decoder, Event, IncomingRequest, Outbound, PayloadState, Role, State, Step,
@@ -25,6 +25,7 @@ use crate::conn::{
 use crate::frame::{FrameError, Header, Hello, Kind, PROOFS_MAX, VERSION, deadline_from_wire};
 use crate::message::{RawRequest, RawResponse};
 use crate::status::{Code, Status};
+use crate::tls;
 use crate::transport::{ReadHalf, Socket, WriteHalf};
 
 /// Reads in a row before other tasks get a turn.
@@ -50,6 +51,9 @@ pub(super) struct Connection {
     handlers: Handlers,
     /// What proofs sign, and what was said of this server; absent if nobody is asked who he is.
     binding: Option<(Binding, Bytes)>,
+    channel: Option<[u8; CHANNEL_BYTES]>,
+    /// It came plainly to a server that speaks TLS: it is told so, and nothing else.
+    without_tls: bool,
     /// By their numbers, from 1.
     proofs: [Option<Result<Principal, Status>>; PROOFS_MAX as usize],
     proofs_shown: u32,
@@ -68,8 +72,10 @@ impl Connection {
         socket: Socket,
         stop: CancellationToken,
         number: u64,
+        without_tls: bool,
     ) -> io::Result<Self> {
         let peer = PeerInfo::new(socket.peer()?, number);
+        let channel = socket.channel();
         let (reader, writer) = socket.split();
         let now = Instant::now();
         let silence = server.config.silence_max;
@@ -87,6 +93,8 @@ impl Connection {
             out: Outbound::default(),
             handlers: Handlers::default(),
             binding: None,
+            channel,
+            without_tls,
             proofs: Default::default(),
             proofs_shown: 0,
             proofs_refused: 0,
@@ -113,7 +121,7 @@ impl Connection {
         if let Err(reason) = result {
             return Poll::Ready(reason);
         }
-        match self.closing.take_if(|_| self.out.is_empty()) {
+        match self.closing.take_if(|_| self.out.is_empty() && self.writer.is_flushed()) {
             Some(reason) => Poll::Ready(reason),
             // A stopping server waits for the client to close when it has its answers: closing with requests unread would
             // reset the connection, and with it answers the client has not read yet. `drain` bounds it.
@@ -163,7 +171,19 @@ impl Connection {
                 Ok(()) => Admit::Into(server.allocator.allocate(header.payload_len as usize)),
                 Err(_busy) => Admit::Drop,
             };
-            let Step::Frame(frame) = self.decoder.step(&mut admit)? else { return Ok(()) };
+            let frame = match self.decoder.step(&mut admit) {
+                Ok(Step::Frame(frame)) => frame,
+                Ok(Step::Read) => return Ok(()),
+                Err(FrameError::Magic(first))
+                    if tls::is_tls(first) && self.conn.state() == State::AwaitHello =>
+                {
+                    // What is sent is no TLS, by which the client knows.
+                    self.server.mismatch.warn(&self.peer, tls::REFUSED_TLS);
+                    self.refuse(Status::not_reached(tls::PLAIN_SERVER), ConnError::Mismatch);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
             let header = frame.header;
             match self.conn.handle_frame(frame, &mut self.out) {
                 Ok(Event::Hello(hello)) => self.hello(&hello),
@@ -187,10 +207,16 @@ impl Connection {
     }
 
     fn hello(&mut self, hello: &Hello) {
+        if self.without_tls {
+            self.server.mismatch.warn(&self.peer, tls::REFUSED_PLAIN);
+            self.refuse(Status::not_reached(tls::PLAIN_CLIENT), ConnError::Mismatch);
+            return;
+        }
         // A client that says nothing of itself draws nothing: then nothing is bound, and it is nobody.
         let binding = Binding {
             client_nonce: hello.nonce[..].try_into().unwrap_or([0; NONCE_BYTES]),
             server_nonce: rand::random(),
+            channel: self.channel,
         };
         let introduction = match self.server.authorizer.introduce(&binding) {
             Ok(introduction) => introduction,
@@ -360,6 +386,9 @@ impl Connection {
                 Poll::Ready(Err(_)) => return Err(ConnError::Closed),
                 Poll::Pending => break,
             }
+        }
+        if let Poll::Ready(Err(_)) = self.writer.poll_flush(cx) {
+            return Err(ConnError::Closed);
         }
         if was_high && self.out.len() <= OUT_HIGH_WATER {
             // Reading and handlers were held up.

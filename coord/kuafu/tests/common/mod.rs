@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kuafu::{
-    Address, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Code, Request, Response, Server,
-    ServerBuilder, Status,
+    Address, Authorizer, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Code, Request,
+    Response, Server, ServerBuilder, Status,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+
+pub(crate) mod relay;
+pub(crate) mod trust;
 
 pub(crate) mod proto {
     #![allow(dead_code, unreachable_pub, missing_debug_implementations)]
@@ -109,6 +112,7 @@ impl Echo for EchoService {
 }
 
 pub(crate) struct Running {
+    pub(crate) over: Over,
     pub(crate) address: Address,
     pub(crate) service: Arc<EchoService>,
     pub(crate) server: Server,
@@ -120,10 +124,20 @@ pub(crate) struct Running {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Over {
     Tcp,
+    Tls,
     Unix,
 }
 
-pub(crate) const BOTH: [Over; 2] = [Over::Tcp, Over::Unix];
+/// Everybody may call, by TLS.
+pub(crate) struct Secret;
+
+impl Authorizer for Secret {
+    fn tls(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) const EVERY: [Over; 3] = [Over::Tcp, Over::Tls, Over::Unix];
 
 pub(crate) async fn serve(over: Over) -> Running {
     serve_with(over, |builder| builder).await
@@ -135,17 +149,21 @@ pub(crate) async fn serve_with(
 ) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let address = match over {
-        Over::Tcp => Address::Tcp("127.0.0.1:0".to_owned()),
+        Over::Tcp | Over::Tls => Address::Tcp("127.0.0.1:0".to_owned()),
         Over::Unix => Address::Unix(dir.path().join("s")),
     };
     let service = Arc::new(EchoService::default());
     let builder = Server::builder().service(EchoServer::new(Arc::clone(&service)));
+    let builder = match over {
+        Over::Tls => builder.authorizer(Arc::new(Secret)),
+        Over::Tcp | Over::Unix => builder,
+    };
     let server = configure(builder).build();
     let bound = server.bind(&address).await.unwrap();
     let address = bound.local_address().clone();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(bound.serve(shutdown.clone()));
-    Running { address, service, server, shutdown, serving, _dir: dir }
+    Running { over, address, service, server, shutdown, serving, _dir: dir }
 }
 
 impl Running {
@@ -154,6 +172,7 @@ impl Running {
     }
 
     pub(crate) fn client_with(&self, config: ClientConfig) -> EchoClient {
+        let config = ClientConfig { tls: matches!(self.over, Over::Tls), ..config };
         EchoClient::new(Client::new(self.address.clone(), config))
     }
 

@@ -19,12 +19,19 @@ pub struct Access {
     revoked: Arc<Revoked>,
     audit: Audit,
     verified: Arc<Mutex<VerifiedCache>>,
+    tls: bool,
 }
 
 impl Access {
     #[must_use]
     pub fn new(keyring: Keyring, audit: Audit) -> Self {
-        Self { keyring: Arc::new(keyring), revoked: Arc::default(), audit, verified: Arc::default() }
+        Self {
+            keyring: Arc::new(keyring),
+            revoked: Arc::default(),
+            audit,
+            verified: Arc::default(),
+            tls: false,
+        }
     }
 
     /// Of this process alone: servers and clients in it that were not told otherwise trust each other, and nobody else does. What a
@@ -33,6 +40,18 @@ impl Access {
     pub fn process() -> Self {
         static PROCESS: OnceLock<Access> = OnceLock::new();
         PROCESS.get_or_init(|| Self::new(Keyring::ephemeral(), Audit::none())).clone()
+    }
+
+    /// The same over TLS, or without, as the cluster's description says. Both ends have to be told alike. Unix sockets never have it.
+    #[must_use]
+    pub fn over_tls(self, tls: bool) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whether connections over TCP are TLS.
+    #[must_use]
+    pub fn tls(&self) -> bool {
+        self.tls
     }
 
     #[must_use]
@@ -53,7 +72,7 @@ impl Access {
     /// How a client connects that shows these keys.
     #[must_use]
     pub fn transport(&self) -> ClientConfig {
-        ClientConfig { credentials: self.credentials(), ..ClientConfig::default() }
+        ClientConfig { credentials: self.credentials(), tls: self.tls, ..ClientConfig::default() }
     }
 
     /// The keys, as a client shows them.

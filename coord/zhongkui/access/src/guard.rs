@@ -117,6 +117,10 @@ impl Guard {
 }
 
 impl Authorizer for Guard {
+    fn tls(&self) -> bool {
+        self.access.tls()
+    }
+
     fn introduce(&self, binding: &Binding) -> Result<Option<Bytes>, Status> {
         if !crate::CHECKS {
             return Ok(None);

@@ -204,7 +204,9 @@ impl Credentials for Keyring {
         };
         let name = &capability.root().user.name;
         if !shown.introduces(&capability, binding) {
-            return refuse(format!("it shows the capability of {name}, but has not its key"));
+            let between =
+                if binding.channel.is_some() { ", or somebody who is in between ends the TLS" } else { "" };
+            return refuse(format!("it shows the capability of {name}, but has not its key{between}"));
         }
         if !capability.may_serve() {
             return refuse(format!("{name} may not serve"));

@@ -7,6 +7,9 @@ use zhongkui::{Capability, SecretKey};
 
 const SERVER_DOMAIN: &[u8] = b"feitian server 1\0";
 const CLIENT_DOMAIN: &[u8] = b"feitian client 1\0";
+/// The same inside TLS: a signature without the session's binding is no signature with one, whatever bytes follow.
+const SERVER_TLS_DOMAIN: &[u8] = b"feitian server tls 1\0";
+const CLIENT_TLS_DOMAIN: &[u8] = b"feitian client tls 1\0";
 
 /// A capability, and a signature of its holder that is good on one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +63,49 @@ fn shown(key: &SecretKey, capability: &Capability, message: &[u8]) -> Bytes {
 }
 
 fn server_message(binding: &Binding, capability: &[u8]) -> Vec<u8> {
-    [SERVER_DOMAIN, &binding.client_nonce, &binding.server_nonce, capability].concat()
+    [&connection(SERVER_DOMAIN, SERVER_TLS_DOMAIN, binding)[..], capability].concat()
 }
 
 fn client_message(binding: &Binding, introduction: &[u8], capability: &[u8]) -> Vec<u8> {
     let length = (introduction.len() as u64).to_le_bytes();
-    [CLIENT_DOMAIN, &binding.client_nonce, &binding.server_nonce, &length, introduction, capability].concat()
+    let connection = connection(CLIENT_DOMAIN, CLIENT_TLS_DOMAIN, binding);
+    [&connection[..], &length, introduction, capability].concat()
+}
+
+/// What there is on this connection and on no other.
+fn connection(plain: &[u8], tls: &[u8], binding: &Binding) -> Vec<u8> {
+    let Binding { client_nonce, server_nonce, channel } = binding;
+    match channel {
+        None => [plain, client_nonce, server_nonce].concat(),
+        Some(channel) => [tls, client_nonce, server_nonce, channel].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cluster that does not use TLS understands what its older and newer processes sign.
+    #[test]
+    fn without_tls_the_signed_bytes_are_as_they_always_were() {
+        let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32], channel: None };
+        let nonces = [[1; 32], [2; 32]].concat();
+        let expected = [b"feitian server 1\0", &nonces[..], b"cap"].concat();
+        assert_eq!(server_message(&binding, b"cap"), expected);
+        let expected =
+            [b"feitian client 1\0", &nonces[..], &[5, 0, 0, 0, 0, 0, 0, 0], b"intro", b"cap"].concat();
+        assert_eq!(client_message(&binding, b"intro", b"cap"), expected);
+    }
+
+    #[test]
+    fn inside_tls_both_sides_sign_the_session() {
+        let plain = Binding { client_nonce: [1; 32], server_nonce: [2; 32], channel: None };
+        let nonces = [[1; 32], [2; 32]].concat();
+        let here = Binding { channel: Some([3; 32]), ..plain };
+        let expected = [b"feitian server tls 1\0", &nonces[..], &[3; 32], b"cap"].concat();
+        assert_eq!(server_message(&here, b"cap"), expected);
+        for other in [plain, Binding { channel: Some([4; 32]), ..plain }] {
+            assert_ne!(client_message(&here, b"i", b"c"), client_message(&other, b"i", b"c"));
+        }
+    }
 }

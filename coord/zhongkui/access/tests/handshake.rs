@@ -176,7 +176,7 @@ async fn a_proof_for_one_server_is_no_proof_for_another() {
     let ann = scene.granted("ann", Rights::all());
     let other = scene.keys.access(directory::CHUNKSERVER, Audit::none()).unwrap();
     let (here, there) = (scene.access.guard().build(), other.guard().build());
-    let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32] };
+    let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32], channel: None };
     let said = there.introduce(&binding).unwrap().unwrap();
     ann.keyring().check_server(&binding, Some(&said)).unwrap();
     let proof = ann.keyring().present(&binding, &said);

@@ -138,7 +138,7 @@ mod tests {
     /// Whom every server of this process lets in, as if it had come by a connection.
     fn somebody() -> Principal {
         let access = Access::process();
-        let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32] };
+        let binding = Binding { client_nonce: [1; 32], server_nonce: [2; 32], channel: None };
         let guard = access.guard().build();
         let introduction = guard.introduce(&binding).unwrap().unwrap();
         let proof = access.keyring().present(&binding, &introduction);
