@@ -11,6 +11,7 @@
 //! first effect (EEXIST after a create that did happen). `master/docs/consistency.md` says so to users.
 
 mod background;
+mod events;
 mod followed;
 mod session;
 

@@ -12,6 +12,7 @@ use master_model::{Attr, Errno, Mutated, Mutation, Time, mode, proto};
 use prost::Message;
 
 use crate::error::{OpError, OpResult};
+use crate::events::Change;
 use crate::inode::Inode;
 use crate::keys;
 use crate::names;
@@ -43,6 +44,8 @@ pub struct Applied {
     /// A `MutateReply` for a client's command, a [`CommandReply`] for the master's own.
     pub reply: Bytes,
     pub session: SessionEffect,
+    /// In directories, for whoever watches them. None is from the master's own commands: they change no names.
+    pub changes: Vec<Change>,
 }
 
 /// What the table of sessions, which is not ours, must learn.
@@ -154,11 +157,15 @@ pub fn apply(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applie
 }
 
 fn client(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied, KvError> {
+    let mut changes = Vec::new();
     let (result, batch) = match decode(command) {
         Ok((session, mutation)) => {
             let mut state = State::new(read, context.time_nanos, session);
             match ops::mutate(&mut state, &mutation) {
-                Ok(done) => (Ok(done), state.finish()),
+                Ok(done) => {
+                    changes = state.take_changes();
+                    (Ok(done), state.finish())
+                }
                 Err(OpError::Errno(errno)) => (Err(errno), Batch::new()),
                 Err(OpError::Store(error)) => return Err(error),
             }
@@ -166,7 +173,7 @@ fn client(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied, 
         Err(errno) => (Err::<Mutated, _>(errno), Batch::new()),
     };
     let reply = proto::MutateReply::from(result).encode_to_vec().into();
-    Ok(Applied { batch, reply, session: SessionEffect::None })
+    Ok(Applied { batch, reply, session: SessionEffect::None, changes })
 }
 
 fn decode(command: &[u8]) -> Result<(SessionId, Mutation), Errno> {
@@ -181,6 +188,7 @@ fn internal(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied
         batch: Batch::new(),
         reply: reply.encode(),
         session: SessionEffect::None,
+        changes: Vec::new(),
     };
     let command = match Command::decode(command) {
         Ok(command) => command,
@@ -198,7 +206,8 @@ fn internal(read: &dyn Read, context: Context, command: &[u8]) -> Result<Applied
                 CommandReply::SessionEnded(Ended::Gone) => SessionEffect::Ended(session),
                 _ => SessionEffect::None,
             };
-            Ok(Applied { batch: state.finish(), reply: reply.encode(), session: effect })
+            let (batch, reply) = (state.finish(), reply.encode());
+            Ok(Applied { batch, reply, session: effect, changes: Vec::new() })
         }
         // No internal command asks for space, so the counters are what is missing.
         Err(OpError::Errno(Errno::EAGAIN)) => Ok(unchanged(CommandReply::TooEarly)),

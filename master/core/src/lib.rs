@@ -4,7 +4,7 @@
 //! replica that applies the same commands holds the same bytes.
 //!
 //! Read in this order: [`keys`] (what is stored where), [`inode`] and [`records`] (the records, byte by byte in
-//! `master/docs/keys.md`), [`names`] (where an inode has its names), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
+//! `master/docs/keys.md`), [`names`] (where an inode has its names), [`events`] (what watchers of directories are told), [`state`] (one command's view of the store), [`command`] (what can be applied), [`ops`]
 //! (one operation a file), [`access`] (who may ask for them), [`table`] (chunkservers and groups), [`health`] (which of them the leader believes alive), [`session`], [`deletion`], [`check`] (the invariants).
 
 pub mod access;
@@ -13,6 +13,7 @@ mod codec;
 pub mod command;
 pub mod deletion;
 pub mod error;
+pub mod events;
 pub mod failing;
 pub mod health;
 pub mod inode;

@@ -141,6 +141,16 @@ pub(crate) fn count(record: &[u8]) -> OpResult<u32> {
     Ok(u32::from_be_bytes(record.try_into().map_err(|_| corrupt("the number of names in a directory"))?))
 }
 
+/// The directories that have names of an inode, or hold it as a directory: at most `limit`, those with the lowest numbers.
+pub(crate) fn directories(state: &mut State<'_>, ino: InodeId, limit: usize) -> OpResult<Vec<InodeId>> {
+    let inode = state.inode(ino)?;
+    let (parent, nlink) = (inode.parent, inode.attr.nlink);
+    if inode.attr.is_directory() || nlink <= 1 {
+        return Ok(parent.into_iter().collect());
+    }
+    Ok(parents(state.read(), ino, None, limit)?.into_iter().map(|(parent, _)| parent).collect())
+}
+
 /// Some of the parents of an inode with several names, and how many are in each.
 fn parents(
     read: &dyn Read,

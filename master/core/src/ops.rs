@@ -25,9 +25,10 @@ pub mod xattr;
 
 use coord_kv::Read;
 use coord_types::{DataId, Fence, InodeId};
-use master_model::{Answer, Attr, Errno, Mutated, Mutation, Name, Query, mode};
+use master_model::{Answer, Attr, Errno, EventKind, Mutated, Mutation, Name, Query, mode};
 
 use crate::error::OpResult;
+use crate::events::Change;
 use crate::inode::Inode;
 use crate::keys;
 use crate::names::{self, Place};
@@ -133,7 +134,13 @@ fn make_node(state: &mut State<'_>, node: &NewNode<'_>) -> OpResult<Mutated> {
     if is_directory {
         state.inode_mut(node.parent)?.attr.nlink += 1;
     }
+    tell(state, EventKind::Created, Place { parent: node.parent, name: node.name }, ino);
     Ok(Mutated { attr: Some(attr), made: true, parent: Some(state.attr(node.parent)?), ..Mutated::default() })
+}
+
+/// Whoever watches the directory is told of a name in it.
+fn tell(state: &mut State<'_>, kind: EventKind, place: Place<'_>, ino: InodeId) {
+    state.tell(Change { directory: place.parent, kind, ino, name: Some(place.name.clone()) });
 }
 
 /// EEXIST if the name is taken, ENOTDIR or ENOENT if there is no such directory.
@@ -181,6 +188,7 @@ fn drop_directory(state: &mut State<'_>, parent: InodeId, ino: InodeId) -> OpRes
         return Err(Errno::ENOTEMPTY.into());
     }
     let mut attr = state.free_inode(ino)?;
+    state.tell(Change { directory: ino, kind: EventKind::Gone, ino, name: None });
     attr.nlink = 0;
     attr.ctime = state.now();
     let parent = state.inode_mut(parent)?;

@@ -9,6 +9,7 @@ use coord_types::{CHUNK_SIZE_DEFAULT, DataId, GroupId, InodeId, Layout, SessionI
 use master_model::{Attr, Errno, Name, Time};
 
 use crate::error::{OpResult, corrupt};
+use crate::events::Change;
 use crate::inode::Inode;
 use crate::keys;
 use crate::records::{Counters, Deletion};
@@ -69,6 +70,8 @@ pub struct State<'a> {
     inodes: Vec<Slot>,
     counters: Option<Changed<Counters>>,
     batch: Batch,
+    /// What watchers are told.
+    changes: Vec<Change>,
 }
 
 struct Slot {
@@ -109,7 +112,18 @@ impl<'a> State<'a> {
             inodes: Vec::with_capacity(4),
             counters: None,
             batch: Batch::new(),
+            changes: Vec::new(),
         }
+    }
+
+    /// To be told to whoever watches the directory, if the command succeeds.
+    pub(crate) fn tell(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// What was to be told.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// All changes, to be written together.

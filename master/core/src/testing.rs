@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use crate::command::{Command, CommandReply, Context, Initialize, apply};
 use crate::error::OpError;
+use crate::events::Change;
 use crate::inode::Inode;
 use crate::keys;
 use crate::session::Ended;
@@ -22,6 +23,8 @@ pub(crate) struct Tree {
     time_nanos: u64,
     sequence: u64,
     session: SessionId,
+    /// What the last command told.
+    told: Vec<Change>,
 }
 
 /// A name that is one.
@@ -65,6 +68,7 @@ impl Tree {
             time_nanos: 1_700_000_000_000_000_000,
             sequence: 0,
             session: SessionId(0),
+            told: Vec::new(),
         };
         tree.apply(&Command::Initialize(Initialize {
             cluster_id: Self::CLUSTER.to_owned(),
@@ -80,6 +84,11 @@ impl Tree {
             other => panic!("{other:?}"),
         }
         tree
+    }
+
+    /// What the last command told watchers.
+    pub(crate) fn told(&self) -> &[Change] {
+        &self.told
     }
 
     pub(crate) fn kv(&self) -> &MemKv {
@@ -99,6 +108,7 @@ impl Tree {
         self.time_nanos += 1_000_001;
         let applied = apply(&self.kv, Context { time_nanos: self.time_nanos }, command).unwrap();
         self.kv.write(applied.batch, Durability::Logged).unwrap();
+        self.told = applied.changes;
         applied.reply
     }
 

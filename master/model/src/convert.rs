@@ -5,10 +5,12 @@
 //! direction cannot fail. `attr` and `table` are the parts both directions share.
 
 mod attr;
+mod event;
 mod mutation;
 mod query;
 mod table;
 
+pub use event::watched;
 pub use mutation::mutated;
 pub use query::answer;
 pub use table::member_state;
@@ -46,6 +48,8 @@ pub enum Invalid {
     Errno(u32),
     #[error("member state {0} is not known")]
     MemberState(i32),
+    #[error("event kind {0} is not known")]
+    EventKind(i32),
 }
 
 impl Invalid {
@@ -62,7 +66,8 @@ impl Invalid {
             | Self::Layout(_)
             | Self::Uuid { .. }
             | Self::Errno(_)
-            | Self::MemberState(_) => Errno::EINVAL,
+            | Self::MemberState(_)
+            | Self::EventKind(_) => Errno::EINVAL,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Pangu master: the wire's messages, the domain types they become once they are checked, and the way between.
 //!
-//! [`attr`] is what a file is, [`mutation`] and [`query`] what can be asked of the namespace, [`table`] where
+//! [`attr`] is what a file is, [`mutation`] and [`query`] what can be asked of the namespace, [`event`] what happens in it, [`table`] where
 //! data lives. [`proto`] is the wire; [`convert`] builds domain types from messages and refuses what cannot be meant. A
 //! crate of its own, without services and client, so that `master-core` depends on no runtime.
 
 pub mod attr;
 pub mod convert;
 pub mod errno;
+pub mod event;
 pub mod lineage;
 pub mod mutation;
 pub mod name;
@@ -21,6 +22,7 @@ pub mod proto {
 
 pub use attr::{Attr, Changes, SetAttr, Time, TimeSet, mode};
 pub use errno::Errno;
+pub use event::{DirectoryEvent, EventKind, EventPlace, Position, Watch, Watched};
 pub use lineage::{Lineage, NotFollowed};
 pub use mutation::{
     CommitWrite, Create, FlagsError, Link, Mkdir, Mknod, Mutated, Mutation, RaiseFence, RemoveXattr, Rename,

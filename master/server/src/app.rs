@@ -1,5 +1,6 @@
 //! What services and background jobs share: the Raft member, the leader's soft state, and how failures become statuses.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::background::groups::Looked;
 
 use crate::config::Config;
+use crate::hub::Hub;
 use crate::soft::Soft;
 use crate::tokens::Signer;
 
@@ -27,6 +29,8 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) raft: RaftNode,
     pub(crate) soft: Soft,
+    /// Events for who watches directories. The state machine fills it.
+    pub(crate) hub: Arc<Hub>,
     pub(crate) signer: Signer,
     /// A chunkserver registered: groups may be missing.
     pub(crate) registered: Notify,

@@ -133,7 +133,9 @@ fn config(flags: Flags) -> anyhow::Result<(Config, ClusterConfig)> {
     config.cache_bytes = flags.cache << 20;
     tune(&mut config, &cluster);
     config.validate()?;
-    config.access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::MASTER, audit)?;
+    config.access = KeyDirectory::find(flags.keys.as_deref(), &path)
+        .access(directory::MASTER, audit)?
+        .over_tls(cluster.tls);
     Ok((config, cluster))
 }
 

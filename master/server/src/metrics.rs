@@ -17,6 +17,10 @@ const DELETIONS: (&str, &str) =
     ("pangu_master_deletions_pending", "Deleted files whose chunks are not freed yet");
 const ALLOCATED: (&str, &str) = ("pangu_master_allocated_bytes", "Bytes of files, before replication");
 
+const WATCHERS: (&str, &str) = ("pangu_master_watchers", "Watchers of directories");
+const WATCHED: (&str, &str) =
+    ("pangu_master_watched_directories", "Directories that are watched, once for each watcher");
+
 /// Prometheus text: the master's own numbers, then the calls served.
 pub(crate) fn render(app: &App, server: &kuafu::Server) -> String {
     let mut page = String::with_capacity(4096);
@@ -34,5 +38,8 @@ pub(crate) fn render(app: &App, server: &kuafu::Server) -> String {
         gauge(DELETIONS, counters.deletions_pending);
         gauge(ALLOCATED, counters.allocated_bytes);
     }
+    let (watchers, watched) = app.hub.counts();
+    gauge(WATCHERS, watchers as u64);
+    gauge(WATCHED, watched as u64);
     page + &server.metrics().prometheus()
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::background;
 use crate::config::{Config, ConfigError};
+use crate::hub::Hub;
 use crate::machine::Machine;
 use crate::service::admin::Admin;
 use crate::service::cluster::Cluster;
@@ -92,7 +93,8 @@ impl MasterServer {
         raft_config.keep_entries = config.keep_entries;
         raft_config.segment_bytes = config.segment_bytes;
         raft_config.transport = config.access.transport();
-        let raft = RaftNode::open(raft_config, Machine)
+        let hub = Arc::<Hub>::default();
+        let raft = RaftNode::open(raft_config, Machine { hub: Arc::clone(&hub) })
             .await
             .map_err(|source| StartError::Open { path: config.data_dir.clone(), source })?;
         let known = raft.status().members.remove(&config.id).and_then(|member| member.address.parse().ok());
@@ -103,6 +105,7 @@ impl MasterServer {
             config,
             raft,
             soft: Soft::default(),
+            hub,
             signer: Signer::default(),
             registered: Notify::new(),
             looked: tokio::sync::Mutex::default(),

@@ -4,3 +4,4 @@ pub(crate) mod admin;
 pub(crate) mod cluster;
 mod masters;
 pub(crate) mod namespace;
+mod watch;

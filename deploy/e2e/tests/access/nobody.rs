@@ -53,6 +53,8 @@ fn others() -> BTreeMap<&'static str, Answer> {
         ("Namespace/Mutate", Served),
         ("Namespace/Query", Means(Code::InvalidArgument)),
         ("Namespace/Tokens", Means(Code::NotFound)),
+        // It needs a session; then each directory is asked about, and refused one by one.
+        ("Namespace/Watch", Means(Code::NotFound)),
         // Where servers and groups are: every client needs it.
         ("Cluster/GetTable", Served),
         // A suspicion, after which the master looks for itself.

@@ -18,7 +18,7 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// After a refusal that a human must look at.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// A held call is answered before anybody doubts that it will be.
-const HOLD: Duration = DOUBT.saturating_sub(Duration::from_millis(100));
+pub(super) const HOLD: Duration = DOUBT.saturating_sub(Duration::from_millis(100));
 /// The lease until a master told it.
 const LEASE_GUESS: Duration = Duration::from_secs(30);
 

@@ -1,10 +1,11 @@
 //! What a writer tells after its chunks are durable: the file's size, its space, and held-back attributes.
 
 use coord_types::Fence;
-use master_model::{Changes, CommitWrite, Errno, Mutated, TimeSet};
+use master_model::{Changes, CommitWrite, Errno, EventKind, Mutated, TimeSet};
 
 use super::{fence, setattr, truncate};
 use crate::error::OpResult;
+use crate::events;
 use crate::state::State;
 
 pub(super) fn commit_write(state: &mut State<'_>, op: &CommitWrite) -> OpResult<Mutated> {
@@ -36,6 +37,8 @@ pub(super) fn commit_write(state: &mut State<'_>, op: &CommitWrite) -> OpResult<
     // With another generation the file was truncated meanwhile, and what was written is gone with the old one; a chmod
     // held back is not.
     if current || changes != Changes::default() {
+        let kind = if current { EventKind::Written } else { EventKind::Attributes };
+        events::inode_changed(state, op.ino, kind)?;
         setattr::apply(&mut state.inode_mut(op.ino)?.attr, &changes, now);
     }
     Ok(Mutated { attr: Some(state.attr(op.ino)?), ..Mutated::default() })

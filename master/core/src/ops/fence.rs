@@ -4,9 +4,10 @@
 //! that raises has told them, which it does before its caller is answered (`fs/docs/fences.md`).
 
 use coord_types::Fence;
-use master_model::{Attr, Errno, Mutated, RaiseFence};
+use master_model::{Attr, Errno, EventKind, Mutated, RaiseFence};
 
 use crate::error::OpResult;
+use crate::events;
 use crate::state::State;
 
 /// Raising to the fence it has changes nothing and succeeds: a raise that broke off is done again.
@@ -24,6 +25,7 @@ pub(super) fn raise(state: &mut State<'_>, op: &RaiseFence) -> OpResult<Mutated>
         let attr = &mut state.inode_mut(op.ino)?.attr;
         attr.fence = op.fence;
         attr.ctime = now;
+        events::inode_changed(state, op.ino, EventKind::Attributes)?;
     }
     Ok(Mutated { attr: Some(state.attr(op.ino)?), ..Mutated::default() })
 }

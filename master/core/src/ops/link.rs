@@ -1,8 +1,8 @@
 //! A further name for a file.
 
-use master_model::{Errno, Link, Mutated};
+use master_model::{Errno, EventKind, Link, Mutated};
 
-use super::{LINKS_MAX, must_be_free};
+use super::{LINKS_MAX, must_be_free, tell};
 use crate::error::OpResult;
 use crate::names::{self, Place};
 use crate::state::{Entry, State};
@@ -21,12 +21,14 @@ pub(super) fn link(state: &mut State<'_>, op: &Link) -> OpResult<Mutated> {
     if nlink >= LINKS_MAX {
         return Err(Errno::EMLINK.into());
     }
-    names::added(state, op.ino, Place { parent: op.parent, name: &op.name })?;
+    let place = Place { parent: op.parent, name: &op.name };
+    names::added(state, op.ino, place)?;
     let now = state.now();
     let inode = state.inode_mut(op.ino)?;
     inode.attr.nlink += 1;
     inode.attr.ctime = now;
     state.add_entry(op.parent, &op.name, Entry { ino: op.ino, kind })?;
+    tell(state, EventKind::Created, place, op.ino);
     Ok(Mutated {
         attr: Some(state.attr(op.ino)?),
         parent: Some(state.attr(op.parent)?),

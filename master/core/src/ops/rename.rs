@@ -1,9 +1,9 @@
 //! rename(2) and renameat2(2): replacing, not replacing, exchanging.
 
 use coord_types::InodeId;
-use master_model::{Attr, Errno, Mutated, Rename, RenameFlags, mode};
+use master_model::{Attr, Errno, EventKind, Mutated, Rename, RenameFlags, mode};
 
-use super::{LINKS_MAX, drop_directory, drop_link, must_exist};
+use super::{LINKS_MAX, drop_directory, drop_link, must_exist, tell};
 use crate::error::{OpResult, corrupt};
 use crate::names::{self, DEPTH_MAX, Place};
 use crate::state::{Entry, State};
@@ -33,6 +33,7 @@ pub(super) fn rename(state: &mut State<'_>, op: &Rename) -> OpResult<Mutated> {
             relocate(state, source, from(op), to(op))?;
             state.add_entry(op.new_parent, &op.new_name, source)?;
             state.remove_entry(op.parent, &op.name)?;
+            tell_moved(state, op, source);
             done(state, op, None, false)
         }
     }
@@ -53,6 +54,8 @@ fn replace(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) -> 
     state.set_entry(op.new_parent, &op.new_name, source);
     state.directory_changed(op.new_parent)?;
     state.remove_entry(op.parent, &op.name)?;
+    tell(state, EventKind::Removed, to(op), target.ino);
+    tell_moved(state, op, source);
     done(state, op, Some(lost), held)
 }
 
@@ -63,7 +66,17 @@ fn exchange(state: &mut State<'_>, op: &Rename, source: Entry, target: Entry) ->
     state.set_entry(op.parent, &op.name, target);
     state.directory_changed(op.parent)?;
     state.directory_changed(op.new_parent)?;
+    // Both names go before they come, so that who takes one event after the other into a copy of the directory has both in the end.
+    tell(state, EventKind::MovedFrom, from(op), source.ino);
+    tell(state, EventKind::MovedFrom, to(op), target.ino);
+    tell(state, EventKind::MovedTo, to(op), source.ino);
+    tell(state, EventKind::MovedTo, from(op), target.ino);
     done(state, op, None, false)
+}
+
+fn tell_moved(state: &mut State<'_>, op: &Rename, source: Entry) {
+    tell(state, EventKind::MovedFrom, from(op), source.ino);
+    tell(state, EventKind::MovedTo, to(op), source.ino);
 }
 
 const fn from(op: &Rename) -> Place<'_> {

@@ -1,9 +1,10 @@
 //! An empty directory goes.
 
-use master_model::{Errno, Mutated, Rmdir, mode};
+use master_model::{Errno, EventKind, Mutated, Rmdir, mode};
 
-use super::{drop_directory, must_exist};
+use super::{drop_directory, must_exist, tell};
 use crate::error::OpResult;
+use crate::names::Place;
 use crate::state::State;
 
 pub(super) fn rmdir(state: &mut State<'_>, op: &Rmdir) -> OpResult<Mutated> {
@@ -13,6 +14,7 @@ pub(super) fn rmdir(state: &mut State<'_>, op: &Rmdir) -> OpResult<Mutated> {
     }
     let attr = drop_directory(state, op.parent, entry.ino)?;
     state.remove_entry(op.parent, &op.name)?;
+    tell(state, EventKind::Removed, Place { parent: op.parent, name: &op.name }, entry.ino);
     Ok(Mutated { attr: Some(attr), parent: Some(state.attr(op.parent)?), ..Mutated::default() })
 }
 

@@ -1,9 +1,10 @@
 //! Changes of attributes: chmod, chown, utimensat, truncate.
 
-use master_model::{Attr, Changes, Mutated, SetAttr, Time, TimeSet, mode};
+use master_model::{Attr, Changes, EventKind, Mutated, SetAttr, Time, TimeSet, mode};
 
 use super::{fence, truncate};
 use crate::error::OpResult;
+use crate::events;
 use crate::state::State;
 
 pub(super) fn setattr(state: &mut State<'_>, op: &SetAttr) -> OpResult<Mutated> {
@@ -13,6 +14,8 @@ pub(super) fn setattr(state: &mut State<'_>, op: &SetAttr) -> OpResult<Mutated> 
     if let Some(size_bytes) = op.changes.size_bytes {
         truncate::truncate(state, op.ino, size_bytes)?;
     }
+    let kind = if op.changes.size_bytes.is_some() { EventKind::Written } else { EventKind::Attributes };
+    events::inode_changed(state, op.ino, kind)?;
     let now = state.now();
     let inode = state.inode_mut(op.ino)?;
     apply(&mut inode.attr, &op.changes, now);

@@ -1,8 +1,8 @@
 //! A name of a file goes; with the last one the file, unless it is held open.
 
-use master_model::{Errno, Mutated, Unlink, mode};
+use master_model::{Errno, EventKind, Mutated, Unlink, mode};
 
-use super::{drop_link, must_exist};
+use super::{drop_link, must_exist, tell};
 use crate::error::OpResult;
 use crate::names::Place;
 use crate::state::State;
@@ -13,7 +13,9 @@ pub(super) fn unlink(state: &mut State<'_>, op: &Unlink) -> OpResult<Mutated> {
         return Err(Errno::EISDIR.into());
     }
     state.remove_entry(op.parent, &op.name)?;
-    let (attr, held) = drop_link(state, entry.ino, Place { parent: op.parent, name: &op.name }, op.hold)?;
+    let place = Place { parent: op.parent, name: &op.name };
+    let (attr, held) = drop_link(state, entry.ino, place, op.hold)?;
+    tell(state, EventKind::Removed, place, entry.ino);
     Ok(Mutated { attr: Some(attr), held, parent: Some(state.attr(op.parent)?), ..Mutated::default() })
 }
 

@@ -3,9 +3,10 @@
 
 use coord_kv::Read;
 use coord_types::InodeId;
-use master_model::{Answer, Errno, Mutated, RemoveXattr, SetXattr, XattrFlags, XattrName};
+use master_model::{Answer, Errno, EventKind, Mutated, RemoveXattr, SetXattr, XattrFlags, XattrName};
 
 use crate::error::{OpResult, corrupt};
+use crate::events;
 use crate::keys;
 use crate::state::{State, read_inode};
 
@@ -63,6 +64,7 @@ pub(super) fn remove(state: &mut State<'_>, op: &RemoveXattr) -> OpResult<Mutate
 }
 
 fn changed(state: &mut State<'_>, ino: InodeId, has_xattrs: bool) -> OpResult<Mutated> {
+    events::inode_changed(state, ino, EventKind::Attributes)?;
     let now = state.now();
     let attr = &mut state.inode_mut(ino)?.attr;
     attr.has_xattrs = has_xattrs;

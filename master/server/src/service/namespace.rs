@@ -16,6 +16,7 @@ use prost::Message as _;
 use crate::access::{Caller, Denied};
 use crate::app::{App, being_made, store_status};
 use crate::service::cluster::usage_seen;
+use crate::service::watch;
 use crate::tokens;
 
 /// Serves `Namespace`.
@@ -168,6 +169,14 @@ impl proto::Namespace for Namespace {
         }
         tokens::wanted(&self.0, &caller, &request.message, &view).await.map(Response::new)
     }
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<proto::WatchReply>, Status> {
+        let caller = Caller::of(&self.0, &request, request.message.session).await?;
+        watch::watch(&self.0, &caller, request.message, request.deadline).await.map(Response::new)
+    }
 }
 
 /// Ends a session, in as many commands as its orphans need.
@@ -177,6 +186,7 @@ pub(crate) async fn end_session(app: &App, session: SessionId, deadline: Instant
             CommandReply::SessionEnded(session::Ended::More) => {}
             CommandReply::SessionEnded(session::Ended::Gone) => {
                 app.soft.forget_session(session);
+                app.hub.forget_session(session);
                 return Ok(());
             }
             other => return Err(Status::internal(format!("a session was not ended: {other:?}"))),
