@@ -212,15 +212,20 @@ impl Job {
         if self.phase == JobPhase::Open && self.announced == self.stages.len() {
             self.close(now, JobOutcome::Done);
         }
+        self.feed_hungry(now);
+        if std::mem::take(&mut self.demand_changed) {
+            self.want(want::When::Raised);
+        }
+        self.try_to_end(now);
+    }
+
+    /// Gives what appeared to the workers that have room.
+    fn feed_hungry(&mut self, now: Time) {
         if std::mem::take(&mut self.work_appeared) {
             for worker in self.hungry.iter().copied().collect::<Vec<_>>() {
                 self.feed(now, worker);
             }
         }
-        if std::mem::take(&mut self.demand_changed) {
-            self.want(want::When::Raised);
-        }
-        self.try_to_end(now);
     }
 
     /// Says which stages became complete.

@@ -17,6 +17,8 @@ impl Job {
             self.take_back_queued(now);
             // Patience with a node, and a worker that came for a backup, are not events of their own.
             self.work_appeared = true;
+            // Before anybody is sent home for having nothing to do.
+            self.feed_hungry(now);
         }
         self.drop_silent(now);
         self.want(want::When::Any);

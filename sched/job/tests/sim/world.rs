@@ -318,7 +318,7 @@ impl World {
 
     fn assign(&mut self, id: WorkerId, attempts: Vec<AttemptId>) {
         for attempt in &attempts {
-            self.assigned += u64::from(self.given.get(attempt).is_none());
+            self.assigned += u64::from(!self.given.contains_key(attempt));
             let other = self.given.insert(*attempt, id);
             assert!(
                 other.is_none_or(|other| other == id),
