@@ -135,6 +135,19 @@ impl Scheduler {
                 None => {}
             }
         }
+        for group in self.queues.groups() {
+            let mut counts = BTreeMap::new();
+            let below = |group_of: &crate::ids::Group| self.queues.path(*group_of).contains(&group);
+            for grant in self.grants.values().filter(|grant| grant.dying.is_none()) {
+                if grant.group.as_ref().is_some_and(below) {
+                    *counts.entry(grant.priority).or_default() += 1usize;
+                }
+            }
+            let queue = self.queues.get(group);
+            if counts != queue.by_priority {
+                return Err(Broken::Queue { queue: queue.id, what: "its counts by priority are wrong" });
+            }
+        }
         if by_priority != self.by_priority {
             return Err(Broken::Whole { what: "the counts by priority are not those of the grants" });
         }

@@ -110,8 +110,8 @@ impl Default for Config {
             preempt_retry_ms: 1_000,
             preempt_calm_ms: 30_000,
             reservations_max: 256,
-            scan_nodes_max: 256,
-            decisions_max: 128,
+            scan_nodes_max: 64,
+            decisions_max: 32,
             revoke_repeat_ms: 10_000,
             blacklist: Blacklist {
                 jobs_min: 3,

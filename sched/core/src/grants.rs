@@ -4,9 +4,9 @@
 //! node never holds more than it has; for its job it is gone at once.
 
 use crate::event::{Effect, Outcome, Reason};
-use crate::ids::{GrantId, Slot, UnitKey};
+use crate::ids::{GrantId, Group, Priority, Slot, UnitKey};
 use crate::job::Grant;
-use crate::queue::Usage;
+use crate::queue::{Usage, one_less};
 use crate::resources::Resources;
 use crate::scheduler::Scheduler;
 use crate::work::{Look, Timer};
@@ -49,7 +49,7 @@ impl Scheduler {
         }
         if let Some(group) = grant.group {
             self.queues.change(group, |usage| usage.used = usage.used.plus(&used));
-            *self.by_priority.entry(grant.priority).or_default() += 1;
+            self.count_priority(group, grant.priority);
         }
         if let Some(job) = self.jobs.get_mut(&grant.job) {
             job.grants.insert(id);
@@ -73,7 +73,7 @@ impl Scheduler {
         }
         if let Some(group) = group {
             self.queues.change(group, |usage| usage.dying = usage.dying.plus(&resources));
-            self.forget_priority(priority);
+            self.forget_priority(group, priority);
         }
         self.timers.arm(self.now.after(self.config.revoke_repeat_ms), Timer::RevokeAgain(id));
         self.detach(id, key);
@@ -98,7 +98,7 @@ impl Scheduler {
                 usage.dying = usage.dying.minus(&gone);
             });
             if grant.dying.is_none() {
-                self.forget_priority(grant.priority);
+                self.forget_priority(group, grant.priority);
             }
         }
         if grant.dying.is_none() {
@@ -136,13 +136,14 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn forget_priority(&mut self, priority: crate::ids::Priority) {
-        if let Some(count) = self.by_priority.get_mut(&priority) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_priority.remove(&priority);
-            }
-        }
+    pub(crate) fn count_priority(&mut self, group: Group, priority: Priority) {
+        *self.by_priority.entry(priority).or_default() += 1;
+        self.queues.count(group, priority);
+    }
+
+    fn forget_priority(&mut self, group: Group, priority: Priority) {
+        self.queues.uncount(group, priority);
+        one_less(&mut self.by_priority, priority);
     }
 
     pub(crate) fn revoke_again(&mut self, id: GrantId) {
@@ -153,7 +154,7 @@ impl Scheduler {
     }
 
     /// Whoever waits for the maximum of this group or one above it is looked at again.
-    pub(crate) fn quota_freed(&mut self, group: crate::ids::Group) {
+    pub(crate) fn quota_freed(&mut self, group: Group) {
         for at in 0..self.queues.path(group).len() {
             let level = self.queues.path(group)[at];
             let queue = self.queues.get_mut(level);
@@ -174,6 +175,8 @@ impl Scheduler {
         self.nodes.tree.set(slot, available);
         if !available.fits_in(&before) {
             self.lists.room_appeared(&available);
+            // Not only when something ends: what is being stopped pays for reservations, so the rest may be given.
+            self.work.push(Look::Node(slot));
         }
     }
 }

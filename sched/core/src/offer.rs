@@ -34,11 +34,22 @@ impl Candidate {
         Self { owed: queues.is_owed(lane.group), lane, place, shape, turn, key }
     }
 
-    /// The order of service, see the crate's head.
+    /// Whether a whole lane goes after this candidate: then nothing in it has to be looked at.
+    pub(crate) fn outranks(&self, lane: &Lane, queues: &Queues) -> bool {
+        let owed = queues.is_owed(lane.group);
+        self.order_of_lane(owed, lane, queues) == Ordering::Less
+    }
+
+    /// The order of service, see the crate's head, as far as it does not depend on the unit.
+    fn order_of_lane(&self, owed: bool, lane: &Lane, queues: &Queues) -> Ordering {
+        (owed.cmp(&self.owed))
+            .then_with(|| self.lane.priority.cmp(&lane.priority))
+            .then_with(|| queues.compare(self.lane.group, lane.group))
+    }
+
+    /// The whole order of service.
     pub(crate) fn goes_before(&self, other: &Self, queues: &Queues) -> bool {
-        let order = (other.owed.cmp(&self.owed))
-            .then_with(|| self.lane.priority.cmp(&other.lane.priority))
-            .then_with(|| queues.compare(self.lane.group, other.lane.group))
+        let order = (self.order_of_lane(other.owed, &other.lane, queues))
             .then_with(|| self.place.cmp(&other.place))
             .then_with(|| self.turn.cmp(&other.turn))
             .then_with(|| self.key.cmp(&other.key));
@@ -79,12 +90,16 @@ impl Scheduler {
                 {
                     break;
                 }
+                if best.as_ref().is_some_and(|best| best.outranks(lane, &self.queues)) {
+                    continue;
+                }
+                let headroom = self.queues.headroom(lane.group);
                 for (shape, line) in shapes {
                     if !shape.fits_in(available) {
                         continue;
                     }
-                    if let Err(level) = self.queues.room_for(lane.group, shape) {
-                        denied.push(level);
+                    if !shape.fits_in(&headroom) {
+                        denied.extend(self.queues.room_for(lane.group, shape).err());
                         continue;
                     }
                     let mut heads = line.iter().take(HEADS_MAX);

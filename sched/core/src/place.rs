@@ -161,19 +161,29 @@ impl Scheduler {
             if self.budget == 0 {
                 return self.work.push(Look::Group(group));
             }
+            let sizes = self.lists.shapes.iter().filter(|(_, shape)| !shape.exhausted);
+            let open: Vec<Resources> = sizes.map(|(size, _)| *size).collect();
+            if open.is_empty() {
+                // Nothing that waits fits anywhere; whoever frees room looks for them.
+                return;
+            }
             let mut denied = Vec::new();
             let mut best: Option<Candidate> = None;
             for (lane, shapes) in self.lists.lanes(Place::Cluster).into_iter().flatten() {
                 if !self.queues.path(lane.group).contains(&group) {
                     continue;
                 }
-                for (shape, line) in shapes {
-                    let exhausted = self.lists.shapes.get(shape).is_some_and(|shape| shape.exhausted);
-                    if exhausted || passed_over.contains(&(*lane, *shape)) {
+                if best.as_ref().is_some_and(|best| best.outranks(lane, &self.queues)) {
+                    continue;
+                }
+                let headroom = self.queues.headroom(lane.group);
+                for shape in &open {
+                    let Some(line) = shapes.get(shape) else { continue };
+                    if passed_over.contains(&(*lane, *shape)) {
                         continue;
                     }
-                    if let Err(level) = self.queues.room_for(lane.group, shape) {
-                        denied.push(level);
+                    if !shape.fits_in(&headroom) {
+                        denied.extend(self.queues.room_for(lane.group, shape).err());
                         continue;
                     }
                     let Some((turn, key)) = line.first() else { continue };

@@ -3,23 +3,23 @@
 //! A look for victims goes through a bounded number of nodes; one that finds nothing is not repeated for the same kind
 //! of request for a while, and the next one goes on where it stopped.
 
-use std::cmp::Reverse;
-
 use crate::event::Reason;
-use crate::ids::{Millis, UnitKey};
+use crate::ids::UnitKey;
 use crate::lists::{Lane, Place};
 use crate::node::ReservationKind;
-use crate::place::HEADS_MAX;
 use crate::reserve::SCAN_COST;
-use crate::resources::Resources;
 use crate::scheduler::Scheduler;
 use crate::victims::{Plan, Seeker};
 use crate::work::{Look, Timer};
 
 /// Kinds of requests for which one tick looks for victims.
 const KINDS_MAX: usize = 8;
+/// Kinds among which those are looked for.
+const KINDS_LOOKED_MAX: usize = 256;
+/// Units of a kind that are asked whether they may preempt at all.
+const HEADS_LOOKED_MAX: usize = 4;
 /// Kinds of which the last look is remembered.
-const ATTEMPTS_MAX: usize = 4_096;
+const ATTEMPTS_MAX: usize = 65_536;
 
 impl Scheduler {
     /// Makes room for one of `key`, if somebody may be stopped for it.
@@ -56,7 +56,19 @@ impl Scheduler {
     /// A cheap answer to most questions: nothing runs that is less important, and nothing is owed.
     fn might_preempt(&self, seeker: &Seeker) -> bool {
         let lower = self.by_priority.keys().next().is_some_and(|lowest| *lowest < seeker.priority);
-        lower || self.queues.is_owed(seeker.group)
+        if !lower && !self.queues.is_owed(seeker.group) {
+            return false;
+        }
+        // Where a maximum is in the way, only what is less important in that very group can help.
+        let blocked = self.queues.path(seeker.group).iter().find(|level| {
+            let queue = self.queues.get(**level);
+            let staying = queue.sum.used.minus(&queue.sum.dying).plus(&queue.sum.reserved);
+            !staying.plus(&seeker.resources).fits_in(&queue.spec.max)
+        });
+        blocked.is_none_or(|level| {
+            let lowest = self.queues.get(*level).by_priority.keys().next();
+            lowest.is_some_and(|lowest| *lowest < seeker.priority)
+        })
     }
 
     fn best_plan(&mut self, seeker: &Seeker) -> Option<Plan> {
@@ -92,33 +104,30 @@ impl Scheduler {
         self.work.push(Look::Unit(seeker.key));
     }
 
-    /// Looks again for those that wait: grants, minima and calm change with time. The kinds that were looked at
-    /// longest ago come first.
+    /// Looks again for those that wait: grants, minima and calm change with time. A look goes through some kinds of
+    /// requests, and the next one goes on behind them.
     pub(crate) fn preempt_waiting(&mut self) {
         self.preempt_armed = false;
+        let mut seekers: Vec<UnitKey> = Vec::new();
+        let after = self.preempt_cursor.take();
         let Some(lanes) = self.lists.lanes(Place::Cluster) else { return };
-        let mut kinds: Vec<(Millis, Lane, Resources)> = Vec::new();
-        for (lane, shapes) in lanes {
-            for shape in shapes.keys() {
-                let last = self.attempts.get(&(*lane, *shape)).copied().unwrap_or_default();
-                kinds.push((last, *lane, *shape));
-            }
-        }
-        kinds.sort_by_key(|(last, lane, shape)| (*last, *lane, Reverse(*shape)));
-        let mut looked = 0;
-        for (_, lane, shape) in kinds {
-            if looked == KINDS_MAX {
+        let first = after.map(|(lane, _)| lane);
+        let behind = lanes.iter().skip_while(|(lane, _)| first.is_some_and(|first| **lane < first));
+        let kinds =
+            behind.flat_map(|(lane, shapes)| shapes.iter().map(move |(shape, line)| (*lane, *shape, line)));
+        let kinds = kinds.filter(|(lane, shape, _)| after.is_none_or(|after| (*lane, *shape) > after));
+        for (lane, shape, line) in kinds.take(KINDS_LOOKED_MAX) {
+            let keys = line.iter().take(HEADS_LOOKED_MAX).map(|(_, key)| *key);
+            let might =
+                |key: &UnitKey| self.seeker(*key).is_some_and(|(seeker, _)| self.might_preempt(&seeker));
+            seekers.extend(keys.filter(might).take(1));
+            self.preempt_cursor = Some((lane, shape));
+            if seekers.len() == KINDS_MAX {
                 break;
             }
-            let line = self.lists.lanes(Place::Cluster).and_then(|lanes| lanes.get(&lane)?.get(&shape));
-            let heads = line.into_iter().flatten().take(HEADS_MAX);
-            let seeker = heads
-                .map(|(_, key)| *key)
-                .find(|key| self.seeker(*key).is_some_and(|(seeker, _)| self.might_preempt(&seeker)));
-            if let Some(key) = seeker {
-                looked += 1;
-                self.work.push(Look::Unit(key));
-            }
+        }
+        for key in seekers {
+            self.work.push(Look::Unit(key));
         }
         self.preempt_armed = true;
         self.timers.arm(self.now.after(self.config.preempt_retry_ms), Timer::Preempt);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::config::Limits;
 use crate::error::EventError;
 use crate::event::QueueSpec;
-use crate::ids::{Group, QueueId};
+use crate::ids::{Group, Priority, QueueId};
 use crate::resources::Resources;
 
 /// Amounts of one group.
@@ -38,6 +38,10 @@ pub(crate) struct Queue {
     pub(crate) below_floor: bool,
     /// Something waits for this group's maximum; looked at again when its usage falls.
     pub(crate) denied: bool,
+    /// Its own and its children's grants that could be preempted, by priority.
+    pub(crate) by_priority: BTreeMap<Priority, usize>,
+    /// Only its own; what the sums are made of when the tree changes.
+    own_by_priority: BTreeMap<Priority, usize>,
     pub(crate) jobs: usize,
     pub(crate) children: usize,
 }
@@ -99,6 +103,8 @@ impl Queues {
             share: 0,
             below_floor: false,
             denied: false,
+            by_priority: BTreeMap::new(),
+            own_by_priority: BTreeMap::new(),
             jobs: 0,
             children: 0,
         };
@@ -178,6 +184,7 @@ impl Queues {
             let queue = self.get_mut(*group);
             queue.path = path;
             queue.sum = Usage::default();
+            queue.by_priority = queue.own_by_priority.clone();
             queue.children = 0;
             queue.floor = Resources::ZERO;
         }
@@ -189,11 +196,14 @@ impl Queues {
             queue.sum.add(&own);
             queue.floor = queue.floor.each_max(&queue.spec.min);
             queue.ceiling = queue.spec.max.each_max(&queue.sum.used);
-            let (sum, floor) = (queue.sum, queue.floor);
+            let (sum, floor, counts) = (queue.sum, queue.floor, queue.by_priority.clone());
             let parent = queue.path.len().checked_sub(2).map(|at| queue.path[at]);
             if let Some(parent) = parent {
                 let parent = self.get_mut(parent);
                 parent.sum.add(&sum);
+                for (priority, count) in counts {
+                    *parent.by_priority.entry(priority).or_default() += count;
+                }
                 parent.floor = parent.floor.plus(&floor);
                 parent.children += 1;
             }
@@ -217,9 +227,17 @@ impl Queues {
     pub(crate) fn room_for(&self, group: Group, more: &Resources) -> Result<(), Group> {
         let over = |level: &&Group| {
             let queue = self.get(**level);
-            !queue.sum.used.plus(&queue.sum.reserved).plus(more).fits_in(&queue.spec.max)
+            !more.fits_in(&queue.spec.max.minus(&queue.sum.used.plus(&queue.sum.reserved)))
         };
         self.path(group).iter().find(over).map_or(Ok(()), |level| Err(*level))
+    }
+
+    /// What the maxima still allow the group, over all levels.
+    pub(crate) fn headroom(&self, group: Group) -> Resources {
+        self.path(group).iter().fold(Resources::UNLIMITED, |room, level| {
+            let queue = self.get(*level);
+            room.each_min(&queue.spec.max.minus(&queue.sum.used.plus(&queue.sum.reserved)))
+        })
     }
 
     /// Applies `change` to the group and to all above it.
@@ -232,6 +250,24 @@ impl Queues {
             change(&mut queue.sum);
             queue.ceiling = queue.spec.max.each_max(&queue.ceiling.each_min(&queue.sum.used));
             queue.weigh(&total);
+        }
+    }
+
+    /// One more grant of this priority.
+    pub(crate) fn count(&mut self, group: Group, priority: Priority) {
+        *self.get_mut(group).own_by_priority.entry(priority).or_default() += 1;
+        for at in 0..self.path(group).len() {
+            let level = self.path(group)[at];
+            *self.get_mut(level).by_priority.entry(priority).or_default() += 1;
+        }
+    }
+
+    /// One less.
+    pub(crate) fn uncount(&mut self, group: Group, priority: Priority) {
+        one_less(&mut self.get_mut(group).own_by_priority, priority);
+        for at in 0..self.path(group).len() {
+            let level = self.path(group)[at];
+            one_less(&mut self.get_mut(level).by_priority, priority);
         }
     }
 
@@ -274,5 +310,15 @@ impl Usage {
         self.used = self.used.plus(&other.used);
         self.dying = self.dying.plus(&other.dying);
         self.reserved = self.reserved.plus(&other.reserved);
+    }
+}
+
+/// Counts down; a count of zero is not kept.
+pub(crate) fn one_less(counts: &mut BTreeMap<Priority, usize>, priority: Priority) {
+    if let Some(count) = counts.get_mut(&priority) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&priority);
+        }
     }
 }

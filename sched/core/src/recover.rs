@@ -147,7 +147,7 @@ impl Scheduler {
                 ((grant.job, grant.unit), grant.node, grant.resources, grant.priority);
             self.queues.change(group, |usage| usage.used = usage.used.plus(&resources));
             self.queues.excuse(group);
-            *self.by_priority.entry(priority).or_default() += 1;
+            self.count_priority(group, priority);
             if let Some(job) = self.jobs.get_mut(&job) {
                 job.grants.insert(id);
             }

@@ -102,6 +102,9 @@ impl Scheduler {
 
     /// The same for all that is kept for a group, whose usage fell.
     pub(crate) fn fulfil_group(&mut self, group: Group) {
+        if self.queues.get(group).sum.reserved.is_zero() {
+            return;
+        }
         let slots: Vec<Slot> = self.kept.iter().map(|(slot, _)| *slot).collect();
         for slot in slots {
             let Some(node) = self.nodes.get(slot) else { continue };
@@ -156,6 +159,8 @@ impl Scheduler {
         if self.kept.len() < self.config.reservations_max && self.starved.len() < starved_max {
             return true;
         }
+        // The search below is as dear as a decision, and timers of many units can fire at once.
+        self.budget = self.budget.saturating_sub(SCAN_COST / 4);
         let smaller = self.starved.iter().copied().find(|(slot, id)| {
             let kept =
                 self.nodes.get(*slot).and_then(|node| node.reservations.iter().find(|kept| kept.id == *id));

@@ -18,7 +18,7 @@ use crate::resources::{Dimension, Dimensions, Resources, TooManyDimensions};
 use crate::work::{Timer, Timers, Work};
 
 /// Timers that one event may fire; the rest fires with the next ones.
-const TIMERS_MAX: usize = 256;
+const TIMERS_MAX: usize = 64;
 
 /// Fuxi's scheduler. Feed it events with [`Scheduler::handle`] and do what [`Scheduler::drain_effects`] gives.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct Scheduler {
     /// All reservations.
     pub(crate) kept: BTreeSet<(Slot, u64)>,
     pub(crate) preempt_armed: bool,
+    /// The kind of request at which the last look for those that may preempt stopped.
+    pub(crate) preempt_cursor: Option<(Lane, Resources)>,
     pub(crate) recovering: Option<Recovering>,
     pub(crate) sequence: u64,
     /// Counts turns, orders and reservations.
@@ -114,6 +116,7 @@ impl Scheduler {
             starved: BTreeSet::new(),
             kept: BTreeSet::new(),
             preempt_armed: false,
+            preempt_cursor: None,
             recovering,
             sequence: 0,
             counter: 0,

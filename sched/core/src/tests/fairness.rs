@@ -121,3 +121,22 @@ fn a_crash_looping_job_waits_longer_each_time() {
         assert_eq!(world.count(1), 1);
     }
 }
+
+/// Found by the random test: a job that ended freed the room beside a reservation by what it was about to leave, and
+/// nobody was offered that room.
+#[test]
+fn what_is_about_to_end_pays_for_reservations_and_the_rest_is_given_away() {
+    let mut world = World::new(Config::default());
+    world.nodes(1, cpu(4));
+    world.run(1, 1, 0, 1, cpu(2));
+    world.run(2, 1, 0, 1, cpu(1));
+    world.run(3, 1, 0, 1, cpu(2));
+    world.pass(30_000);
+    // One core is free and kept for job 3, together with one that is not free yet.
+    world.run(4, 1, 0, 1, cpu(1));
+    assert_eq!(world.count(4), 0);
+    world.tell(Event::JobEnded(JobId(1)));
+    assert_eq!((world.count(3), world.count(4)), (0, 1));
+    world.obey();
+    assert_eq!(world.count(3), 1);
+}
