@@ -45,7 +45,7 @@ pub enum Effect {
 pub struct Want {
     /// Of what.
     pub unit: UnitId,
-    /// Rises with each change of any unit's want.
+    /// Rises with each change of any unit's want, also from one job master to the next.
     pub version: u64,
     /// In all.
     pub total: u64,

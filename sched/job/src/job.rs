@@ -35,6 +35,8 @@ pub struct Job {
     /// Of each task: its stage, and which member it is there.
     stage_of: Vec<(usize, u8)>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// Workers that were lost or given back: they do not come again.
+    gone: BTreeSet<WorkerId>,
     /// Workers with room, which are given what appears.
     hungry: BTreeSet<WorkerId>,
     /// Joined workers of each unit on each node.
@@ -106,6 +108,7 @@ impl Job {
             stages,
             stage_of,
             workers: BTreeMap::new(),
+            gone: BTreeSet::new(),
             hungry: BTreeSet::new(),
             fleet: BTreeMap::new(),
             nodes,

@@ -189,6 +189,16 @@ fn a_revoked_grant_counts_for_nothing_and_its_late_report_is_not_believed() {
         assert!(effects.contains(&Effect::Discard { attempt }));
         let effects = b.ok(worker, attempt);
         assert_eq!(effects, [Effect::Release { worker: WorkerId(worker) }]);
+        let finished = vec![Finished {
+            attempt,
+            outcome: Outcome::Ok { outputs: 1, bytes: 0 },
+            ran_ms: 1,
+            message: String::new(),
+        }];
+        let (unit, node) = (UnitId(1), node(1));
+        let effects =
+            b.tell(Event::Adopted { worker: WorkerId(worker), unit, node, running: vec![], finished });
+        assert_eq!(effects, [Effect::Release { worker: WorkerId(worker) }], "nor when it comes again");
     }
     assert_eq!(b.job.progress()[0].done, 0);
     assert_eq!(ended(&b.drain()), None);
@@ -318,6 +328,7 @@ fn a_gang_runs_together_and_is_retried_together() {
     assert_eq!(given(&b.tick(1_000), 1), [id(0, 0, 1), id(1, 0, 1)]);
     let effects = b.ok(1, id(0, 0, 1));
     assert_eq!(effects, [], "not acknowledged: only the worker knows of it");
+    assert_eq!(b.ok(1, id(0, 0, 1)), [], "nor when it is repeated");
     let effects = b.end(1, id(1, 0, 1), Outcome::Ok { outputs: 1, bytes: 1 });
     assert!(effects.contains(&Effect::Promote { attempt: id(1, 0, 1), outputs: 1 }));
     assert!(
@@ -413,4 +424,26 @@ fn plans_that_can_not_be_carried_out_are_refused() {
     assert!(matches!(refuse(vec![task(1, 1, vec![])]), Some(PlanError::Id { .. })));
     let unknown = vec![task(0, 1, vec![Dependency::Barrier(TaskId(5))])];
     assert!(matches!(refuse(unknown), Some(PlanError::Unknown { on: 5, .. })));
+}
+
+#[test]
+fn a_report_before_its_worker_is_adopted_waits_for_that() {
+    let mut b = Bench::new(vec![task(0, 1, vec![])]);
+    let attempt = b.worker(1, 1)[0];
+    let mut job = b.recover();
+    job.handle(Time(0), Event::Granted { worker: WorkerId(1), unit: UnitId(1), node: node(1) });
+    job.drain();
+    let report = Finished {
+        attempt,
+        outcome: Outcome::Ok { outputs: 1, bytes: 0 },
+        ran_ms: 1,
+        message: String::new(),
+    };
+    job.handle(Time(0), Event::Finished { worker: WorkerId(1), report: report.clone() });
+    assert_eq!(job.drain(), [], "neither acknowledged nor discarded");
+    let (unit, node) = (UnitId(1), node(1));
+    let finished = vec![report];
+    job.handle(Time(0), Event::Adopted { worker: WorkerId(1), unit, node, running: vec![], finished });
+    let effects = job.drain();
+    assert!(effects.contains(&Effect::Promote { attempt, outputs: 1 }), "{effects:?}");
 }

@@ -34,6 +34,10 @@ impl Job {
             self.out.effect(Effect::Release { worker: id });
             return;
         };
+        if !worker.joined {
+            // Of a former job master's: it must be adopted first, and repeats this until it is acknowledged.
+            return;
+        }
         let answer = worker.answer(place.stage, place.instance, place.number, place.member);
         let node = worker.node;
         if let Answer::Last { was_first } = answer {

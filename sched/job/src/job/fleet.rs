@@ -10,6 +10,9 @@ use crate::record::Outputs;
 use crate::stage::{Attempt, Phase};
 use crate::worker::{Held, Worker};
 
+/// Workers that are remembered to be no more, the newest: what is older the master has long heard of.
+const GONE_MAX: usize = 16_384;
+
 /// Whether what ran in a lost worker counts as lost once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
@@ -21,6 +24,11 @@ pub(super) enum Loss {
 
 impl Job {
     pub(super) fn granted(&mut self, now: Time, id: WorkerId, unit: UnitId, node: &NodeName) {
+        if self.gone.contains(&id) {
+            // It was lost or given back, and what it made was removed; the master has not heard of it yet.
+            self.out.effect(Effect::Release { worker: id });
+            return;
+        }
         let node = self.name_of(node);
         self.workers.entry(id).or_insert_with(|| Worker::new(unit, node, now));
     }
@@ -73,6 +81,9 @@ impl Job {
             return;
         }
         self.join(now, id, unit, node);
+        if !self.knows(id) {
+            return;
+        }
         let mut gangs: BTreeMap<(usize, u32, u32), u8> = BTreeMap::new();
         let mut order = Vec::new();
         for attempt in finished.iter().map(|report| report.attempt).chain(running.iter().copied()) {
@@ -146,7 +157,7 @@ impl Job {
     }
 
     pub(super) fn holds(&mut self, now: Time, id: WorkerId, attempts: &[AttemptId]) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.joined) else { return };
         let said: BTreeSet<AttemptId> = attempts.iter().copied().collect();
         let mut again = Vec::new();
         let mut answered = Vec::new();
@@ -198,6 +209,10 @@ impl Job {
     pub(super) fn lose(&mut self, now: Time, id: WorkerId, loss: Loss, why: &str) {
         let Some(worker) = self.workers.remove(&id) else { return };
         self.hungry.remove(&id);
+        self.gone.insert(id);
+        if self.gone.len() > GONE_MAX {
+            self.gone.pop_first();
+        }
         if worker.joined
             && let Some(count) = self.fleet.get_mut(&(worker.unit, worker.node))
         {

@@ -50,10 +50,12 @@ impl Job {
                 continue;
             }
             self.want_version += 1;
+            // Above all versions of former job masters.
+            let version = u64::from(self.generation) << 32 | self.want_version;
             self.wanted.insert(unit, Said { total, preferred: names });
             let named: Vec<(NodeName, u64)> =
                 preferred.into_iter().map(|(node, n)| (self.nodes.name(node).clone(), n)).collect();
-            let want = Want { unit, version: self.want_version, total, preferred: named };
+            let want = Want { unit, version, total, preferred: named };
             self.out.effect(Effect::Want(want));
         }
     }
