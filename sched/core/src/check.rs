@@ -75,6 +75,7 @@ impl Scheduler {
         for (slot, node) in self.nodes.iter() {
             let broken = |what| Err(Broken::Node { node: node.id, what });
             let (mut used, mut dying) = (Resources::ZERO, Resources::ZERO);
+            let mut by_priority: BTreeMap<_, Resources> = BTreeMap::new();
             for id in &node.grants {
                 let Some(grant) = self.grants.get(id).filter(|grant| grant.node == slot) else {
                     return broken("has a grant that does not exist or is elsewhere");
@@ -82,7 +83,13 @@ impl Scheduler {
                 used = used.plus(&grant.resources);
                 if grant.dying.is_some() {
                     dying = dying.plus(&grant.resources);
+                } else {
+                    let sum = by_priority.entry(grant.priority).or_default();
+                    *sum = sum.plus(&grant.resources);
                 }
+            }
+            if by_priority != node.by_priority {
+                return broken("its sums by priority are wrong");
             }
             if used != node.used || dying != node.dying {
                 return broken("its usage is not the sum of its grants");

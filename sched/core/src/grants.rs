@@ -46,6 +46,7 @@ impl Scheduler {
         if let Some(node) = self.nodes.get_mut(grant.node) {
             node.used = node.used.plus(&used);
             node.grants.insert(id);
+            node.add_priority(grant.priority, &used);
         }
         if let Some(group) = grant.group {
             self.queues.change(group, |usage| usage.used = usage.used.plus(&used));
@@ -69,6 +70,7 @@ impl Scheduler {
         let key = (grant.job, grant.unit);
         if let Some(node) = self.nodes.get_mut(slot) {
             node.dying = node.dying.plus(&resources);
+            node.remove_priority(priority, &resources);
             self.effects.push(Effect::Revoke { grant: id, job, node: node.id, reason });
         }
         if let Some(group) = group {
@@ -91,6 +93,9 @@ impl Scheduler {
             node.grants.remove(&id);
             node.used = node.used.minus(&resources);
             node.dying = node.dying.minus(&gone);
+            if grant.dying.is_none() {
+                node.remove_priority(grant.priority, &resources);
+            }
         }
         if let Some(group) = grant.group {
             self.queues.change(group, |usage: &mut Usage| {

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     /// Of those that are being stopped.
     pub(crate) dying: Resources,
     pub(crate) grants: BTreeSet<GrantId>,
+    /// Of those that could be preempted, by priority: most nodes that cannot help are recognised by these sums.
+    pub(crate) by_priority: BTreeMap<Priority, Resources>,
     pub(crate) silent: bool,
     pub(crate) lost: bool,
     pub(crate) draining: bool,
@@ -66,6 +68,22 @@ impl Node {
     pub(crate) fn coming(&self) -> Resources {
         let kept = self.reservations.iter().fold(Resources::ZERO, |sum, kept| sum.plus(&kept.resources));
         self.capacity.minus(&self.used.minus(&self.dying)).minus(&kept)
+    }
+
+    /// One more grant that could be preempted.
+    pub(crate) fn add_priority(&mut self, priority: Priority, resources: &Resources) {
+        let sum = self.by_priority.entry(priority).or_default();
+        *sum = sum.plus(resources);
+    }
+
+    /// One less. Grants are never empty, so an empty sum has none.
+    pub(crate) fn remove_priority(&mut self, priority: Priority, resources: &Resources) {
+        if let Some(sum) = self.by_priority.get_mut(&priority) {
+            *sum = sum.minus(resources);
+            if sum.is_zero() {
+                self.by_priority.remove(&priority);
+            }
+        }
     }
 
     /// What may be given away now. What is being stopped pays for reservations first.

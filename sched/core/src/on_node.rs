@@ -32,6 +32,7 @@ impl Scheduler {
                 used: Resources::ZERO,
                 dying: Resources::ZERO,
                 grants: BTreeSet::new(),
+                by_priority: BTreeMap::new(),
                 silent: false,
                 lost: false,
                 draining: false,

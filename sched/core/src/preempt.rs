@@ -49,14 +49,16 @@ impl Scheduler {
         // What waits for places it prefers has other hopes, and what was preempted itself starts no cascade.
         let may = unit.loose as usize > unit.reservations.len() && job.calm_until <= self.now;
         let has_place = self.kept.len() < self.config.reservations_max;
-        let seeker = Seeker { key, group: job.group, priority: unit.priority, resources: unit.resources };
+        let resources = unit.resources;
+        let has_right = self.queues.path(job.group).iter().any(|level| self.is_due(*level, &resources));
+        let seeker = Seeker { key, group: job.group, priority: unit.priority, resources, has_right };
         (may && has_place).then_some((seeker, listed.lane()))
     }
 
     /// A cheap answer to most questions: nothing runs that is less important, and nothing is owed.
     fn might_preempt(&self, seeker: &Seeker) -> bool {
         let lower = self.by_priority.keys().next().is_some_and(|lowest| *lowest < seeker.priority);
-        if !lower && !self.queues.is_owed(seeker.group) {
+        if !lower && !seeker.has_right {
             return false;
         }
         // Where a maximum is in the way, only what is less important in that very group can help.

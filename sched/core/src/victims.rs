@@ -25,6 +25,8 @@ pub(crate) struct Seeker {
     pub(crate) group: Group,
     pub(crate) priority: Priority,
     pub(crate) resources: Resources,
+    /// A group above it, or its own, is below its minimum, so that more than priority speaks for it.
+    pub(crate) has_right: bool,
 }
 
 /// What making room on a node costs; less is better.
@@ -60,6 +62,11 @@ impl Scheduler {
             return None;
         }
         let room = node.coming();
+        let lower = node.by_priority.range(..seeker.priority).map(|(_, sum)| sum);
+        let bound = lower.fold(room, |sum, more| sum.plus(more));
+        if !seeker.has_right && !seeker.resources.fits_in(&bound) {
+            return None;
+        }
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut possible = room;
         for id in node.grants.iter().take(CANDIDATES_MAX) {
@@ -89,12 +96,9 @@ impl Scheduler {
         let (own, other) = (self.queues.path(seeker.group), self.queues.path(group));
         let common = own.iter().zip(other).take_while(|(a, b)| a == b).count();
         let by_priority = grant.priority < seeker.priority;
-        let by_right = group != seeker.group
-            && own.get(common).is_some_and(|level| {
-                let queue = self.queues.get(*level);
-                let taken = queue.sum.used.plus(&queue.sum.reserved);
-                taken.within_named(&seeker.resources, &queue.floor)
-            });
+        let by_right = seeker.has_right
+            && group != seeker.group
+            && own.get(common).is_some_and(|level| self.is_due(*level, &seeker.resources));
         (by_priority || by_right).then_some(Candidate {
             id,
             group,
@@ -103,6 +107,12 @@ impl Scheduler {
             priority: grant.priority,
             since: grant.since,
         })
+    }
+
+    /// One more would still be within the group's minimum.
+    pub(crate) fn is_due(&self, level: Group, resources: &Resources) -> bool {
+        let queue = self.queues.get(level);
+        queue.sum.used.plus(&queue.sum.reserved).within_named(resources, &queue.floor)
     }
 
     /// Takes candidates in their order until the seeker fits, then gives back those that turned out unnecessary, the
