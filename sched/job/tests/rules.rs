@@ -447,3 +447,44 @@ fn a_report_before_its_worker_is_adopted_waits_for_that() {
     let effects = job.drain();
     assert!(effects.contains(&Effect::Promote { attempt, outputs: 1 }), "{effects:?}");
 }
+
+#[test]
+fn outputs_that_are_nowhere_make_the_instance_run_again() {
+    let mut b = Bench::new(vec![task(0, 1, vec![])]);
+    b.worker(1, 1);
+    b.end(1, id(0, 0, 0), Outcome::Ok { outputs: 1, bytes: 0 });
+    let effects = b.tell(Event::Promoted { attempt: id(0, 0, 0), result: Promotion::Missing });
+    assert!(
+        matches!(&effects[0], Effect::Append(r) if r == &[Record::Reopened { task: TaskId(0), instance: 0 }])
+    );
+    assert_eq!(b.pull(1, 1), [id(0, 0, 1_000)]);
+}
+
+#[test]
+fn a_node_that_fails_different_instances_is_avoided_and_told_to_the_master() {
+    let mut b = Bench::new(vec![task(0, 20, vec![])]);
+    b.tell(Event::WorkerJoined { worker: WorkerId(9), unit: UnitId(1), node: node(9) });
+    b.worker(1, 1);
+    for instance in 0..3 {
+        b.end(1, id(0, instance, 0), Outcome::Machine);
+        let next = b.pull(1, 1);
+        assert_eq!(next.is_empty(), instance == 2, "after {instance}: {next:?}");
+    }
+    assert_eq!(b.pull(9, 1).len(), 1, "the other node goes on");
+    let effects = b.tick(600_000);
+    assert!(!effects.contains(&Effect::AvoidNodes { nodes: vec![node(1)] }), "only the task avoided it");
+
+    let mut b = Bench::new(vec![task(0, 9, vec![]), task(1, 9, vec![])]);
+    b.tell(Event::WorkerJoined { worker: WorkerId(9), unit: UnitId(1), node: node(9) });
+    let mut attempts = b.worker(1, 1);
+    let mut told = Vec::new();
+    while let Some(attempt) = attempts.pop() {
+        told.extend(b.end(1, attempt, Outcome::Exit(1)));
+        attempts = b.pull(1, 1);
+    }
+    assert!(told.contains(&Effect::AvoidNodes { nodes: vec![node(1)] }));
+    let effects = b.tick(3_000);
+    assert!(effects.contains(&Effect::Release { worker: WorkerId(1) }), "its worker is given back");
+    let effects = b.tick(600_000);
+    assert!(effects.contains(&Effect::AvoidNodes { nodes: vec![] }), "failures are forgotten");
+}

@@ -88,6 +88,9 @@ impl Job {
             Record::Opened { .. } => {}
             Record::Won { task, attempt, outputs, ranges, bytes, mean_ms } => {
                 let stage = self.stage_at(at, *task)?;
+                if outputs.as_slice().len() != self.stages[stage].spec.members.len() {
+                    return Err(RecoverError::Task { at, task: task.0 });
+                }
                 self.stages[stage].bytes = self.stages[stage].bytes.saturating_add(*bytes);
                 for (start, end) in ranges {
                     self.check_instance(at, *task, end - 1)?;
