@@ -53,7 +53,7 @@ struct Flags {
     #[arg(long, env = "FUXI_KEYS", value_name = "DIR")]
     keys: Option<PathBuf>,
     /// The name of its key there
-    #[arg(long, env = "FUXI_KEY_NAME", value_name = "NAME", default_value = "fuxi-worker")]
+    #[arg(long, env = "FUXI_KEY_NAME", value_name = "NAME", default_value = "fuxi")]
     key_name: String,
     /// A file that counts the grant's processes that were killed for want of memory
     #[arg(long, env = "FUXI_OOM_FILE", value_name = "FILE")]

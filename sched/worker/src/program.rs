@@ -57,7 +57,9 @@ impl Program {
         for argument in &task.command {
             program.arguments.push(c_string(OsStr::new(argument))?);
         }
-        let ours: [(&str, &OsStr); 8] = [
+        let grant = config.grant.to_string();
+        let agent = std::env::var_os("FUXI_AGENT").unwrap_or_default();
+        let ours: [(&str, &OsStr); 10] = [
             ("PATH", OsStr::new(search)),
             ("HOME", home.as_os_str()),
             ("TMPDIR", home.as_os_str()),
@@ -66,6 +68,9 @@ impl Program {
             ("FUXI_TASK", OsStr::new(&task.name)),
             ("FUXI_NODE", OsStr::new(&config.node)),
             ("FUXI_MOUNT", config.mount.as_os_str()),
+            // By these two the agent finds what is left of a worker that died.
+            ("FUXI_GRANT", OsStr::new(&grant)),
+            ("FUXI_AGENT", &agent),
         ];
         // The task's own come last and win where a name is not ours to give.
         for (key, value) in ours.iter().filter(|(key, _)| !task.environment.contains_key(*key)) {

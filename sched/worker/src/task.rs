@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use kuafu::Bytes;
 use sched_api::proto;
-use serde::Deserialize;
+use sched_spec::{TaskKind, TaskSpec};
 
 /// What runs a task's instances.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     #[default]
     Command,
     Map,
     Reduce,
     Sample,
-    Merge,
 }
 
 /// A task whose outputs this one reads.
@@ -45,22 +43,6 @@ pub struct Task {
     pub trouble: Option<String>,
 }
 
-/// The part of a task's description that is read here.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    name: String,
-    #[serde(default)]
-    kind: Kind,
-    #[serde(default)]
-    command: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    #[serde(default)]
-    timeout_ms: Option<u64>,
-    #[serde(default)]
-    outputs: Vec<String>,
-}
-
 impl Task {
     /// From what the job's master sent. What cannot be understood becomes [`Task::trouble`]: it is the attempt that fails, in words.
     #[must_use]
@@ -70,18 +52,26 @@ impl Task {
             .into_iter()
             .map(|source| Source { task: source.task, name: source.name, instances: source.instances })
             .collect();
-        match serde_json::from_slice::<Spec>(&spec) {
-            Ok(parsed) => Self {
-                name: parsed.name,
-                kind: parsed.kind,
-                command: parsed.command,
-                environment: parsed.env,
-                timeout: parsed.timeout_ms.map(Duration::from_millis),
-                has_outputs: !parsed.outputs.is_empty(),
-                sources,
-                spec,
-                trouble: None,
-            },
+        match serde_json::from_slice::<TaskSpec>(&spec) {
+            Ok(parsed) => {
+                let (kind, command) = match parsed.kind {
+                    TaskKind::Command(command) => (Kind::Command, command),
+                    TaskKind::Sample(_) => (Kind::Sample, Vec::new()),
+                    TaskKind::Map(_) => (Kind::Map, Vec::new()),
+                    TaskKind::Reduce(_) => (Kind::Reduce, Vec::new()),
+                };
+                Self {
+                    name: parsed.name,
+                    kind,
+                    command,
+                    environment: parsed.env,
+                    timeout: parsed.timeout_ms.map(Duration::from_millis),
+                    has_outputs: !parsed.outputs.is_empty(),
+                    sources,
+                    spec,
+                    trouble: None,
+                }
+            }
             Err(error) => Self {
                 name: task.to_string(),
                 sources,

@@ -9,10 +9,23 @@ use std::path::Path;
 
 use common::{Job, Process, Serving, processes};
 use sched_api::proto::{FindJobReply, Finished, Outcome};
+use serde_json::json;
 
-fn script(name: &str, script: &str, more: &str) -> String {
-    let command = serde_json::to_string(&["sh", "-c", script]).unwrap();
-    format!(r#"{{"name":"{name}","command":{command}{more}}}"#)
+/// A task of one command, as its job's master describes it.
+fn command(name: &str, command: &[&str], more: &[(&str, serde_json::Value)]) -> String {
+    let mut spec = serde_json::json!({
+        "name": name, "kind": { "command": command }, "instances": null, "inputs": [], "split": "file",
+        "outputs": [], "resources": {}, "attempts": 3, "failures_allowed": 0, "timeout_ms": null, "env": {},
+        "after": [], "backup": false, "parallel_max": null
+    });
+    for (key, value) in more {
+        spec[key] = value.clone();
+    }
+    spec.to_string()
+}
+
+fn script(name: &str, script: &str, more: &[(&str, serde_json::Value)]) -> String {
+    command(name, &["sh", "-c", script], more)
 }
 
 struct Setup {
@@ -47,34 +60,34 @@ impl Setup {
 #[tokio::test]
 async fn outcomes_words_and_outputs_are_told() {
     let mut setup = setup(&[]).await;
-    let fine = setup.one(1, &script("fine", "true", "")).await;
+    let fine = setup.one(1, &script("fine", "true", &[])).await;
     assert_eq!(fine.outcome(), Outcome::Ok);
     assert!(fine.started_unix_us > 0 && fine.ended_unix_us >= fine.started_unix_us);
     assert!(!setup.job_file("log/fine.0.0").exists(), "an instance that says nothing makes no file");
 
-    let bad = setup.one(2, &script("bad", "echo out; echo err >&2; exit 3", "")).await;
+    let bad = setup.one(2, &script("bad", "echo out; echo err >&2; exit 3", &[])).await;
     assert_eq!((bad.outcome(), bad.code, bad.message.as_str()), (Outcome::Exit, 3, "out\nerr"));
     assert_eq!(fs::read_to_string(setup.job_file("log/bad.0.0")).unwrap(), "out\nerr\n");
 
-    let killed = setup.one(3, &script("killed", "kill -SEGV $$", "")).await;
+    let killed = setup.one(3, &script("killed", "kill -SEGV $$", &[])).await;
     assert_eq!((killed.outcome(), killed.code), (Outcome::Signal, 11));
 
-    let missing = setup.one(4, r#"{"name":"missing","command":["no-such-program","x"]}"#).await;
+    let missing = setup.one(4, &command("missing", &["no-such-program", "x"], &[])).await;
     assert_eq!(missing.outcome(), Outcome::NoSuchProgram);
     assert!(missing.message.contains("no-such-program"), "{}", missing.message);
 
     let interpreter = setup.job_file("interpreter");
     fs::write(&interpreter, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&interpreter, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let bare = setup.one(5, r#"{"name":"i","command":["spool/q/run/job/interpreter"]}"#).await;
+    let bare = setup.one(5, &command("i", &["spool/q/run/job/interpreter"], &[])).await;
     assert_eq!(bare.outcome(), Outcome::NoSuchProgram, "{}", bare.message);
 
-    let made = setup.one(6, &script("made", "echo x > $FUXI_OUT/a; echo y > b; echo $FUXI_TASK $FUXI_INSTANCE $FUXI_ATTEMPT $FUXI_JOB $WORD", r#","outputs":["*"],"env":{"WORD":"w"}"#)).await;
+    let made = setup.one(6, &script("made", "echo x > $FUXI_OUT/a; echo y > b; echo $FUXI_TASK $FUXI_INSTANCE $FUXI_ATTEMPT $FUXI_JOB $WORD", &[("outputs", json!(["*"])), ("env", json!({ "WORD": "w" }))])).await;
     assert_eq!((made.outcome(), made.outputs), (Outcome::Ok, 2), "{}", made.message);
     assert_eq!(fs::read_to_string(setup.job_file("out/.tmp-made.0.0/b")).unwrap(), "y\n");
     assert_eq!(fs::read_to_string(setup.job_file("log/made.0.0")).unwrap(), "made 0 0 job w\n");
 
-    let failed = setup.one(7, &script("failed", "echo x > half; false", r#","outputs":["*"]"#)).await;
+    let failed = setup.one(7, &script("failed", "echo x > half; false", &[("outputs", json!(["*"]))])).await;
     assert_eq!(failed.outcome(), Outcome::Exit);
     assert!(!setup.job_file("out/.tmp-failed.0.0").exists(), "what a failed attempt made is removed");
 
@@ -88,16 +101,16 @@ async fn nothing_outlives_its_attempt() {
     let marker = format!("3600.{}", std::process::id());
     // One in the group, one in a session of its own.
     let leaves = format!("sleep {marker} & setsid sleep {marker} & sleep 0.05");
-    let left = setup.one(1, &script("left", &leaves, "")).await;
+    let left = setup.one(1, &script("left", &leaves, &[])).await;
     assert_eq!(left.outcome(), Outcome::Ok);
     assert_eq!(processes(&marker), Vec::<u32>::new(), "of an attempt that ended");
 
     let hangs = format!("sleep {marker} & setsid sleep {marker} & sleep {marker}");
-    let late = setup.one(2, &script("late", &hangs, r#","timeout_ms":300"#)).await;
+    let late = setup.one(2, &script("late", &hangs, &[("timeout_ms", json!(300))])).await;
     assert_eq!(late.outcome(), Outcome::Timeout);
     assert_eq!(processes(&marker), Vec::<u32>::new(), "of an attempt whose time was up");
 
-    setup.job.task(3, &script("cancelled", &hangs, ""));
+    setup.job.task(3, &script("cancelled", &hangs, &[]));
     setup.job.instances(3, 0..2);
     while processes(&marker).len() < 3 {
         tokio::task::yield_now().await;
@@ -115,10 +128,10 @@ async fn want_of_memory_is_told_from_other_kills() {
     let oom = dir.path().join("oom");
     fs::write(&oom, "oom_kill 1\n").unwrap();
     let setup = setup(&[("FUXI_OOM_FILE", oom.display().to_string())]).await;
-    let other = setup.one(1, &script("other", "kill -9 $$", "")).await;
+    let other = setup.one(1, &script("other", "kill -9 $$", &[])).await;
     assert_eq!((other.outcome(), other.code), (Outcome::Signal, 9));
     let counted = format!("echo oom_kill 2 > {}; kill -9 $$", oom.display());
-    let eater = setup.one(2, &script("eater", &counted, "")).await;
+    let eater = setup.one(2, &script("eater", &counted, &[])).await;
     assert_eq!(eater.outcome(), Outcome::OutOfMemory);
 }
 
@@ -126,7 +139,7 @@ async fn want_of_memory_is_told_from_other_kills() {
 async fn a_log_is_bounded_and_keeps_the_end() {
     let setup = setup(&[]).await;
     let talker = "head -c 40000000 /dev/zero | tr '\\0' x; sleep 0.3; head -c 4000000 /dev/zero | tr '\\0' y; echo end";
-    let said = setup.one(1, &script("talker", talker, "")).await;
+    let said = setup.one(1, &script("talker", talker, &[])).await;
     assert_eq!(said.outcome(), Outcome::Ok);
     let log = fs::read(setup.job_file("log/talker.0.0")).unwrap();
     assert!(log.len() <= 17 << 20, "{} bytes", log.len());
@@ -135,7 +148,7 @@ async fn a_log_is_bounded_and_keeps_the_end() {
 
 /// Each instance writes down that it ran.
 fn counting(dir: &Path) -> String {
-    script("count", &format!("echo $FUXI_INSTANCE >> {}", dir.join("ran").display()), "")
+    script("count", &format!("echo $FUXI_INSTANCE >> {}", dir.join("ran").display()), &[])
 }
 
 fn ran(dir: &Path) -> BTreeMap<u32, u32> {
@@ -213,7 +226,7 @@ async fn a_signal_ends_the_worker_and_what_it_runs() {
     let record = dir.path().join("exit");
     let mut setup = setup(&[("FUXI_EXIT_RECORD", record.display().to_string())]).await;
     let marker = format!("3601.{}", std::process::id());
-    setup.job.task(1, &script("long", &format!("sleep {marker}"), ""));
+    setup.job.task(1, &script("long", &format!("sleep {marker}"), &[]));
     setup.job.instances(1, 0..1);
     while processes(&marker).is_empty() {
         tokio::task::yield_now().await;
