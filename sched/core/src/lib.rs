@@ -2,7 +2,7 @@
 //!
 //! The model is incremental: a job says once how many of a unit it wants in all, and is granted them one by one as
 //! room appears; nothing is asked for twice, and a decision costs what has changed, not what there is. Three rules
-//! keep that true. A request looks for a node when it comes ([`place`]); a node that frees room looks for a request
+//! keep that true. A request looks for a node when it comes (`place`); a node that frees room looks for a request
 //! (`offer`); a quota group that frees quota looks for both (`refill`). Between events, nothing that waits could be
 //! granted, so nothing has to be looked at again.
 //!
