@@ -1,6 +1,7 @@
 //! The name of one try at one instance, and what it reads.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use sched_api::proto;
 
@@ -39,6 +40,14 @@ pub struct Piece {
     pub path: String,
     pub offset: u64,
     pub len: u64,
+}
+
+impl Piece {
+    /// The file's full path.
+    #[must_use]
+    pub fn path_in(&self, mount: &Path) -> PathBuf {
+        mount.join(self.path.trim_start_matches('/'))
+    }
 }
 
 impl From<proto::Piece> for Piece {

@@ -85,21 +85,22 @@ impl Command {
         if assignment.input.is_empty() {
             return Ok(());
         }
-        let (mut paths, mut ranges) = (Vec::new(), Vec::new());
+        let mut paths = Vec::new();
         for piece in &assignment.input {
-            paths.extend_from_slice(mount.join(piece.path.trim_start_matches('/')).as_os_str().as_bytes());
+            paths.extend_from_slice(piece.path_in(mount).as_os_str().as_bytes());
             paths.push(b'\n');
-            ranges.extend_from_slice(format!("{} {}\n", piece.offset, piece.len).as_bytes());
         }
-        for (name, mut list) in [("FUXI_INPUT", paths), ("FUXI_INPUT_RANGE", ranges)] {
-            list.pop();
-            if list.len() > INPUT_BYTES_MAX {
-                let file = self.environment.config.scratch.join(name);
-                fs::write(&file, &list)?;
-                program.set(&format!("{name}_FILE"), &file).map_err(io::Error::other)?;
-            } else {
-                program.set(name, std::ffi::OsStr::from_bytes(&list)).map_err(io::Error::other)?;
-            }
+        paths.pop();
+        if paths.len() > INPUT_BYTES_MAX {
+            let file = self.environment.config.scratch.join("input");
+            fs::write(&file, &paths)?;
+            program.set("FUXI_INPUT_FILE", &file).map_err(io::Error::other)?;
+        } else {
+            program.set("FUXI_INPUT", std::ffi::OsStr::from_bytes(&paths)).map_err(io::Error::other)?;
+        }
+        if let [piece] = &assignment.input[..] {
+            program.set("FUXI_INPUT_OFFSET", piece.offset.to_string()).map_err(io::Error::other)?;
+            program.set("FUXI_INPUT_LEN", piece.len.to_string()).map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -59,7 +59,8 @@ impl Program {
         }
         let grant = config.grant.to_string();
         let agent = std::env::var_os("FUXI_AGENT").unwrap_or_default();
-        let ours: [(&str, &OsStr); 10] = [
+        let job_directory = config.job_directory();
+        let ours: [(&str, &OsStr); 11] = [
             ("PATH", OsStr::new(search)),
             ("HOME", home.as_os_str()),
             ("TMPDIR", home.as_os_str()),
@@ -68,6 +69,7 @@ impl Program {
             ("FUXI_TASK", OsStr::new(&task.name)),
             ("FUXI_NODE", OsStr::new(&config.node)),
             ("FUXI_MOUNT", config.mount.as_os_str()),
+            ("FUXI_JOB_DIR", job_directory.as_os_str()),
             // By these two the agent finds what is left of a worker that died.
             ("FUXI_GRANT", OsStr::new(&grant)),
             ("FUXI_AGENT", &agent),

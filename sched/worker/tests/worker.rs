@@ -82,7 +82,7 @@ async fn outcomes_words_and_outputs_are_told() {
     let bare = setup.one(5, &command("i", &["spool/q/run/job/interpreter"], &[])).await;
     assert_eq!(bare.outcome(), Outcome::NoSuchProgram, "{}", bare.message);
 
-    let made = setup.one(6, &script("made", "echo x > $FUXI_OUT/a; echo y > b; echo $FUXI_TASK $FUXI_INSTANCE $FUXI_ATTEMPT $FUXI_JOB $WORD", &[("outputs", json!(["*"])), ("env", json!({ "WORD": "w" }))])).await;
+    let made = setup.one(6, &script("made", "echo x > $FUXI_OUT/a; echo y > b; cd $FUXI_JOB_DIR && test -d log; echo $FUXI_TASK $FUXI_INSTANCE $FUXI_ATTEMPT $FUXI_JOB $WORD", &[("outputs", json!(["*"])), ("env", json!({ "WORD": "w" }))])).await;
     assert_eq!((made.outcome(), made.outputs), (Outcome::Ok, 2), "{}", made.message);
     assert_eq!(fs::read_to_string(setup.job_file("out/.tmp-made.0.0/b")).unwrap(), "y\n");
     assert_eq!(fs::read_to_string(setup.job_file("log/made.0.0")).unwrap(), "made 0 0 job w\n");
