@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use crate::current::Stop;
 use crate::desk::Assignment;
 use crate::executor::{Environment, Executor};
+use crate::files::Files;
 use crate::oom::OomCounter;
 use crate::output::Output;
 use crate::place::{self, WorkingDirectory};
@@ -37,6 +38,7 @@ pub struct CommandError {
 #[derive(Debug)]
 pub struct Command {
     environment: Environment,
+    files: Files,
     output: Arc<Output>,
     null: File,
     place: WorkingDirectory,
@@ -62,7 +64,8 @@ impl Command {
             source,
         })?;
         let oom = OomCounter::new(environment.config.oom_file.clone());
-        Ok(Self { environment, output, null, place, oom, ready: None })
+        let files = Files::new(Arc::clone(&environment.config), Arc::clone(&output));
+        Ok(Self { environment, files, output, null, place, oom, ready: None })
     }
 
     fn make_ready(&mut self, task: &Arc<Task>) -> Result<(), ProgramError> {
@@ -71,12 +74,6 @@ impl Command {
             self.ready = Some((Arc::clone(task), program));
         }
         Ok(())
-    }
-
-    /// Where the attempt puts what it makes, if its task makes anything.
-    fn outputs(&self, name: &str, task: &Task) -> Option<PathBuf> {
-        task.has_outputs
-            .then(|| self.environment.config.job_directory().join("out").join(format!(".tmp-{name}")))
     }
 
     fn tell_inputs(&mut self, assignment: &Assignment) -> io::Result<()> {
@@ -223,8 +220,8 @@ impl Executor for Command {
         if let Err(error) = self.make_ready(task) {
             return Report::new(Outcome::NoSuchProgram, error.to_string(), started);
         }
-        let name = format!("{}.{}.{}", task.name, assignment.attempt.instance, assignment.attempt.number);
-        let outputs = self.outputs(&name, task);
+        let name = self.files.name(assignment);
+        let outputs = task.has_outputs.then(|| self.files.outputs(&name));
         let ended = self.execute(assignment, outputs.as_deref());
         let stopped = self.environment.current.stopped();
         let mut report = match ended {
@@ -240,46 +237,14 @@ impl Executor for Command {
         if let Some((_, program)) = &mut self.ready {
             program.reset();
         }
-        self.keep_words(&name, &mut report);
+        self.files.keep_words(&name, &mut report);
         if let Some(outputs) = &outputs {
-            settle(outputs, &mut report);
+            self.files.settle(outputs, &mut report);
         }
         if let Err(error) = self.place.clean() {
             // Nobody's fault who ran here; the next attempt may find things of the last one's, which is said once each time.
             tracing::warn!(%error, directory = %self.place.path().display(), "the working directory cannot be emptied");
         }
         report
-    }
-}
-
-impl Command {
-    /// Moves what the program said to the job's log, and its last words into the report.
-    fn keep_words(&self, name: &str, report: &mut Report) {
-        let log = self.environment.config.job_directory().join("log").join(name);
-        let words = match self.output.collect(&log) {
-            Ok(words) => words,
-            Err(error) => Some(format!("[what it said could not be kept in {}: {error}]", log.display())),
-        };
-        let Some(words) = words.filter(|_| report.outcome != Outcome::Ok) else { return };
-        let before = std::mem::take(&mut report.message);
-        let text = if before.is_empty() { words } else { format!("{words}\n{before}") };
-        *report = Report { message: Report::never_ran(report.outcome, text).message, ..report.clone() };
-    }
-}
-
-/// Counts what a successful attempt made; removes what another one left.
-fn settle(outputs: &Path, report: &mut Report) {
-    if report.outcome == Outcome::Ok {
-        match place::count_names(outputs) {
-            Ok(count) => report.outputs = count,
-            Err(error) => {
-                report.outcome = Outcome::Machine;
-                report.message = format!("look at what it made in {}: {error}", outputs.display());
-            }
-        }
-    } else if let Err(error) = fs::remove_dir_all(outputs)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(%error, outputs = %outputs.display(), "what a failed attempt made cannot be removed");
     }
 }

@@ -151,13 +151,19 @@ impl Talk {
 
     fn request(&self, wait: Duration) -> PullRequest {
         let Config { job, grant, node, .. } = &*self.config;
+        let ppm = self.shared.current.ppm();
         self.shared.tell(|desk| PullRequest {
             job: job.clone(),
             grant: *grant,
             node: node.clone(),
             holds: desk.holds().map(Into::into).collect(),
             finished: desk.finished().map(|(attempt, report)| report.to_proto(attempt)).collect(),
-            progress: Vec::new(),
+            progress: desk
+                .running()
+                .filter(|_| ppm > 0)
+                .map(|attempt| proto::Progress { attempt: Some(attempt.into()), ppm })
+                .into_iter()
+                .collect(),
             room: u32::try_from(desk.room()).unwrap_or(u32::MAX),
             tasks_known: desk.tasks().collect(),
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),

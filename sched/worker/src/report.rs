@@ -70,6 +70,12 @@ impl Report {
         Self { outcome, message, started_us: 0, ended_us: 0, outputs: 0, bytes_in: 0, bytes_out: 0 }
     }
 
+    /// Says this instead.
+    pub fn say(&mut self, mut message: String) {
+        clip(&mut message);
+        self.message = message;
+    }
+
     /// As it is sent.
     #[must_use]
     pub fn to_proto(&self, attempt: Attempt) -> proto::Finished {

@@ -14,10 +14,12 @@ use crate::config::Config;
 use crate::current::Current;
 use crate::desk::Desk;
 use crate::executor::{Environment, Kinds};
+use crate::files::Files;
 use crate::output::Output;
 use crate::pull::{Over, Talk};
 use crate::runner;
 use crate::shared::Shared;
+use crate::shuffle::Shuffle;
 use crate::strays;
 use crate::task::Kind;
 
@@ -71,7 +73,13 @@ impl Worker {
         }
         let current = Arc::new(Current::default());
         let environment = Environment { config: Arc::clone(&config), current: Arc::clone(&current) };
-        let kinds = Kinds::default().with(Kind::Command, Command::new(environment, Arc::clone(&output))?);
+        let files = Files::new(Arc::clone(&config), Arc::clone(&output));
+        let shuffle = || Shuffle::new(environment.clone(), files.clone());
+        let kinds = Kinds::default()
+            .with(Kind::Sample, shuffle())
+            .with(Kind::Map, shuffle())
+            .with(Kind::Reduce, shuffle())
+            .with(Kind::Command, Command::new(environment.clone(), Arc::clone(&output))?);
         let shared = Arc::new(Shared::new(Desk::new(config.prefetch), Arc::clone(&current)));
         let runner =
             runner::start(Arc::clone(&shared), kinds, config.owns_process).map_err(WorkerError::Thread)?;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Job, Process, Serving, processes};
-use sched_api::proto::{FindJobReply, Finished, Outcome};
+use sched_api::proto::{self, FindJobReply, Finished, Outcome};
 use serde_json::json;
 
 /// A task of one command, as its job's master describes it.
@@ -236,4 +236,106 @@ async fn a_signal_ends_the_worker_and_what_it_runs() {
     assert!(setup.worker.ends().await.success());
     assert_eq!(processes(&marker), Vec::<u32>::new());
     assert_eq!(fs::read_to_string(&record).unwrap(), "0 told to stop by a signal\n");
+}
+
+/// A task of MapReduce, as its job's master describes it.
+fn described(
+    name: &str,
+    kind: &str,
+    what: serde_json::Value,
+    more: &[(&str, serde_json::Value)],
+) -> kuafu::Bytes {
+    let mut spec = json!({ "name": name, "kind": kind, "outputs": ["part"], "memory_mib": 64 });
+    spec[kind] = what;
+    for (key, value) in more {
+        spec[key] = value.clone();
+    }
+    spec.to_string().into_bytes().into()
+}
+
+impl Setup {
+    fn give(&self, name: (u32, u32, u32), input: Vec<proto::Piece>) {
+        self.job.book.lock().waiting.insert(name, input);
+        self.job.news.notify_waiters();
+    }
+
+    fn describe(&self, task: u32, spec: kuafu::Bytes, sources: Vec<proto::Source>) {
+        let description = proto::TaskDescription { task, spec, sources };
+        self.job.book.lock().tasks.insert(task, description);
+    }
+
+    /// What a job's master does with what other tasks read.
+    fn put_in_place(&self, name: &str, instance: u32) {
+        fs::create_dir_all(self.job_file("shuffle")).unwrap();
+        let from = self.job_file(&format!("out/.tmp-{name}.{instance}.0"));
+        fs::rename(from, self.job_file(&format!("shuffle/{name}.{instance}"))).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn words_are_counted_by_map_and_reduce() {
+    let setup = setup(&[]).await;
+    fs::write(setup.dir.path().join("mount/text"), "b a\nc b\na b\n").unwrap();
+    let mapper = ["sh", "-c", "tr ' ' '\\n'; echo mapping >&2"];
+    let map = json!({ "mapper": mapper, "combiner": null, "records": "lines", "key": "record",
+        "partitions": 2, "ranges_of": "sample" });
+    let sample = json!({ "records": "lines", "key": "record", "partitions": 2 });
+    let reduce = json!({ "reducer": ["uniq", "-c"], "of": "map", "records": "lines", "key": "record", "output": "counts" });
+    let source = |task, name: &str, instances| proto::Source { task, name: name.to_owned(), instances };
+    setup.describe(0, described("sample", "sample", sample, &[]), Vec::new());
+    setup.describe(1, described("map", "map", map, &[]), vec![source(0, "sample", 1)]);
+    setup.describe(2, described("reduce", "reduce", reduce, &[]), vec![source(1, "map", 2)]);
+    let piece = |offset, len| proto::Piece { path: "text".to_owned(), offset, len };
+
+    setup.give((0, 0, 0), vec![piece(0, 6), piece(6, 6)]);
+    let sampled = setup.job.result((0, 0, 0)).await;
+    assert_eq!((sampled.outcome(), sampled.outputs), (Outcome::Ok, 1), "{}", sampled.message);
+    setup.put_in_place("sample", 0);
+    // The second piece begins within a line, which belongs to the first.
+    for (instance, input) in [piece(0, 6), piece(6, 6)].into_iter().enumerate() {
+        let instance = u32::try_from(instance).unwrap();
+        setup.give((1, instance, 0), vec![input]);
+        let mapped = setup.job.result((1, instance, 0)).await;
+        assert_eq!((mapped.outcome(), mapped.bytes_in), (Outcome::Ok, 6), "{}", mapped.message);
+        setup.put_in_place("map", instance);
+    }
+    assert_eq!(fs::read_to_string(setup.job_file("log/map.0.0")).unwrap(), "mapping\n");
+    let mut all = Vec::new();
+    for instance in 0..2 {
+        setup.give((2, instance, 0), Vec::new());
+        let reduced = setup.job.result((2, instance, 0)).await;
+        assert_eq!((reduced.outcome(), reduced.outputs), (Outcome::Ok, 1), "{}", reduced.message);
+        let part = format!("out/.tmp-reduce.{instance}.0/counts/part-{instance:05}");
+        let text = fs::read_to_string(setup.job_file(&part)).unwrap();
+        all.extend(text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    assert_eq!(all, ["2 a", "3 b", "1 c"], "ranges are in the order of keys");
+
+    fs::remove_file(setup.job_file("shuffle/map.1/part")).unwrap();
+    setup.give((2, 0, 1), Vec::new());
+    let lost = setup.job.result((2, 0, 1)).await;
+    assert_eq!((lost.outcome(), lost.lost_task, lost.code), (Outcome::LostInput, 1, 1), "{}", lost.message);
+}
+
+#[tokio::test]
+async fn a_mapper_that_hangs_fails_or_is_missing_is_told_as_such() {
+    let setup = setup(&[]).await;
+    fs::write(setup.dir.path().join("mount/text"), "a\n").unwrap();
+    let marker = format!("3602.{}", std::process::id());
+    let cases: [(&[&str], Outcome); 3] = [
+        (&["sleep", &marker], Outcome::Timeout),
+        (&["sh", "-c", "cat > /dev/null; echo why >&2; exit 5"], Outcome::Exit),
+        (&["no-such-mapper"], Outcome::NoSuchProgram),
+    ];
+    for (task, (mapper, outcome)) in cases.into_iter().enumerate() {
+        let task = u32::try_from(task).unwrap();
+        let map = json!({ "mapper": mapper, "combiner": null, "records": "lines", "key": "record",
+            "partitions": 1, "ranges_of": null });
+        setup.describe(task, described("map", "map", map, &[("timeout_ms", json!(700))]), Vec::new());
+        setup.give((task, 0, 0), vec![proto::Piece { path: "text".to_owned(), offset: 0, len: 2 }]);
+        let ended = setup.job.result((task, 0, 0)).await;
+        assert_eq!(ended.outcome(), outcome, "{}", ended.message);
+        assert!(!setup.job_file("out/.tmp-map.0.0").exists(), "nothing is left of a failed attempt");
+    }
+    assert_eq!(processes(&marker), Vec::<u32>::new());
 }
