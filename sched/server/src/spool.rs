@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use accept::Accepted;
+pub(crate) use accept::Judged;
 pub use finish::End;
 pub use name::{JobName, NameError, QueueName};
-pub use texts::Texts;
+pub use texts::{Texts, append_events};
 
 /// The directories of a queue.
 const PARTS: [&str; 5] = ["tmp", "new", "run", "done", "failed"];

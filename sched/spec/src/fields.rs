@@ -181,11 +181,11 @@ pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The known name that was probably meant: at most a third of its letters wrong.
+/// The known name that was probably meant: at most two letters of five wrong, as when two are exchanged.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |known: &&str| edits(name, known);
     let near = known.iter().min_by_key(|known| distance(known))?;
-    (distance(near) * 3 <= near.len().max(3)).then_some(*near)
+    (distance(near) * 5 <= near.len() * 2).then_some(*near)
 }
 
 /// Letters to insert, remove or change (Levenshtein, Soviet Physics Doklady 10, 1966).

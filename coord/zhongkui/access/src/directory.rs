@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use coord_types::InodeId;
 use serde::{Deserialize, Serialize};
 use zhongkui::keyring::{self, KeyringError};
 use zhongkui::{Authorities, Grant, Resource, Rights, SecretKey, User, UserEpoch, UserName};
@@ -30,6 +31,8 @@ pub const MASTER: &str = "master";
 pub const CHUNKSERVER: &str = "chunkserver";
 /// `nuwa-server`
 pub const NUWA: &str = "nuwa";
+/// `fuxi-master`, `fuxi-agent`
+pub const FUXI: &str = "fuxi";
 
 /// Names the folder for processes that are not told by a flag.
 pub const ENVIRONMENT: &str = "FEITIAN_KEYS";
@@ -270,16 +273,16 @@ fn generate() -> Result<SecretKey, DirectoryError> {
 }
 
 /// Who is made with a cluster, and what they may do: servers no more than their work takes.
-fn users() -> [(&'static str, Vec<Grant>); 4] {
+fn users() -> [(&'static str, Vec<Grant>); 5] {
     let on = |rights, resource| Grant::new(rights, resource).expect("some rights");
     let service = |rights, name: &str| {
         on(rights, Resource::Service(zhongkui::resource::Name::new(name).expect("a plain name")))
     };
-    let nuwa = |rights, path: &str| on(rights, Resource::nuwa(path).expect("an absolute path"));
+    let nuwa_path = |rights, path: &str| on(rights, Resource::nuwa(path).expect("an absolute path"));
     let registry = || {
         [
-            nuwa(Rights::READ | Rights::WRITE | Rights::LOCK, "/services/"),
-            nuwa(Rights::READ, crate::revoked::FOLDER),
+            nuwa_path(Rights::READ | Rights::WRITE | Rights::LOCK, "/services/"),
+            nuwa_path(Rights::READ, crate::revoked::FOLDER),
         ]
     };
     let work = Rights::READ | Rights::ADMINISTER;
@@ -303,7 +306,15 @@ fn users() -> [(&'static str, Vec<Grant>); 4] {
     ];
     nuwa.extend(registry());
     let admin = vec![on(Rights::all() - Rights::SERVE, Resource::Everything)];
-    [(ADMIN, admin), (MASTER, master), (CHUNKSERVER, chunkserver), (NUWA, nuwa)]
+    let mut fuxi = vec![
+        service(work | Rights::SERVE, "feitian.fuxi.v1.Fuxi"),
+        service(work | Rights::SERVE, "feitian.fuxi.v1.Work"),
+        nuwa_path(Rights::READ | Rights::WRITE | Rights::LOCK, "/fuxi/"),
+        // What happens in the spool's directories.
+        on(Rights::READ, Resource::Directory(InodeId::ROOT)),
+    ];
+    fuxi.extend(registry());
+    [(ADMIN, admin), (MASTER, master), (CHUNKSERVER, chunkserver), (NUWA, nuwa), (FUXI, fuxi)]
 }
 
 #[cfg(test)]
@@ -327,7 +338,7 @@ mod tests {
         keys.init().unwrap();
         let after = keys.access(MASTER, Audit::none()).unwrap();
         assert_eq!(before.keyring().pair().0.public(), after.keyring().pair().0.public());
-        for name in [ADMIN, MASTER, CHUNKSERVER, NUWA] {
+        for name in [ADMIN, MASTER, CHUNKSERVER, NUWA, FUXI] {
             let serves = keys.access(name, Audit::none()).unwrap().keyring().capability().may_serve();
             assert_eq!(serves, name != ADMIN, "{name}");
         }

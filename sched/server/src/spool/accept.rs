@@ -55,7 +55,12 @@ impl Spool {
     ///
     /// # Errors
     /// See [`SpoolError`]; if the file has [gone](SpoolError::is_gone), it was taken back, and the directory is removed again.
-    pub(crate) fn accept(&self, dropped: &Dropped, spec: JobSpec, owner: Owner) -> Result<Accepted, SpoolError> {
+    pub(crate) fn accept(
+        &self,
+        dropped: &Dropped,
+        spec: JobSpec,
+        owner: Owner,
+    ) -> Result<Accepted, SpoolError> {
         let name = JobName::of(&dropped.name, dropped.inode);
         let dir = self.job_dir(&dropped.queue, &name);
         make_dir(&dir, 0o755)?;
@@ -101,7 +106,10 @@ fn read_spec(path: &PathBuf) -> Result<(Result<String, String>, Owner), SpoolErr
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() > limit {
-        return Ok((Err(format!("the file is larger than {limit} bytes, the most a job file may have")), owner));
+        return Ok((
+            Err(format!("the file is larger than {limit} bytes, the most a job file may have")),
+            owner,
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         format!("byte {} is no UTF-8; a job file is text (TOML)", error.utf8_error().valid_up_to() + 1)

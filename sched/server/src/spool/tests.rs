@@ -93,7 +93,8 @@ fn nothing_but_small_text_files_is_read() {
     symlink(&secret, spool.part(&queue, "new").join("link.toml")).unwrap();
     fs::create_dir(spool.part(&queue, "new").join("dir.toml")).unwrap();
     fs::write(spool.part(&queue, "new").join("binary.toml"), b"name = \"\xff\"").unwrap();
-    fs::write(spool.part(&queue, "new").join("large.toml"), "#".repeat(sched_spec::FILE_MAX_BYTES + 1)).unwrap();
+    fs::write(spool.part(&queue, "new").join("large.toml"), "#".repeat(sched_spec::FILE_MAX_BYTES + 1))
+        .unwrap();
     fs::write(spool.part(&queue, "new").join(".half-written"), JOB).unwrap();
     let dropped = spool.dropped(&queue).unwrap();
     assert_eq!(dropped.len(), 4, "{dropped:?}");

@@ -50,7 +50,7 @@ pub(super) fn read(table: &At<&DeTable<'_>>, defaults: &Defaults, wrong: &mut Wr
     let mut fields = Fields::new(table.value, "[mapreduce]");
     let inputs = fields.texts("inputs", wrong).unwrap_or_default();
     if inputs.is_empty() {
-        let at = fields.at("inputs").unwrap_or(at.clone());
+        let at = fields.at("inputs").unwrap_or_else(|| at.clone());
         wrong.add(at, "[mapreduce] reads nothing: write inputs = [\"...\"]");
     }
     let inputs = paths(inputs, "inputs", "the mount", wrong);
@@ -157,7 +157,7 @@ fn key(fields: &mut Fields<'_, '_>, records: Records, wrong: &mut Wrong) -> Key 
                     Key::Field { number, separator }
                 }
                 _ => {
-                    let at = separator.map_or(value.span(), |text| text.at);
+                    let at = separator.map_or_else(|| value.span(), |text| text.at);
                     wrong.add(at, "separator must be one ASCII letter, and not the end of the line");
                     Key::Record
                 }

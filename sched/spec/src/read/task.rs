@@ -40,7 +40,7 @@ pub(super) fn read(
     let split = split(&mut fields, wrong);
     let outputs = fields.texts("outputs", wrong).unwrap_or_default();
     let outputs = paths(outputs, "outputs", "out/", wrong);
-    let after_at = fields.at("after").unwrap_or(at.clone());
+    let after_at = fields.at("after").unwrap_or_else(|| at.clone());
     let after = fields.texts("after", wrong).unwrap_or_default();
     let env = fields.named_texts("env", wrong).unwrap_or_default();
     let resources = resources(&mut fields, &defaults.resources, wrong);
