@@ -140,6 +140,7 @@ impl Work {
                     if how == Some(Containers::Stop) {
                         self.stop_all().await;
                     }
+                    self.limits.remove();
                     return;
                 }
             }

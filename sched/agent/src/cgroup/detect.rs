@@ -23,6 +23,17 @@ impl Detected {
     }
 }
 
+impl Detected {
+    /// Removes the agent's own groups; those in which something runs stay.
+    pub fn remove(&self) {
+        for hierarchy in &self.hierarchies {
+            if let Err(error) = fs::remove_dir(&hierarchy.base) {
+                tracing::debug!(%error, group = %hierarchy.base.display(), "the agent's control group stays");
+            }
+        }
+    }
+}
+
 /// Where a controller is: its mount, and this process's group in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {

@@ -262,6 +262,16 @@ impl Drop for Setup {
                 let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
         }
+        // What a killed agent leaves in the kernel, the next one of its directory would have used.
+        let data = self.path("data").canonicalize().unwrap();
+        let name = format!("fuxi-node-1-{:08x}", crc32c::crc32c(data.as_os_str().as_encoded_bytes()));
+        for controller in ["cpu", "pids"] {
+            let group = PathBuf::from("/sys/fs/cgroup").join(controller).join(&name);
+            for grant in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(grant.path());
+            }
+            let _ = std::fs::remove_dir(&group);
+        }
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("the agent's log:\n{log}");
