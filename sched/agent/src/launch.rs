@@ -117,3 +117,37 @@ fn limit(what: libc::__rlimit_resource_t, at_most: u64) -> io::Result<()> {
     // SAFETY: a pointer to a structure that outlives the call.
     result(unsafe { libc::setrlimit(what, &raw const limits) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_its_users_and_leads_a_session() {
+        if !Uid::effective().is_root() {
+            eprintln!("only root becomes somebody else: not tried");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let output = File::create(dir.path().join("output")).unwrap();
+        let account = Account::of(64_321, 64_322).unwrap();
+        let process = launch(Launch {
+            program: Path::new("/usr/bin/id"),
+            directory: Path::new("/"),
+            environment: vec![("WORD".into(), "w".into()), ("PATH".into(), "/usr/bin:/bin".into())],
+            account: Some(account),
+            doors: Vec::new(),
+            output: output.try_clone().unwrap(),
+            processes_max: Some(100),
+        });
+        let process = process.unwrap();
+        let seen = process::look(process.pid).unwrap();
+        assert_eq!(seen.session, process.pid);
+        let mut status = 0;
+        // SAFETY: waitpid writes the one integer.
+        assert_eq!(unsafe { libc::waitpid(process.pid, &raw mut status, 0) }, process.pid);
+        assert_eq!(status, 0);
+        let said = std::fs::read_to_string(dir.path().join("output")).unwrap();
+        assert_eq!(said, "uid=64321 gid=64322 groups=64322\n");
+    }
+}

@@ -71,6 +71,9 @@ struct Flags {
     /// Fuxi's master [default: nuwa://CLUSTER/fuxi-master]
     #[arg(long, value_name = "ADDRESS")]
     master: Option<Target>,
+    /// This machine's name or address, where workers elsewhere reach job masters that run here
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    advertise: String,
     /// Folder with fuxi-worker and fuxi-jobmaster [default: that of this program]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -188,6 +191,8 @@ fn master(flags: &Flags) -> anyhow::Result<Master> {
     let environment = BTreeMap::from([
         ("FUXI_MASTER".to_owned(), target.to_string()),
         ("FUXI_CLUSTER".to_owned(), description.display().to_string()),
+        // Any free port.
+        ("FUXI_LISTEN".to_owned(), format!("tcp://{}:0", flags.advertise)),
         // Programs log as the agent does.
         ("FEITIAN_LOG".to_owned(), flags.logs.log.clone()),
     ]);
