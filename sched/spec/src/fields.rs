@@ -6,15 +6,31 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::errors::JobError;
+use crate::errors::{ERRORS_MAX, JobError};
 
-/// Everything that was found wrong so far.
+/// Everything that was found wrong so far; what is beyond [`ERRORS_MAX`] is only counted.
 #[derive(Debug, Default)]
-pub(crate) struct Wrong(pub(crate) Vec<JobError>);
+pub(crate) struct Wrong {
+    pub(crate) errors: Vec<JobError>,
+    pub(crate) more: usize,
+}
 
 impl Wrong {
     pub(crate) fn add(&mut self, at: Range<usize>, message: impl Into<String>) {
-        self.0.push(JobError { at, message: message.into() });
+        self.add_with(at, || message.into());
+    }
+
+    /// For messages that take time to make.
+    pub(crate) fn add_with(&mut self, at: Range<usize>, message: impl FnOnce() -> String) {
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(JobError { at, message: message() });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.errors.is_empty()
     }
 }
 
@@ -128,7 +144,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
-    /// A table of texts, by name.
+    /// A table of texts by name, as a program's environment is.
     pub(crate) fn named_texts(
         &mut self,
         key: &'static str,
@@ -137,7 +153,20 @@ impl<'a, 'i> Fields<'a, 'i> {
         let table = self.table(key, wrong)?;
         let mut texts = BTreeMap::new();
         for (name, value) in table.value {
+            let is_variable = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
             match value.get_ref() {
+                DeValue::String(_) if !is_variable(name.get_ref().as_ref()) => {
+                    let message = format!(
+                        "{key}: no variable can have this name: it must not be empty, nor have '=' or NUL in it"
+                    );
+                    wrong.add(name.span(), message);
+                }
+                DeValue::String(text) if text.contains('\0') => {
+                    wrong.add(
+                        value.span(),
+                        format!("{key}.{} must not have a NUL byte in it", name.get_ref()),
+                    );
+                }
                 DeValue::String(text) => {
                     texts.insert(name.get_ref().to_string(), text.to_string());
                 }
@@ -158,12 +187,13 @@ impl<'a, 'i> Fields<'a, 'i> {
             if self.known.contains(&key) {
                 continue;
             }
-            let near = nearest(key, &self.known);
-            let advice = match near {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("it has {}", self.known.join(", ")),
-            };
-            wrong.add(name.span(), format!("{} has no key {key}: {advice}", self.name));
+            wrong.add_with(name.span(), || {
+                let advice = match nearest(key, &self.known) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("it has {}", self.known.join(", ")),
+                };
+                format!("{} has no key {key}: {advice}", self.name)
+            });
         }
     }
 }
@@ -182,8 +212,8 @@ pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The known name that was probably meant: at most two letters of five wrong, as when two are exchanged.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let distance = |known: &&str| edits(name, known);
+pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distance = |known: &&'k str| edits(name, known);
     let near = known.iter().min_by_key(|known| distance(known))?;
     (distance(near) * 5 <= near.len() * 2).then_some(*near)
 }

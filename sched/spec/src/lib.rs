@@ -1,6 +1,6 @@
 //! Fuxi's job file: TOML to a checked [`JobSpec`]. What it may say is in `sched/docs/job.md`.
 //!
-//! Reading order: [`spec`] (what a job is), [`parse`], `read` (the file's tables, one a file), `fields` (taking keys out of a table, so that what
+//! Reading order: [`spec`] (what a job is), [`parse`] and [`parse_bytes`], `read` (the file's tables, one a file), `fields` (taking keys out of a table, so that what
 //! is left over is unknown), [`errors`] (all that is wrong, each at its place), [`amount`] (sizes and times), `check` (what no single key shows),
 //! [`schema`](fn@schema) (the same for editors).
 
@@ -17,7 +17,7 @@ mod tests;
 
 pub use amount::parse_amount;
 pub use errors::{JobError, JobErrors};
-pub use read::parse;
+pub use read::{parse, parse_bytes};
 pub use schema::schema;
 pub use spec::{JobSpec, Key, MapKind, Records, ReduceKind, SampleKind, Split, TaskKind, TaskSpec};
 

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::FILE_MAX_BYTES;
 use crate::amount::{self, parse_amount};
 use crate::check;
-use crate::errors::{JobError, JobErrors};
+use crate::errors::JobErrors;
 use crate::fields::{At, Fields, Wrong, kind};
 use crate::spec::{JobSpec, TaskSpec};
 
@@ -36,25 +37,54 @@ pub(crate) struct Placed {
     pub(crate) after_at: Range<usize>,
 }
 
+/// Reads a job file as it is on a disk: `fuxi check FILE` prints the [report](JobErrors::report) of what is returned.
+///
+/// # Errors
+/// See [`parse`]; it may also be no text.
+pub fn parse_bytes(bytes: &[u8]) -> Result<JobSpec, JobErrors> {
+    let cut = &bytes[..bytes.len().min(FILE_MAX_BYTES + 1)];
+    let wrong_at = match std::str::from_utf8(cut) {
+        Ok(text) => return parse(text),
+        // A letter that was cut in the middle is no error of the file.
+        Err(error) if bytes.len() > FILE_MAX_BYTES && error.error_len().is_none() => {
+            return Err(too_large(&String::from_utf8_lossy(cut), bytes.len()));
+        }
+        Err(error) => error.valid_up_to(),
+    };
+    let mut wrong = Wrong::default();
+    let message = format!("byte {} of the file is no UTF-8: a job file is text (TOML)", wrong_at + 1);
+    wrong.add(wrong_at..wrong_at, message);
+    // Up to what is wrong, the text is the same as the bytes.
+    Err(JobErrors::new(&String::from_utf8_lossy(cut), wrong.errors, 0))
+}
+
 /// Reads a job file.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All that is wrong with it: what is no TOML, or else every key and value.
 pub fn parse(text: &str) -> Result<JobSpec, JobErrors> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        let errors = errors.iter().map(|error| JobError {
-            at: error.span().unwrap_or(0..0),
-            message: format!("this is no TOML: {}", error.message()),
-        });
-        return Err(JobErrors::new(text, errors.collect()));
+    if text.len() > FILE_MAX_BYTES {
+        return Err(too_large(text, text.len()));
     }
     let mut wrong = Wrong::default();
-    let job = job(table.get_ref(), &mut wrong);
-    match job {
-        Some(job) if wrong.0.is_empty() => Ok(job),
-        _ => Err(JobErrors::new(text, wrong.0)),
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        wrong.add_with(error.span().unwrap_or(0..0), || format!("this is no TOML: {}", error.message()));
     }
+    if errors.is_empty()
+        && let Some(job) = job(table.get_ref(), &mut wrong)
+        && wrong.is_empty()
+    {
+        return Ok(job);
+    }
+    Err(JobErrors::new(text, wrong.errors, wrong.more))
+}
+
+fn too_large(text: &str, len: usize) -> JobErrors {
+    let mut wrong = Wrong::default();
+    wrong.add(0..0, format!("the file is larger than {FILE_MAX_BYTES} bytes, the most a job file may have: it has at least {len}"));
+    // Of such a file nothing but the beginning is kept.
+    JobErrors::new(text.lines().next().map_or("", |line| line.get(..80).unwrap_or_default()), wrong.errors, 0)
 }
 
 fn job(table: &DeTable<'_>, wrong: &mut Wrong) -> Option<JobSpec> {
@@ -177,6 +207,10 @@ fn command(fields: &mut Fields<'_, '_>, key: &'static str, wrong: &mut Wrong) ->
             wrong.add(value.span(), format!("{key} is empty: name a program"));
             None
         }
+        DeValue::String(text) if text.contains('\0') => {
+            wrong.add(value.span(), format!("{key} has a NUL byte, and no program can be given one"));
+            None
+        }
         DeValue::String(text) => Some(["/bin/sh", "-c", text.as_ref()].map(str::to_owned).to_vec()),
         DeValue::Array(_) => {
             let words = fields.texts(key, wrong)?;
@@ -200,19 +234,19 @@ fn command(fields: &mut Fields<'_, '_>, key: &'static str, wrong: &mut Wrong) ->
     }
 }
 
-/// Paths that stay below where they are meant to be.
+/// Paths that stay below where they are meant to be, each written in one way: `./a//b/` is `a/b`.
 fn paths(texts: Vec<At<String>>, key: &str, below: &str, wrong: &mut Wrong) -> Vec<String> {
     let mut paths = Vec::new();
     for text in texts {
-        let path = &text.value;
-        if path.is_empty()
-            || path.starts_with('/')
-            || path.split('/').any(|part| part == "..")
-            || path.contains('\0')
+        let parts: Vec<&str> = text.value.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        if parts.is_empty()
+            || text.value.starts_with('/')
+            || parts.contains(&"..")
+            || text.value.contains('\0')
         {
             wrong.add(text.at, format!("{key} must be relative to {below}, without '..'"));
         } else {
-            paths.push(path.trim_start_matches("./").to_owned());
+            paths.push(parts.join("/"));
         }
     }
     paths

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use crate::{JobSpec, Key, Records, Split, TaskKind, parse};
+use crate::{JobSpec, Key, Records, Split, TaskKind, parse, parse_bytes};
 
 const GOOD: &str = "name = \"x\"\n[[task]]\nname = \"a\"\ncommand = \"true\"\n";
 
@@ -35,6 +35,21 @@ const BAD_TASK: &[(&str, &str)] = &[
     ("backup = \"yes\"", "5:10: backup must be true or false, and is a text"),
     ("parallel_max = 0", "5:16: parallel_max must be from 1"),
     ("env = { A = 1 }", "5:13: env.A must be a text in quotes"),
+    ("env = { \"A=B\" = \"1\" }", "5:9: env: no variable can have this name"),
+    ("env = { \"\" = \"1\" }", "5:9: env: no variable can have this name"),
+    ("env = { A = \"\\u0000\" }", "5:13: env.A must not have a NUL byte"),
+    ("outputs = [\"o\", \"./o/\"]", "2:1: out/o is twice among the outputs of a"),
+    ("inputs = [\"./\"]", "5:11: inputs must be relative to the mount"),
+    ("[[task]]\nname = \"b\"\ncommand = \"a\\u0000\"", "7:11: command has a NUL byte"),
+    (
+        "[[task]]\nname = \"b\"\ncommand = \"true\"\nafter = [\"aa\"]",
+        "8:1: b waits for aa, and there is no such task (there is a, b)",
+    ),
+    (
+        "[[task]]\nname = \"build\"\ncommand = \"true\"\nafter = [\"biuld\"]",
+        "8:1: build waits for biuld, and there is no such task (did you mean build?)",
+    ),
+    ("outputs = [\"result\"]\n[mapreduce]\ninputs = [\"x\"]", "out/result is made by a, too"),
     ("env = \"A=1\"", "5:7: env must be a table, and is a text"),
     ("resources = { cpu = \"two\" }", "5:21: resources.cpu: 'two' is no number of cores"),
     ("resources = { memory = 512 }", "5:24: resources.memory: '512' is no size"),
@@ -252,7 +267,48 @@ fn the_schema_has_every_key() {
     }
 }
 
+/// The mark of what is far to the right, in a line that is cut.
+#[test]
+fn of_a_long_line_what_is_around_the_mark_is_shown() {
+    let text = format!(
+        "name = \"x\"\ntask = [{{ name = \"a\",\tcommand = \"{}\", backup = 5 }}]\n",
+        "c".repeat(400)
+    );
+    let report = parse(&text).unwrap_err().report("x.toml");
+    let lines: Vec<&str> = report.lines().collect();
+    assert!(lines[0].contains("backup must be true or false"), "{report}");
+    assert_eq!(lines[1].find("5 }"), lines[2].find('^'), "{report}");
+    // A tab stays one letter wide.
+    let report =
+        parse("name = \"x\"\ntask = [{ name = \"a\",\tcommand = 5 }]\n").unwrap_err().report("x.toml");
+    assert!(!report.contains('\t'), "{report}");
+}
+
+#[test]
+fn paths_are_written_in_one_way() {
+    let job = parse(&format!("{GOOD}inputs = [\"./a//b/*\", \"c/\"]\n")).unwrap();
+    assert_eq!(job.tasks[0].inputs, ["a/b/*", "c"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_with_their_place() {
+    let report = parse_bytes(b"name = \"x\"\n# \xff\n").unwrap_err().report("x.toml");
+    assert!(report.starts_with("x.toml:2:3: byte 14 of the file is no UTF-8"), "{report}");
+    // A file that is too large, whose last letter is cut where reading ends.
+    let large = "\u{fc}".repeat(crate::FILE_MAX_BYTES);
+    let report = parse_bytes(large.as_bytes()).unwrap_err().report("x.toml");
+    assert!(report.contains("the most a job file may have"), "{report}");
+    assert_eq!(parse_bytes(GOOD.as_bytes()).unwrap(), parse(GOOD).unwrap());
+}
+
 proptest! {
+    #[test]
+    fn no_bytes_bring_the_master_down(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        if let Err(errors) = parse_bytes(&bytes) {
+            prop_assert!(!errors.report("x").is_empty());
+        }
+    }
+
     #[test]
     fn nothing_that_is_dropped_brings_the_master_down(text in ".{0,400}") {
         if let Err(errors) = parse(&text) {
