@@ -181,7 +181,9 @@ fn config(flags: Serve) -> anyhow::Result<(Config, ClusterConfig)> {
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let audit = flags.audit.or_else(|| flags.data.first().map(|data| data.join("audit.log")));
     let audit = audit.map_or_else(Audit::none, |path| Audit::to(&path));
-    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::CHUNKSERVER, audit)?;
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path)
+        .access(directory::CHUNKSERVER, audit)?
+        .over_tls(cluster.tls);
     let mut config = Config::new(flags.listen, flags.data, flags.location, cluster.masters.clone());
     config.access = access;
     config.advertise = flags.advertise;

@@ -79,6 +79,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// A folder in which each server makes its data directory by itself; none: they are made in the one for everything.
     pub disks: Option<PathBuf>,
+    /// Connections between its processes are TLS.
+    pub tls: bool,
     /// Lines of the description's section `[survival]`.
     pub survival: String,
     /// Lines of its section `[raft]`.
@@ -106,6 +108,7 @@ impl Options {
             capacity: "12G".to_owned(),
             folder: None,
             disks: None,
+            tls: false,
             survival: String::new(),
             raft: String::new(),
             words_before: Vec::new(),
@@ -192,6 +195,9 @@ impl Cluster {
     /// Writes the cluster description and gives every master and member of Nuwa its port.
     fn describe(&mut self) -> Result<(), Error> {
         let mut text = "name = \"local\"\n".to_owned();
+        if self.options.tls {
+            text.push_str("tls = true\n");
+        }
         let masters = (1..=self.options.masters).map(Role::Master).collect();
         let nuwa = (1..=self.options.nuwa).map(Role::Nuwa).collect();
         for (list, roles) in [("masters", masters), ("nuwa", nuwa)] {
@@ -222,7 +228,7 @@ impl Cluster {
 
     /// All rights on it, for clients in this process.
     pub fn access(&self) -> Result<Access, Error> {
-        Ok(self.keys().access(directory::ADMIN, Audit::none())?)
+        Ok(self.keys().access(directory::ADMIN, Audit::none())?.over_tls(self.options.tls))
     }
 
     /// The cluster description, for `--cluster`.

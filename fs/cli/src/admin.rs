@@ -175,7 +175,7 @@ struct Session {
 impl Session {
     async fn open(found: Found, flags: &Flags) -> anyhow::Result<Self> {
         let description = format!("pangu {}", std::process::id());
-        let access = flags.keys.access(&found.description)?;
+        let access = flags.keys.access(&found.description)?.over_tls(found.cluster.tls);
         let masters = crate::find::masters(&found.cluster, &access);
         let mut config = ClientConfig::new(masters, description);
         config.transport = access.transport();

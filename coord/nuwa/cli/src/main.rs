@@ -211,7 +211,8 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         "{} lists no members of Nuwa: write nuwa = [\"tcp://HOST:PORT\", ...], or, if pangu-fuse wrote it, give that --nuwa DIR",
         path.display()
     );
-    let access = ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }.open(&path)?;
+    let access =
+        ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }.open(&path)?.over_tls(cluster.tls);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     runtime.block_on(async {

@@ -74,7 +74,9 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> anyhow::Result<()> {
     flags.logs.start()?;
     let (description, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
-    let keys = ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }.open(&description)?;
+    let keys = ClientKeys { folder: flags.keys, pair: flags.key.zip(flags.cap) }
+        .open(&description)?
+        .over_tls(cluster.tls);
     let everybody = flags.allow_other || (nix::unistd::geteuid().is_root() && !flags.only_owner);
     let config = NuwaMountConfig {
         mountpoint: flags.mountpoint,

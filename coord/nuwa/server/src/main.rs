@@ -103,7 +103,9 @@ fn config(flags: Flags) -> anyhow::Result<Config> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     tracing::info!(cluster = cluster.name, description = %path.display(), "cluster");
     let audit = Audit::to(&flags.data.join("audit.log"));
-    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::NUWA, audit)?;
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path)
+        .access(directory::NUWA, audit)?
+        .over_tls(cluster.tls);
     let mut config = Config::new(flags.id, by_id(&cluster.nuwa), flags.data);
     config.access = access;
     config.join = flags.join;

@@ -40,7 +40,7 @@ impl ClusterFlags {
             "{} lists no members of Nuwa, through which servers hear of this: without it only expiry takes a capability back",
             path.display()
         );
-        let access = keys.access(directory::ADMIN, Audit::none())?;
+        let access = keys.access(directory::ADMIN, Audit::none())?.over_tls(cluster.tls);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = {
             let _runtime = runtime.enter();

@@ -39,6 +39,9 @@ enum Verb {
         /// What each chunkserver may use of the disk.
         #[arg(long, default_value = "20G")]
         capacity: String,
+        /// Encrypt what its processes say to each other.
+        #[arg(long)]
+        tls: bool,
     },
     /// Show the processes and what the cluster says of itself.
     Status,
@@ -65,13 +68,14 @@ struct Entry {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Verb::Up { mount, masters, chunkservers, replicas, capacity } => {
+        Verb::Up { mount, masters, chunkservers, replicas, capacity, tls } => {
             let mut options = Options::new(masters, chunkservers);
             if let Some(replicas) = replicas {
                 options.replicas = replicas;
                 options.min_replicas = replicas.saturating_sub(1).max(1);
             }
             options.capacity = capacity;
+            options.tls = tls;
             up(&cli.folder, &mount, options)
         }
         Verb::Status => status(&cli.folder),
