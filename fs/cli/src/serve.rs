@@ -66,7 +66,7 @@ pub(crate) fn serve(flags: &Flags, source: Source, ready: Ready) -> anyhow::Resu
         Source::Cluster { description, cluster } => (None, description, cluster),
     };
     let description = std::path::absolute(&description).unwrap_or(description);
-    config.access = flags.keys.access(&description)?;
+    config.access = flags.keys.access(&description)?.over_tls(cluster.tls);
     let shown = Shown::of(&config.access)?;
     config.root = shown.root;
     let read_only = flags.read_only || shown.read_only;
