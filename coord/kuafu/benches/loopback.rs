@@ -3,7 +3,7 @@
 //!
 //!     cargo bench -p kuafu --bench loopback [-- WORD: only rows with this word in their title]
 //!
-//! CPU is user and system time of both processes.
+//! "tls" is TCP with TLS under the frames; the raw socket beside it has none. CPU is user and system time of both processes.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kuafu::{
-    Address, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Request, Response, Server, Status,
+    Address, Authorizer, Bytes, CallOptions, CancellationToken, Client, ClientConfig, Request, Response,
+    Server, Status,
 };
 
 mod proto {
@@ -52,7 +53,7 @@ impl Echo for Service {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
-        Some("serve-frames") => serve_frames(&arguments[2]),
+        Some("serve-frames") => serve_frames(&arguments[2], &arguments[3]),
         Some("serve-raw") => serve_raw(&arguments[2]),
         // `cargo test --benches` only asks whether it runs.
         Some("--test") => Bench { seconds: 0.05, filter: String::new() }.run(),
@@ -81,11 +82,11 @@ impl Bench {
     fn run(&self) {
         let dir = tempfile::tempdir().expect("a directory for sockets");
         println!("{:<34} {:>10} {:>9} {:>9} {:>10}", "", "calls/s", "p50 us", "p99 us", "CPU us/call");
-        for over in ["tcp", "unix"] {
+        for over in ["tcp", "tls", "unix"] {
             self.small(over, dir.path());
         }
         println!("\n{:<34} {:>10} {:>9} {:>9} {:>10}", "", "MB/s", "p50 us", "p99 us", "CPU s/GiB");
-        for over in ["tcp", "unix"] {
+        for over in ["tcp", "tls", "unix"] {
             self.large(over, dir.path());
         }
     }
@@ -106,7 +107,8 @@ impl Bench {
             for in_flight in [1, 32] {
                 let title = format!("{over}: frames, {what}, {in_flight}");
                 if self.wanted(&title) {
-                    let measured = peer.measure(|address| small_calls(address, shape, in_flight, seconds));
+                    let measured =
+                        peer.measure(|address| small_calls(address, over, shape, in_flight, seconds));
                     print_small(&title, &measured, Some(&raw));
                 }
             }
@@ -125,7 +127,8 @@ impl Bench {
             for (covered, check) in [(true, "covered"), (false, "crc")] {
                 let title = format!("{over}: frames, 1 MiB {check}, {in_flight}");
                 if self.wanted(&title) {
-                    let measured = peer.measure(|address| large_calls(address, covered, in_flight, seconds));
+                    let measured =
+                        peer.measure(|address| large_calls(address, over, covered, in_flight, seconds));
                     print_large(&title, &measured, Some(&raw));
                 }
             }
@@ -211,7 +214,7 @@ struct Peer {
 impl Peer {
     fn start(what: &str, over: &str, dir: &Path) -> Self {
         let wanted = match over {
-            "tcp" => "tcp://127.0.0.1:0".to_owned(),
+            "tcp" | "tls" => "tcp://127.0.0.1:0".to_owned(),
             _ => {
                 let path = dir.join(what);
                 // Left by the last one; absent at first.
@@ -220,7 +223,7 @@ impl Peer {
             }
         };
         let mut child = Command::new(std::env::current_exe().expect("own path"))
-            .args([what, &wanted])
+            .args([what, &wanted, over])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -264,10 +267,24 @@ fn announce(address: &str) {
 
 // ---- frames ----
 
-fn serve_frames(address: &str) {
+/// Everybody may call.
+struct Anybody {
+    tls: bool,
+}
+
+impl Authorizer for Anybody {
+    fn tls(&self) -> bool {
+        self.tls
+    }
+}
+
+fn serve_frames(address: &str, over: &str) {
     exit_with_parent();
     runtime().block_on(async {
-        let server = Server::builder().service(EchoServer::new(Arc::new(Service))).build();
+        let server = Server::builder()
+            .authorizer(Arc::new(Anybody { tls: over == "tls" }))
+            .service(EchoServer::new(Arc::new(Service)))
+            .build();
         let bound = server.bind(&address.parse().expect("an address")).await.expect("listen");
         announce(&bound.local_address().to_string());
         bound.serve(CancellationToken::new()).await;
@@ -280,9 +297,15 @@ enum Shape {
     Wait,
 }
 
-fn small_calls(address: &str, shape: Shape, in_flight: usize, seconds: f64) -> (Vec<Duration>, Duration) {
+fn small_calls(
+    address: &str,
+    over: &str,
+    shape: Shape,
+    in_flight: usize,
+    seconds: f64,
+) -> (Vec<Duration>, Duration) {
     let payload = Bytes::from(vec![7; SMALL]);
-    drive(address, in_flight, seconds, move |client| {
+    drive(address, over, in_flight, seconds, move |client| {
         let payload = payload.clone();
         async move {
             let options = CallOptions::within(Duration::from_secs(10));
@@ -297,11 +320,17 @@ fn small_calls(address: &str, shape: Shape, in_flight: usize, seconds: f64) -> (
     })
 }
 
-fn large_calls(address: &str, covered: bool, in_flight: usize, seconds: f64) -> (Vec<Duration>, Duration) {
+fn large_calls(
+    address: &str,
+    over: &str,
+    covered: bool,
+    in_flight: usize,
+    seconds: f64,
+) -> (Vec<Duration>, Duration) {
     let payload = Bytes::from(vec![7; LARGE]);
     // As a chunk write has them: four bytes for each 4 KiB.
     let checksums = Bytes::from(vec![1; LARGE / 1024]);
-    drive(address, in_flight, seconds, move |client| {
+    drive(address, over, in_flight, seconds, move |client| {
         let request = EchoRequest { text: String::new(), blob: checksums.clone() };
         let payload = payload.clone();
         async move {
@@ -314,14 +343,23 @@ fn large_calls(address: &str, covered: bool, in_flight: usize, seconds: f64) -> 
     })
 }
 
-fn drive<F, Fut>(address: &str, in_flight: usize, seconds: f64, call: F) -> (Vec<Duration>, Duration)
+fn drive<F, Fut>(
+    address: &str,
+    over: &str,
+    in_flight: usize,
+    seconds: f64,
+    call: F,
+) -> (Vec<Duration>, Duration)
 where
     F: Fn(EchoClient) -> Fut + Clone + 'static,
     Fut: Future<Output = Result<(), Status>> + 'static,
 {
     let address: Address = address.parse().expect("an address");
     runtime().block_on(async {
-        let client = EchoClient::new(Client::new(address, ClientConfig::default()));
+        let client = EchoClient::new(Client::new(
+            address,
+            ClientConfig { tls: over == "tls", ..ClientConfig::default() },
+        ));
         // Connects, and warms up.
         call(client.clone()).await.expect("a call");
         let began = Instant::now();

@@ -22,7 +22,7 @@ use crate::auth::CHANNEL_BYTES;
 
 /// A server gives a client this long for the handshake. A client's own bound is that for the whole connect.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Handshakes under way at once at one listener; a connection more is closed. Each costs some 40 KiB, and 0.3 ms of a core.
+/// Handshakes under way at once at one listener; a connection more is closed. Each costs the server a signature and a key exchange.
 pub(crate) const HANDSHAKES_AT_ONCE_MAX: usize = 1024;
 
 /// RFC 9266.
@@ -93,7 +93,7 @@ pub(crate) fn channel(session: &Connection) -> Result<[u8; CHANNEL_BYTES], rustl
     session.export_keying_material([0; CHANNEL_BYTES], CHANNEL_LABEL, Some(b""))
 }
 
-/// AES-128 first: 128 bits are enough, and it is a fifth faster than AES-256.
+/// AES-128 first: 128 bits are enough, and it has fewer rounds than AES-256.
 fn provider() -> Arc<CryptoProvider> {
     use ring::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
