@@ -7,6 +7,7 @@
 
 mod adopt;
 mod config;
+mod fuxi;
 mod member;
 mod platform;
 mod store;
@@ -14,6 +15,7 @@ mod store;
 pub use adopt::{AdoptError, Adoption, FirstNode, adopt, quoted};
 pub use config::{ConfigError, EmbeddedConfig};
 pub use coord_cluster::default_data_dir;
+pub use fuxi::{Fuxi, FuxiError, FuxiOf};
 pub use member::MemberError;
 pub use platform::{Embedded, EmbeddedError};
 pub use store::StoreError;

@@ -72,6 +72,7 @@ pub enum EmbeddedError {
 #[derive(Debug)]
 pub struct Embedded {
     master: Address,
+    fuxi: Address,
     dir: PathBuf,
     cluster_file: PathBuf,
     keys: KeyDirectory,
@@ -96,8 +97,8 @@ impl Embedded {
         let keys = store.keys();
         keys.init()?;
         let capacity_bytes = capacity(&store, config)?;
-        let (master, dir, cluster_file, shape) =
-            (store.master_address(), store.dir().to_owned(), store.cluster_file(), store.shape);
+        let (master, fuxi) = (store.master_address(), store.fuxi_address());
+        let (dir, cluster_file, shape) = (store.dir().to_owned(), store.cluster_file(), store.shape);
         let stop = CancellationToken::new();
         let (started, starting) = mpsc::sync_channel(1);
         let (tell_failed, failed) = watch::channel(None);
@@ -121,7 +122,7 @@ impl Embedded {
             })
             .map_err(EmbeddedError::Thread)?;
         let embedded =
-            Self { master, dir, cluster_file, keys, shape, stop, failed, thread: Some(thread), ended };
+            Self { master, fuxi, dir, cluster_file, keys, shape, stop, failed, thread: Some(thread), ended };
         starting.recv().map_err(|_| EmbeddedError::Died)??;
         Ok(embedded)
     }
@@ -130,6 +131,15 @@ impl Embedded {
     #[must_use]
     pub const fn master(&self) -> &Address {
         &self.master
+    }
+
+    pub(crate) fn keys(&self) -> &KeyDirectory {
+        &self.keys
+    }
+
+    /// Where a master of Fuxi may listen.
+    pub(crate) const fn fuxi_address(&self) -> &Address {
+        &self.fuxi
     }
 
     /// Its data directory.

@@ -195,6 +195,10 @@ impl Store {
         self.dir.join(format!("chunkserver-{n}"))
     }
 
+    pub(crate) fn fuxi_address(&self) -> Address {
+        Address::Unix(self.sockets.join("fuxi.sock"))
+    }
+
     pub(crate) fn master_address(&self) -> Address {
         Address::Unix(self.sockets.join("master.sock"))
     }

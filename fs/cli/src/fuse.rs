@@ -61,6 +61,9 @@ pub struct Flags {
     /// Mount Nuwa, the coordination service, on this directory: locks, elections, watches. An embedded platform gets a member of it
     #[arg(long, value_name = "DIR")]
     pub nuwa: Option<PathBuf>,
+    /// Start Fuxi, which runs the jobs that are dropped in MOUNT/spool/default/new, on this machine; embedded platforms only
+    #[arg(long)]
+    pub fuxi: bool,
     /// Mount read-only
     #[arg(long)]
     pub read_only: bool,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use coord_types::InodeId;
-use deploy_embedded::Embedded;
+use deploy_embedded::{Embedded, Fuxi};
 use fs_client::{ClientConfig, ConnectError, FileSystem};
 use fs_control::ControlFiles;
 use fs_mount::{Access, MountOptions, Mounted, UnmountReport, mountpoint};
@@ -29,6 +29,8 @@ const WRITE_BACK_GRACE: Duration = Duration::from_secs(5);
 const FLUSH_GRACE: Duration = Duration::from_secs(60);
 /// Locks of a mount of Nuwa that died are free after this.
 const NUWA_LEASE: Duration = Duration::from_secs(10);
+/// Fuxi's jobs may take this long to end, and Fuxi.
+const FUXI_GRACE: Duration = Duration::from_secs(15);
 /// The embedded servers may take this long to stop.
 const SERVERS_GRACE: Duration = Duration::from_secs(20);
 
@@ -147,15 +149,26 @@ async fn run(
     if let Some(nuwa) = &nuwa {
         eprintln!("pangu-fuse: mounted {} (Nuwa)", nuwa.mountpoint().display());
     }
+    let fuxi = match embedded.filter(|_| flags.fuxi) {
+        Some(embedded) => Some(start_fuxi(embedded, mounted.mountpoint()).await?),
+        None => None,
+    };
     ready.tell(&format!("mounted {} ({what})", mounted.mountpoint().display()));
     let outcome = tokio::select! {
         ended = mounted.ended() => ended.map_err(anyhow::Error::from).context("the connection to the kernel broke"),
         name = signals.next() => {
             tracing::info!(signal = name, "unmounting");
+            // Its jobs have files open there.
+            if let Some(fuxi) = &fuxi {
+                stop_fuxi(fuxi).await;
+            }
             take_down(&mounted, &mut signals).await
         }
         reason = servers_failed(embedded) => Err(anyhow::anyhow!("the embedded servers stopped: {reason}")),
     };
+    if let Some(fuxi) = &fuxi {
+        stop_fuxi(fuxi).await;
+    }
     if let Some(nuwa) = nuwa
         && let Err(error) = nuwa.stop().await
     {
@@ -176,6 +189,28 @@ async fn run(
         Err(_) => outcome.and(Err(anyhow::anyhow!(
             "written data could not be sent within {FLUSH_GRACE:?}: what was not synced is lost"
         ))),
+    }
+}
+
+type RunningFuxi = std::sync::Mutex<Option<Fuxi>>;
+
+/// Fuxi works through the mount, which this thread serves: another one waits for it.
+async fn start_fuxi(embedded: &Embedded, mountpoint: &Path) -> anyhow::Result<RunningFuxi> {
+    let (parts, mountpoint) = (embedded.fuxi(), mountpoint.to_owned());
+    let fuxi = tokio::task::spawn_blocking(move || Fuxi::start(&parts, &mountpoint)).await??;
+    if !fuxi.warning().is_empty() {
+        eprintln!("pangu-fuse: Fuxi: {}", fuxi.warning());
+    }
+    Ok(std::sync::Mutex::new(Some(fuxi)))
+}
+
+async fn stop_fuxi(fuxi: &RunningFuxi) {
+    let running = fuxi.lock().ok().and_then(|mut fuxi| fuxi.take());
+    if let Some(running) = running {
+        let stopping = tokio::task::spawn_blocking(move || running.stop());
+        if tokio::time::timeout(FUXI_GRACE, stopping).await.is_err() {
+            tracing::warn!("Fuxi did not stop in time; its jobs go on from their journals");
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub const CHUNKSERVER: &str = "chunkserver";
 pub const NUWA: &str = "nuwa";
 /// `fuxi-master`, `fuxi-agent`
 pub const FUXI: &str = "fuxi";
+/// The processes of Fuxi's jobs: their masters and workers.
+pub const FUXI_JOB: &str = "fuxi-job";
 
 /// Names the folder for processes that are not told by a flag.
 pub const ENVIRONMENT: &str = "FEITIAN_KEYS";
@@ -273,7 +275,7 @@ fn generate() -> Result<SecretKey, DirectoryError> {
 }
 
 /// Who is made with a cluster, and what they may do: servers no more than their work takes.
-fn users() -> [(&'static str, Vec<Grant>); 5] {
+fn users() -> [(&'static str, Vec<Grant>); 6] {
     let on = |rights, resource| Grant::new(rights, resource).expect("some rights");
     let service = |rights, name: &str| {
         on(rights, Resource::Service(zhongkui::resource::Name::new(name).expect("a plain name")))
@@ -314,7 +316,21 @@ fn users() -> [(&'static str, Vec<Grant>); 5] {
         on(Rights::READ, Resource::Directory(InodeId::ROOT)),
     ];
     fuxi.extend(registry());
-    [(ADMIN, admin), (MASTER, master), (CHUNKSERVER, chunkserver), (NUWA, nuwa), (FUXI, fuxi)]
+    // Whoever's job it is has this key: it speaks for jobs, and for no machine.
+    let job = vec![
+        service(work | Rights::SERVE, "feitian.fuxi.v1.Work"),
+        service(work, "feitian.fuxi.v1.Fuxi/Job"),
+        service(work, "feitian.fuxi.v1.Fuxi/FindJob"),
+        nuwa_path(Rights::READ, "/services/"),
+    ];
+    [
+        (ADMIN, admin),
+        (MASTER, master),
+        (CHUNKSERVER, chunkserver),
+        (NUWA, nuwa),
+        (FUXI, fuxi),
+        (FUXI_JOB, job),
+    ]
 }
 
 #[cfg(test)]
@@ -338,7 +354,7 @@ mod tests {
         keys.init().unwrap();
         let after = keys.access(MASTER, Audit::none()).unwrap();
         assert_eq!(before.keyring().pair().0.public(), after.keyring().pair().0.public());
-        for name in [ADMIN, MASTER, CHUNKSERVER, NUWA, FUXI] {
+        for name in [ADMIN, MASTER, CHUNKSERVER, NUWA, FUXI, FUXI_JOB] {
             let serves = keys.access(name, Audit::none()).unwrap().keyring().capability().may_serve();
             assert_eq!(serves, name != ADMIN, "{name}");
         }
