@@ -173,7 +173,7 @@ type Master = (Channel, BTreeMap<String, String>, Option<KeyFolder>);
 fn master(flags: &Flags) -> anyhow::Result<Master> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     let directory = KeyDirectory::find(flags.keys.as_deref(), &path);
-    let access = directory.access(&flags.key_name, Audit::none())?;
+    let access = directory.access(&flags.key_name, Audit::none())?.over_tls(cluster.tls);
     let target = match &flags.master {
         Some(target) => target.clone(),
         None => Target::Name(Name::new(&cluster.name, sched_api::MASTER_SERVICE)?),
@@ -191,6 +191,7 @@ fn master(flags: &Flags) -> anyhow::Result<Master> {
     let environment = BTreeMap::from([
         ("FUXI_MASTER".to_owned(), target.to_string()),
         ("FUXI_CLUSTER".to_owned(), description.display().to_string()),
+        ("FUXI_TLS".to_owned(), cluster.tls.to_string()),
         // Any free port.
         ("FUXI_LISTEN".to_owned(), format!("tcp://{}:0", flags.advertise)),
         // Programs log as the agent does.

@@ -49,6 +49,9 @@ struct Flags {
     /// The name of its key there
     #[arg(long, env = "FUXI_KEY_NAME", value_name = "NAME", default_value = "fuxi-worker")]
     key_name: String,
+    /// Connections are encrypted, as the cluster's description says
+    #[arg(long, env = "FUXI_TLS", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    tls: bool,
     #[command(flatten)]
     logs: LogFlags,
 }
@@ -84,7 +87,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 }
 
 fn config(flags: Flags) -> anyhow::Result<Config> {
-    let access = KeyDirectory::at(&flags.keys).access(&flags.key_name, Audit::none())?;
+    let access = KeyDirectory::at(&flags.keys).access(&flags.key_name, Audit::none())?.over_tls(flags.tls);
     let master = master(&flags, &access)?;
     Ok(Config {
         job: flags.job,

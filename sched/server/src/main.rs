@@ -56,7 +56,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let (path, cluster) = ClusterConfig::require(flags.cluster.as_deref())?;
     std::fs::create_dir_all(&flags.data).with_context(|| format!("make {}", flags.data.display()))?;
     let audit = Audit::to(&flags.data.join("audit.log"));
-    let access = KeyDirectory::find(flags.keys.as_deref(), &path).access(directory::FUXI, audit)?;
+    let access = KeyDirectory::find(flags.keys.as_deref(), &path)
+        .access(directory::FUXI, audit)?
+        .over_tls(cluster.tls);
     let config =
         Config { cluster: cluster.clone(), mount: flags.mount, listen: flags.listen, access: access.clone() };
     let runtime =

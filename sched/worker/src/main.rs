@@ -61,6 +61,9 @@ struct Flags {
     /// A file that is written at a good end: exit code and words
     #[arg(long, env = "FUXI_EXIT_RECORD", value_name = "FILE")]
     exit_record: Option<PathBuf>,
+    /// Connections are encrypted, as the cluster's description says
+    #[arg(long, env = "FUXI_TLS", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    tls: bool,
     #[command(flatten)]
     logs: LogFlags,
 }
@@ -109,7 +112,9 @@ async fn work(flags: Flags) -> anyhow::Result<&'static str> {
 
 fn config(flags: Flags) -> anyhow::Result<Config> {
     let access = match &flags.keys {
-        Some(keys) => Some(KeyDirectory::at(keys).access(&flags.key_name, Audit::none())?),
+        Some(keys) => {
+            Some(KeyDirectory::at(keys).access(&flags.key_name, Audit::none())?.over_tls(flags.tls))
+        }
         None => None,
     };
     let transport = access.as_ref().map_or_else(ClientConfig::default, zhongkui_access::Access::transport);
