@@ -89,7 +89,7 @@ impl JournalFile {
 /// # Errors
 /// Nothing was changed, or all of it.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = directory.join(format!(".{name}.new"));
     let mut file = File::create(&temporary)?;

@@ -1,3 +1,5 @@
+//! Job files: what is wrong with bad ones, and what good ones become.
+
 use proptest::prelude::*;
 
 use crate::{JobSpec, Key, Records, Split, TaskKind, parse, parse_bytes};

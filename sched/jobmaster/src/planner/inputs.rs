@@ -45,7 +45,10 @@ pub(super) fn files(mount: &Path, task: &TaskSpec) -> Result<Vec<Piece>, PlanFil
                 path: path.to_owned(),
                 source,
             };
-            let path = path.map_err(|error| look(&error.path().to_owned(), error.into()))?;
+            let path = path.map_err(|error| {
+                let path = error.path().to_owned();
+                look(&path, error.into())
+            })?;
             let meta = fs::metadata(&path).map_err(|source| look(&path, source))?;
             let relative = path.strip_prefix(mount).unwrap_or(&path);
             if meta.is_file() && meta.len() > 0 {

@@ -1,3 +1,5 @@
+//! The spool on a local directory: what is taken, refused and ended, and what a crash in between leaves.
+
 use std::os::unix::fs::symlink;
 
 use super::accept::Judged;
@@ -29,7 +31,7 @@ fn a_dropped_file_becomes_a_job_and_ends() {
     let dropped = drop_file(&spool, &queue, "x.toml", JOB);
     let job = accept(&spool, &dropped).unwrap();
     assert_eq!(spool.dropped(&queue).unwrap(), []);
-    assert_eq!(spool.running(&queue).unwrap(), [job.name.clone()]);
+    assert_eq!(spool.running(&queue).unwrap(), std::slice::from_ref(&job.name));
     assert_eq!(spool.reread(&queue, &job.name).unwrap().owner, job.owner);
     let there = spool.finish(&queue, &job.name, End::Done).unwrap();
     assert_eq!(fs::read_to_string(there.join("spec")).unwrap(), JOB);
