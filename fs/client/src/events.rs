@@ -27,9 +27,9 @@ const WAIT: Duration = Duration::from_secs(30);
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Something happened in these directories: the last event of each. With
+    /// Something happened in these directories: what, in order, never none, at most as many as one answer of a master has (1,024). With
     /// [`EventKind::Gone`](master_api::model::EventKind::Gone) the directory is no more, and is not watched any longer.
-    Changed(BTreeMap<InodeId, DirectoryEvent>),
+    Changed(BTreeMap<InodeId, Vec<DirectoryEvent>>),
     /// Anything may have happened in any of them: look at everything again. They stay watched.
     Lost,
     /// These are not watched (any longer), and why: ENOENT if there is no such directory, EACCES if it may not be listed, ENOSPC if

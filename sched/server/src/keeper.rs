@@ -21,7 +21,8 @@ use crate::spool::{JobName, QueueName, Spool};
 pub(crate) const NOTICES_MAX: usize = 4_096;
 /// File operations at the same time. Each waits for the masters most of its time.
 const OPERATIONS_MAX: usize = 16;
-/// A file that may still be written to is looked at again after this long.
+/// Looked at again after this long: a file that may still be written to; and whatever an event named, as this machine's kernel may show for a
+/// second what was there before (the mount's `--ttl-ms`).
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where in the spool something can happen that matters.
@@ -40,8 +41,8 @@ pub(crate) enum Place {
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// There; `complete` is the inode number of a file that was closed or moved there, if one was.
-    At { place: Place, complete: Option<u64> },
+    /// There; `complete` are the inode numbers of files that were written out or moved there.
+    At { place: Place, complete: Vec<u64> },
     /// Anywhere: some events were lost.
     Everywhere,
 }
@@ -60,8 +61,8 @@ pub(crate) struct Keeper {
     /// Queues and jobs that are watched.
     queues: BTreeSet<QueueName>,
     jobs: BTreeSet<(QueueName, JobName)>,
-    /// In these something may still be written to.
-    again: BTreeSet<QueueName>,
+    /// To be looked at once more.
+    again: BTreeSet<Place>,
 }
 
 impl Keeper {
@@ -106,12 +107,13 @@ impl Keeper {
                     while let Ok(more) = notices.try_recv() {
                         seen.add(more);
                     }
+                    again.extend(seen.places().cloned());
                     self.look(seen, &mut again).await;
                 }
                 () = look_again => {
                     let mut seen = looks::Seen::default();
-                    for queue in std::mem::take(&mut again) {
-                        seen.add(Notice::At { place: Place::New(queue), complete: None });
+                    for place in std::mem::take(&mut again) {
+                        seen.add(Notice::At { place, complete: Vec::new() });
                     }
                     self.look(seen, &mut again).await;
                 }

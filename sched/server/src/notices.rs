@@ -114,11 +114,13 @@ async fn watch(master: MasterClient, mut orders: mpsc::Receiver<Order>, notices:
                 }
             }
             Told::Changed(changed) => {
-                for (inode, event) in changed {
+                for (inode, events) in changed {
                     let Some(place) = places.get(&inode) else { continue };
-                    let complete =
-                        matches!(event.kind, EventKind::MovedTo | EventKind::Written).then_some(event.ino.0);
-                    tell.push(Notice::At { place: place.clone(), complete });
+                    let complete = events
+                        .iter()
+                        .filter(|event| matches!(event.kind, EventKind::MovedTo | EventKind::Written))
+                        .map(|event| event.ino.0);
+                    tell.push(Notice::At { place: place.clone(), complete: complete.collect() });
                 }
             }
         }

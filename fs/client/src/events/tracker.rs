@@ -128,12 +128,16 @@ impl Tracker {
     }
 
     fn tell(&mut self, events: Vec<DirectoryEvent>) {
-        let mut changed = BTreeMap::new();
-        for event in events.into_iter().filter(|event| self.watched.contains(&event.directory)) {
-            changed.insert(event.directory, event);
+        let mut changed: BTreeMap<InodeId, Vec<DirectoryEvent>> = BTreeMap::new();
+        for event in events {
+            if !self.watched.contains(&event.directory) {
+                continue;
+            }
+            if event.kind == EventKind::Gone {
+                self.remove(event.directory);
+            }
+            changed.entry(event.directory).or_default().push(event);
         }
-        let gone = changed.values().filter(|event| event.kind == EventKind::Gone);
-        gone.map(|event| event.directory).collect::<Vec<_>>().into_iter().for_each(|gone| self.remove(gone));
         if !changed.is_empty() {
             self.notices.push_back(Notice::Changed(changed));
         }

@@ -21,6 +21,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter()
+    }
+
     pub(super) fn add(&mut self, notice: Notice) {
         match notice {
             Notice::Everywhere => self.everywhere = true,
@@ -42,8 +46,8 @@ enum Taken {
 }
 
 impl Keeper {
-    /// Queues in which something has to be looked at again are added to `again`.
-    pub(super) async fn look(&mut self, mut seen: Seen, again: &mut BTreeSet<QueueName>) {
+    /// Places that have to be looked at again are added to `again`.
+    pub(super) async fn look(&mut self, mut seen: Seen, again: &mut BTreeSet<Place>) {
         if seen.everywhere || seen.places.contains(&Place::Root) {
             self.look_for_queues(&mut seen).await;
         }
@@ -53,7 +57,7 @@ impl Keeper {
                 Place::Root => {}
                 Place::New(queue) => {
                     if self.take_new(&queue, &seen.complete).await {
-                        again.insert(queue);
+                        again.insert(Place::New(queue));
                     }
                 }
                 Place::Run(queue) => self.look_for_removed(&queue).await,

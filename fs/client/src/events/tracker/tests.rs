@@ -96,7 +96,7 @@ fn listen(tracker: &mut Tracker, owed: &mut Owed) {
             Notice::Lost => owed.clear(),
             Notice::Changed(changed) => {
                 owed.retain(|directory, index| {
-                    changed.get(directory).is_none_or(|event| event.position.index < *index)
+                    changed.get(directory).and_then(|events| events.last()).is_none_or(|event| event.position.index < *index)
                 });
             }
             Notice::Refused(refused) => panic!("{refused:?}"),
@@ -209,8 +209,8 @@ fn what_is_refused_or_gone_is_watched_no_longer() {
     let refused = [(InodeId(1), master_api::Errno::EACCES), (InodeId(9), master_api::Errno::EACCES)].into();
     tracker.answered(&request, Watched::Told { lost: false, next: place(4), events, refused });
     let Some(Notice::Changed(changed)) = tracker.notice() else { panic!("something changed") };
-    let kinds: Vec<_> = changed.values().map(|event| (event.directory.0, event.kind)).collect();
-    assert_eq!(kinds, [(2, EventKind::Gone), (3, EventKind::Created)]);
+    let kinds: Vec<_> = changed.values().flatten().map(|event| (event.directory.0, event.kind)).collect();
+    assert_eq!(kinds, [(2, EventKind::Removed), (2, EventKind::Gone), (3, EventKind::Created)]);
     assert_eq!(tracker.notice(), Some(Notice::Refused([(InodeId(1), Errno::EACCES)].into())));
     assert_eq!(tracker.notice(), None);
     assert_eq!(tracker.watched, [InodeId(3)].into());
