@@ -96,7 +96,10 @@ fn listen(tracker: &mut Tracker, owed: &mut Owed) {
             Notice::Lost => owed.clear(),
             Notice::Changed(changed) => {
                 owed.retain(|directory, index| {
-                    changed.get(directory).and_then(|events| events.last()).is_none_or(|event| event.position.index < *index)
+                    changed
+                        .get(directory)
+                        .and_then(|events| events.last())
+                        .is_none_or(|event| event.position.index < *index)
                 });
             }
             Notice::Refused(refused) => panic!("{refused:?}"),
