@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`spec`] (what a job is), [`parse`] and [`parse_bytes`], `read` (the file's tables, one a file), `fields` (taking keys out of a table, so that what
 //! is left over is unknown), [`errors`] (all that is wrong, each at its place), [`amount`] (sizes and times), `check` (what no single key shows),
-//! [`schema`](fn@schema) (the same for editors).
+//! [`schema`](fn@schema) (the same for editors), [`name`] (what a dropped file is called as a job).
 
 pub mod amount;
 pub mod errors;
+pub mod name;
 pub mod spec;
 
 mod check;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use amount::parse_amount;
 pub use errors::{JobError, JobErrors};
+pub use name::{JobName, NameError, QueueName};
 pub use read::{parse, parse_bytes};
 pub use schema::schema;
 pub use spec::{JobSpec, Key, MapKind, Records, ReduceKind, SampleKind, Split, TaskKind, TaskSpec};
