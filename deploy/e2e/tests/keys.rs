@@ -61,8 +61,8 @@ fn every_key_is_exchanged_and_the_old_ones_revoked_and_no_request_fails() {
     let said = zhongkui(&cluster, &["rotate"]);
     let old: Vec<&str> =
         said.lines().filter_map(|line| line.trim().strip_prefix("zhongkui revoke key ")).collect();
-    // The authority's, the administrator's and those of three kinds of servers.
-    assert_eq!(old.len(), 5, "{said}");
+    // The authority's, the administrator's, those of four kinds of servers, and the jobs'.
+    assert_eq!(old.len(), 7, "{said}");
     work(&writers, "while both are good");
     // Every program looks at its files twice a second.
     sleep(Duration::from_secs(3));
