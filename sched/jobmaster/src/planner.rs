@@ -23,7 +23,7 @@ use crate::work::Described;
 
 pub(crate) use inputs::Piece;
 
-/// Why a job can not be begun. Trying again would end the same way.
+/// Why a job can not be begun.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
     #[error("read {}", path.display())]
@@ -58,6 +58,22 @@ pub enum PlanFileError {
         #[source]
         source: io::Error,
     },
+}
+
+impl PlanFileError {
+    /// Another try may go well: the mount failed, not the job.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Read { .. } => true,
+            Self::Spec(_)
+            | Self::Plan { .. }
+            | Self::Pattern { .. }
+            | Self::NoInputs { .. }
+            | Self::TooMany { .. }
+            | Self::Look { .. } => false,
+        }
+    }
 }
 
 /// All that follows from a job file.
@@ -101,18 +117,6 @@ pub(crate) fn plan(mount: &Path, directory: &Path) -> Result<Planned, PlanFileEr
         Err(source) => return Err(PlanFileError::Read { path, source }),
     };
     Ok(planned(&spec, &reads))
-}
-
-/// An error with its causes, as `why` says it.
-pub(crate) fn in_words(error: &PlanFileError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn look(mount: &Path, spec: &JobSpec) -> Result<Reads, PlanFileError> {

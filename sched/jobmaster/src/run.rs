@@ -51,6 +51,8 @@ pub enum RunError {
         source: io::Error,
     },
     #[error(transparent)]
+    PlanFile(#[from] PlanFileError),
+    #[error(transparent)]
     Journal(#[from] JournalFileError),
     #[error("begin the job")]
     Plan(#[from] PlanError),
@@ -76,7 +78,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     }
     let planned = match planner::plan(&config.mount, &directory) {
         Ok(planned) => planned,
-        Err(error) => return refuse(config, &error).await,
+        Err(error) if error.retryable() => return Err(error.into()),
+        Err(error) => return refuse(config, &error, &stop).await,
     };
     let Planned { plan, units, tasks, outputs } = planned;
     let (journal, records) = JournalFile::open(&directory.join("journal"), plan.fingerprint())?;
@@ -168,8 +171,8 @@ fn say_end(desired: &mut Desired, outcome: &JobOutcome) {
 }
 
 /// The job can not be begun: it has failed, and says why.
-async fn refuse(config: Config, error: &PlanFileError) -> Result<(), RunError> {
-    let reason = planner::in_words(error);
+async fn refuse(config: Config, error: &PlanFileError, stop: &CancellationToken) -> Result<(), RunError> {
+    let reason = sched_api::chain(error);
     tracing::warn!(reason, "the job can not be begun");
     let mut desired = Desired::default();
     say_end(&mut desired, &JobOutcome::Failed { reason });
@@ -178,6 +181,9 @@ async fn refuse(config: Config, error: &PlanFileError) -> Result<(), RunError> {
     let (inputs, _queue) = sync_channel(1);
     let (master, job, grant) = (config.master, config.job, config.grant);
     let link = Link { master, job, grant, address: "unix:///".to_owned(), desired, inputs };
-    link.run().await;
+    tokio::select! {
+        _over = link.run() => {}
+        () = stop.cancelled() => {}
+    }
     Ok(())
 }

@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) avoid: BTreeSet<String>,
     /// Grants that ended by themselves, until its master knows.
     pub(crate) ended: BTreeMap<u64, proto::Ended>,
+    /// What `ctl` said last.
+    pub(crate) ctl: String,
     pub(crate) kill: bool,
     pub(crate) pause: bool,
     /// It has ended; its directory is being moved.
@@ -69,6 +71,7 @@ impl Job {
             wants: BTreeMap::new(),
             avoid: BTreeSet::new(),
             ended: BTreeMap::new(),
+            ctl: String::new(),
             kill: false,
             pause: false,
             end: None,

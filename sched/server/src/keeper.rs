@@ -4,8 +4,6 @@
 mod looks;
 mod todos;
 
-pub(crate) use looks::chain;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use kuafu::{Address, BindError, CancellationToken, Endpoint};
 use master_api::{MasterClient, Masters};
 use nuwa_api::{ClientConfig, NuwaClient};
 use nuwa_naming::{NuwaResolver, Registration};
-use sched_api::{MASTER_SERVICE, proto};
+use sched_api::{MASTER_SERVICE, chain, proto};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,7 +18,7 @@ use crate::leader::Leadership;
 use crate::leading::Leading;
 use crate::notices;
 use crate::service::Service;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::Spool;
 
 /// How often the state is told the time.
 const TICK: Duration = Duration::from_millis(200);
@@ -173,8 +173,4 @@ fn master_client(config: &Config) -> Result<MasterClient, master_api::ClientErro
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn chain(error: &SpoolError) -> String {
-    crate::keeper::chain(error)
 }

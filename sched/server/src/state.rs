@@ -13,7 +13,6 @@ mod spool_calls;
 mod upkeep;
 
 pub(crate) use job_calls::{NotHeard, rack};
-pub(crate) use spool_calls::Control;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -121,3 +120,6 @@ impl State {
         self.todo.push_back(Todo::Tell(job.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,7 +225,7 @@ impl Shuffle {
         };
         let (outcome, words) = match failure {
             Failure::Described(words) | Failure::Machine(words) => (Outcome::Machine, words),
-            Failure::Engine(error) => (self.outcome(&error, task), chain(&error)),
+            Failure::Engine(error) => (self.outcome(&error, task), sched_api::chain(&error)),
         };
         Report::new(outcome, words, started)
     }
@@ -277,16 +277,4 @@ fn lacks(what: &str) -> Failure {
 
 fn machine(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::Machine(format!("{verb} {}: {error}", path.display()))
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::time::SystemTime;
 
 use futures::StreamExt as _;
+use sched_api::chain;
 
 use super::{Keeper, LOOK_AGAIN, Notice, OPERATIONS_MAX, Place, blocking};
 use crate::quota::{self, Quota};
 use crate::spool::{Accepted, Dropped, JobName, Judged, QueueName, Spool, SpoolError};
-use crate::state::Control;
 
 /// What is to be looked at, each place once.
 #[derive(Debug, Default)]
@@ -83,10 +83,8 @@ impl Keeper {
                     if is_new {
                         self.begin_queue(&queue).await;
                     }
-                    if seen.everywhere || !seen.places.contains(&Place::New(queue.clone())) {
-                        seen.places.insert(Place::New(queue.clone()));
-                        seen.places.insert(Place::Run(queue));
-                    }
+                    seen.places.insert(Place::New(queue.clone()));
+                    seen.places.insert(Place::Run(queue));
                 }
                 let jobs = if seen.everywhere { self.jobs.clone() } else { BTreeSet::new() };
                 seen.places.extend(jobs.into_iter().map(|(queue, job)| Place::Job(queue, job)));
@@ -227,23 +225,12 @@ impl Keeper {
         }
     }
 
+    /// What its owner wants of a job is what `ctl` says, now as after any crash: it is only read, and looked at again by every master that
+    /// begins to lead.
     async fn read_ctl(&mut self, queue: &QueueName, job: &JobName) {
-        let directory = self.spool.job_dir(queue, job);
-        let read = blocking(move || {
-            let path = directory.join("ctl");
-            let text = fs::read_to_string(&path)?;
-            if !text.trim().is_empty() {
-                // Obeyed once, and visibly.
-                fs::OpenOptions::new().write(true).truncate(true).open(&path)?;
-            }
-            Ok::<_, std::io::Error>(text)
-        });
-        match read.await {
-            Ok(text) if text.trim().is_empty() => {}
-            Ok(text) => self.leading.with(|state, now| match text.parse::<Control>() {
-                Ok(control) => state.control(job, control, now),
-                Err(why) => state.note(job, why),
-            }),
+        let path = self.spool.job_dir(queue, job).join("ctl");
+        match blocking(move || fs::read_to_string(&path)).await {
+            Ok(text) => self.leading.with(|state, now| state.ctl_says(job, text.trim(), now)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, job = job.as_str(), "read ctl"),
         }
@@ -269,16 +256,4 @@ fn take(spool: &Spool, dropped: &Dropped, is_complete: bool) -> Result<Taken, Sp
         Err(error) if error.is_gone() => Ok(Taken::Gone),
         taken => taken,
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,15 +1,20 @@
 //! Doing what the state wants done: what people read, and the end of jobs.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
+use sched_api::chain;
 use serde_json::json;
 
-use super::looks::chain;
 use super::{Keeper, OPERATIONS_MAX, blocking};
+use crate::leading::Leading;
 use crate::spool::{End, JobName, QueueName, Spool, SpoolError, Texts, append_events};
 use crate::state::Todo;
+
+/// After a job's directory could not be moved.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// All that is to be done for one job, in this order.
 #[derive(Debug, Default)]
@@ -49,22 +54,25 @@ impl Keeper {
             let spool = self.spool.clone();
             async move {
                 let (of, name) = (queue.clone(), job.clone());
-                let ends = work.end.is_some();
+                let end = work.end.clone();
                 let done = blocking(move || carry_out(&spool, &of, &name, &work)).await;
-                (queue, job, ends, done)
+                (queue, job, end, done)
             }
         }))
         .buffer_unordered(OPERATIONS_MAX);
         let mut ended = Vec::new();
-        while let Some((queue, job, ends, done)) = doing.next().await {
-            match done {
-                Ok(()) if ends => ended.push((queue, job)),
-                Ok(()) => {}
+        while let Some((queue, job, end, done)) = doing.next().await {
+            match (done, end) {
+                (Ok(()), Some(_)) => ended.push((queue, job)),
+                (Ok(()), None) => {}
                 // It has been removed: whoever did that knows.
-                Err(error) if error.is_gone() && ends => ended.push((queue, job)),
-                Err(error) if error.is_gone() => {}
-                Err(error) => {
-                    tracing::error!(error = chain(&error), job = job.as_str(), "write into the spool")
+                (Err(error), end) if error.is_gone() => ended.extend(end.map(|_| (queue, job))),
+                (Err(error), end) => {
+                    tracing::error!(error = chain(&error), job = job.as_str(), "write into the spool");
+                    // What is told to people comes again by itself; an end does not.
+                    if let Some((end, why)) = end {
+                        again(&self.leading, Todo::Finish { queue, job, end, why });
+                    }
                 }
             }
         }
@@ -74,6 +82,15 @@ impl Keeper {
             self.leading.with(|state, now| state.moved(&job, now));
         }
     }
+}
+
+/// In a moment.
+fn again(leading: &Arc<Leading>, todo: Todo) {
+    let leading = Arc::clone(leading);
+    tokio::spawn(async move {
+        tokio::time::sleep(PAUSE).await;
+        leading.with(|state, _now| state.todo.push_back(todo));
+    });
 }
 
 /// The move comes last: what is told of a job's end is there when its directory appears where ended jobs are.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::Path;
 
 use sched_spec::JobSpec;
 
@@ -39,12 +39,8 @@ impl Spool {
                 dropped.name
             )));
         }
-        let (text, owner) = read_spec(&path)?;
-        let text = match text {
-            Ok(text) => text,
-            Err(why) => return Ok(Judged::Bad(format!("{}: {why}", dropped.name))),
-        };
-        Ok(match sched_spec::parse(&text) {
+        let (bytes, owner) = read_spec(&path)?;
+        Ok(match sched_spec::parse_bytes(&bytes) {
             Ok(spec) => Judged::Job(Box::new(spec), owner),
             Err(errors) => Judged::Bad(errors.report(&dropped.name)),
         })
@@ -64,6 +60,9 @@ impl Spool {
         let name = JobName::of(&dropped.name, dropped.inode);
         let dir = self.job_dir(&dropped.queue, &name);
         make_dir(&dir, 0o755)?;
+        // Whoever dropped it may write to ctl, read and remove everything. Before the rename: what fails after it would leave a job that
+        // nobody looks for.
+        std::os::unix::fs::chown(&dir, Some(owner.uid), Some(owner.gid)).at("give to its owner", &dir)?;
         let from = self.part(&dropped.queue, "new").join(&dropped.name);
         if let Err(error) = fs::rename(&from, dir.join("spec")).at("accept", &from) {
             if error.is_gone() {
@@ -72,8 +71,6 @@ impl Spool {
             }
             return Err(error);
         }
-        // Whoever dropped it may write to ctl, read and remove everything.
-        std::os::unix::fs::chown(&dir, Some(owner.uid), Some(owner.gid)).at("give to its owner", &dir)?;
         Ok(Accepted { queue: dropped.queue.clone(), name, owner, spec })
     }
 
@@ -83,17 +80,16 @@ impl Spool {
     /// It can not be read, or somebody wrote into it meanwhile what is no job.
     pub(crate) fn reread(&self, queue: &QueueName, name: &JobName) -> Result<Accepted, SpoolError> {
         let path = self.job_dir(queue, name).join("spec");
-        let (text, owner) = read_spec(&path)?;
-        let parsed = text.and_then(|text| sched_spec::parse(&text).map_err(|errors| errors.report("spec")));
-        match parsed {
+        let (bytes, owner) = read_spec(&path)?;
+        match sched_spec::parse_bytes(&bytes) {
             Ok(spec) => Ok(Accepted { queue: queue.clone(), name: name.clone(), owner, spec }),
-            Err(errors) => Err(SpoolError::Spec { path, errors }),
+            Err(errors) => Err(SpoolError::Spec { path, errors: errors.report("spec") }),
         }
     }
 }
 
-/// The text of a job file, or why it has none, and who owns it.
-fn read_spec(path: &PathBuf) -> Result<(Result<String, String>, Owner), SpoolError> {
+/// What a job file has, as far as one may be long and a byte more, and who owns it.
+fn read_spec(path: &Path) -> Result<(Vec<u8>, Owner), SpoolError> {
     // Not through a symbolic link: what it points to may not be readable by whoever made it.
     let file = fs::OpenOptions::new()
         .read(true)
@@ -102,17 +98,7 @@ fn read_spec(path: &PathBuf) -> Result<(Result<String, String>, Owner), SpoolErr
         .at("open", path)?;
     let meta = file.metadata().at("look at", path)?;
     let owner = Owner { uid: meta.uid(), gid: meta.gid() };
-    let limit = sched_spec::FILE_MAX_BYTES;
     let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes).at("read", path)?;
-    if bytes.len() > limit {
-        return Ok((
-            Err(format!("the file is larger than {limit} bytes, the most a job file may have")),
-            owner,
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        format!("byte {} is no UTF-8; a job file is text (TOML)", error.utf8_error().valid_up_to() + 1)
-    });
-    Ok((text, owner))
+    file.take(sched_spec::FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes).at("read", path)?;
+    Ok((bytes, owner))
 }

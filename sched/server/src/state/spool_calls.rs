@@ -57,9 +57,23 @@ impl State {
         }
     }
 
-    /// Somebody wrote into a job's `ctl`.
-    pub(crate) fn control(&mut self, name: &JobName, control: Control, now: Instant) {
-        let Some(job) = self.jobs.get_mut(name).filter(|job| job.end.is_none()) else { return };
+    /// What a job's `ctl` says. Heard again it changes nothing.
+    pub(crate) fn ctl_says(&mut self, name: &JobName, text: &str, now: Instant) {
+        let Some(job) = self.jobs.get_mut(name).filter(|job| job.end.is_none() && job.ctl != text) else {
+            return;
+        };
+        text.clone_into(&mut job.ctl);
+        if text.is_empty() {
+            return;
+        }
+        match text.parse::<Control>() {
+            Ok(control) => self.control(name, control, now),
+            Err(why) => self.note(name, why),
+        }
+    }
+
+    fn control(&mut self, name: &JobName, control: Control, now: Instant) {
+        let Some(job) = self.jobs.get_mut(name) else { return };
         match control {
             Control::Pause => job.pause = true,
             Control::Resume => job.pause = false,
